@@ -1,0 +1,20 @@
+//! A server for Threema Safe backups, and a client that speaks the real format.
+//!
+//! The map, in reading order; data flows one way and nothing imports upward:
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | [`config`] | the JSON file and the environment → a validated [`config::Config`] |
+//! | [`server`] | bind, accept, TLS, one request, the dav-server adapter, the stop |
+//! | [`account`] | who may come in |
+//! | [`store`] | where backups live: the [`store::Store`] trait, and files |
+//! | [`retention`] | what expires when; one sweep |
+//! | [`durable`] | replaces a file atomically and durably |
+//! | [`backup`] | the Threema Safe format |
+//! | [`client`] | a phone in Rust: the Android and iOS ways to speak to a server |
+//! | [`cli`] | one file for each command: its arguments and its words |
+//!
+//! The life of an upload, top to bottom: `server/mod.rs` → `server/http.rs` → `account/gate.rs` →
+//! `server/dav.rs` → `store/files.rs` → `durable.rs`. Nothing on that path knows a key: the server
+//! cannot open what it stores.
+
