@@ -18,3 +18,4 @@
 //! `server/dav.rs` → `store/files.rs` → `durable.rs`. Nothing on that path knows a key: the server
 //! cannot open what it stores.
 
+pub mod durable;

@@ -1,0 +1,254 @@
+//! Files that are replaced whole and durably: after a crash at any instant there is the old file or
+//! the new one, never something between, and what was reported as done is still done.
+//!
+//! The order is always: create a temporary file on the same file system, write, `fsync`, rename over
+//! the final name, `fsync` the directory. This is a leaf: it knows paths and bytes, nothing else.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Mode of every file this program writes: read and written by its owner alone.
+pub const FILE_MODE: u32 = 0o600;
+
+/// Mode of every directory this program creates.
+pub const DIRECTORY_MODE: u32 = 0o700;
+
+/// A step of a durable write that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} failed")]
+pub struct Error {
+    /// The step, in words: "create temporary file", "write", "fsync", "rename", …
+    pub operation: &'static str,
+    /// What the operating system said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Error {
+    /// Wraps what the system said about `operation`; made for `map_err`.
+    pub fn at(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { operation, source }
+    }
+}
+
+/// A file under a name nobody looks for. It is removed when dropped, unless it was renamed away.
+#[derive(Debug)]
+pub struct TempFile {
+    path: PathBuf,
+    file: File,
+    renamed: bool,
+}
+
+impl TempFile {
+    /// Creates an empty file with a random name in `directory`, which must be on the file system of
+    /// the final name.
+    ///
+    /// # Errors
+    /// When the system has no randomness, or the file cannot be created.
+    pub fn create_in(directory: &Path) -> Result<Self, Error> {
+        let mut random = [0_u8; 12];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::at("draw a random name")(io::Error::other(error)))?;
+        let path = directory.join(format!(".{}.tmp", hex::encode(random)));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(&path)
+            .map_err(Error::at("create temporary file"))?;
+        Ok(Self {
+            path,
+            file,
+            renamed: false,
+        })
+    }
+
+    /// The random name, without the directory.
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
+
+    /// Writes all of `contents` and waits until the disk has them.
+    ///
+    /// # Errors
+    /// When writing or `fsync` fails (a full disk shows here).
+    pub fn write_durably(&mut self, contents: &[u8]) -> Result<(), Error> {
+        self.file
+            .write_all(contents)
+            .map_err(Error::at("write temporary file"))?;
+        self.file
+            .sync_all()
+            .map_err(Error::at("fsync temporary file"))
+    }
+
+    /// Gives the file its final name, replacing what had it. Durable only after [`sync_directory`].
+    ///
+    /// # Errors
+    /// When the rename fails; the temporary file is then removed.
+    pub fn rename_to(mut self, target: &Path) -> Result<(), Error> {
+        fs::rename(&self.path, target).map_err(Error::at("rename"))?;
+        self.renamed = true;
+        Ok(())
+    }
+
+    /// Gives the file its final name if nothing has it yet; gives the temporary file back if something
+    /// does. Durable only after [`sync_directory`].
+    ///
+    /// # Errors
+    /// When the rename fails for another reason than an existing file.
+    pub fn rename_to_new(mut self, target: &Path) -> Result<Option<Self>, Error> {
+        match rename_to_new(&self.path, target) {
+            Ok(()) => {
+                self.renamed = true;
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Some(self)),
+            Err(error) => Err(Error::at("rename")(error)),
+        }
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // A leftover is swept at the next start; there is nothing better to do with an error here.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// Renames `from` to `to` unless `to` exists (`AlreadyExists`). Where the file system cannot do that in
+/// one step (some network file systems), it looks first and then renames.
+///
+/// # Errors
+/// Whatever `rename(2)` says.
+pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            if fs::symlink_metadata(to).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(from, to)
+        }
+        other => other.map_err(io::Error::from),
+    }
+}
+
+/// Waits until the disk has the names in `directory`: a rename or a removal is durable after this.
+///
+/// # Errors
+/// When the directory cannot be opened or synced.
+pub fn sync_directory(directory: &Path) -> Result<(), Error> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(Error::at("fsync directory"))
+}
+
+/// Replaces the file `path` by one with these `contents`, mode 0600, durably.
+///
+/// # Errors
+/// When any step fails; the old file is then untouched.
+pub fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
+    let directory = parent(path);
+    let mut file = TempFile::create_in(directory)?;
+    file.write_durably(contents)?;
+    file.rename_to(path)?;
+    sync_directory(directory)
+}
+
+/// Creates `directory` and its missing parents with mode 0700; existing ones are left as they are.
+///
+/// # Errors
+/// When one of them cannot be created.
+pub fn create_directory(directory: &Path) -> Result<(), Error> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(directory)
+        .map_err(Error::at("create directory"))?;
+    sync_directory(parent(directory))
+}
+
+/// The directory a file is in; `.` for a bare name.
+#[must_use]
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str() != OsStr::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_replaced_file_has_the_new_contents_and_mode_0600_and_no_leftovers() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("accounts.json");
+
+        replace(&path, b"old").unwrap();
+        replace(&path, b"new").unwrap();
+
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(names(directory.path()), ["accounts.json"]);
+    }
+
+    #[test]
+    fn a_dropped_temporary_file_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+
+        let mut file = TempFile::create_in(directory.path()).unwrap();
+        file.write_durably(b"half").unwrap();
+        drop(file);
+
+        assert!(names(directory.path()).is_empty());
+    }
+
+    #[test]
+    fn a_failed_rename_keeps_the_target_and_removes_the_temporary_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("target");
+        fs::create_dir(&target).unwrap();
+
+        let error = replace(&target, b"new").unwrap_err();
+
+        assert_eq!(error.operation, "rename");
+        assert!(target.is_dir());
+        assert_eq!(names(directory.path()), ["target"]);
+    }
+
+    #[test]
+    fn renaming_to_a_new_name_never_replaces() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("target");
+
+        let first = TempFile::create_in(directory.path()).unwrap();
+        assert!(first.rename_to_new(&target).unwrap().is_none());
+        let second = TempFile::create_in(directory.path()).unwrap();
+        assert!(second.rename_to_new(&target).unwrap().is_some());
+
+        assert_eq!(names(directory.path()), ["target"]);
+    }
+}
