@@ -18,4 +18,5 @@
 //! `server/dav.rs` → `store/files.rs` → `durable.rs`. Nothing on that path knows a key: the server
 //! cannot open what it stores.
 
+pub mod backup;
 pub mod durable;

@@ -1,0 +1,109 @@
+//! From a password and a Threema ID to the backup id and the key, by scrypt.
+//!
+//! Nothing here can be printed, cloned or compared, and all of it is wiped from memory when dropped.
+
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::id::{BackupId, ThreemaId};
+
+/// scrypt's cost: N = 2^16 (Android `LibthreemaJavaBridge` log cost 16, iOS `Scrypt.c` 65536).
+const LOG_N: u8 = 16;
+/// scrypt's block size.
+const R: u32 = 8;
+/// scrypt's parallelisation.
+const P: u32 = 1;
+
+/// The password of a backup, as the person typed it.
+///
+/// The bytes count as they are: no trimming and no Unicode normalisation, in any app.
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl Password {
+    /// Takes over the UTF-8 bytes of a password.
+    #[must_use]
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<&str> for Password {
+    fn from(text: &str) -> Self {
+        Self(Zeroizing::new(text.as_bytes().to_vec()))
+    }
+}
+
+/// The 64 bytes that scrypt makes of password and Threema ID: first the backup id, then the key.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct MasterKey([u8; 64]);
+
+impl MasterKey {
+    /// Derives the master key: scrypt with N = 65536, r = 8, p = 1, 64 bytes of output, and the 8 bytes
+    /// of the Threema ID as salt. Takes 64 MiB of memory and about an eighth of a second.
+    #[must_use]
+    pub fn derive(password: &Password, id: &ThreemaId) -> Self {
+        Self::derive_with_salt(password, id.as_bytes())
+    }
+
+    /// The same with any 8 bytes as salt. The apps spell an ID in capitals before they derive; other
+    /// spellings give other keys.
+    ///
+    /// # Panics
+    /// Never: the parameters are constants that scrypt accepts.
+    #[must_use]
+    pub fn derive_with_salt(password: &Password, salt: &[u8; 8]) -> Self {
+        let parameters =
+            scrypt::Params::new(LOG_N, R, P).expect("the constants are valid scrypt parameters");
+        let mut key = Self([0; 64]);
+        scrypt::scrypt(&password.0, salt, &parameters, &mut key.0)
+            .expect("64 bytes are a valid scrypt output length");
+        key
+    }
+
+    /// The name under which a server keeps the backup: bytes 0 to 31.
+    #[must_use]
+    pub fn backup_id(&self) -> BackupId {
+        BackupId::from_bytes(*self.0.first_chunk().expect("64 bytes have a first half"))
+    }
+
+    /// The key that seals the backup: bytes 32 to 63.
+    #[must_use]
+    pub fn backup_key(&self) -> BackupKey {
+        BackupKey(*self.0.last_chunk().expect("64 bytes have a last half"))
+    }
+}
+
+/// The 32-byte XSalsa20-Poly1305 key of a backup.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct BackupKey([u8; 32]);
+
+impl BackupKey {
+    /// A key of these 32 bytes, for test vectors that start from the key.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Threema's published vector (Android `ThreemaSafeServiceTest.kt`, iOS `SafeTests.swift`).
+    #[test]
+    fn the_published_vector_derives() {
+        let key = MasterKey::derive(&"shootdeathstar".into(), &"ECHOECHO".parse().unwrap());
+
+        assert_eq!(
+            key.backup_id().to_hex(),
+            "066384d3695fbbd9f31a7d533900fd0cd8d1373beb6a28678522d2a49980c9c3"
+        );
+        assert_eq!(
+            hex::encode(key.backup_key().as_bytes()),
+            "51c3d8d752fb6e1fd3199ead7f0895d6e3893ff691f2a5ee1976ed0897fc2f66"
+        );
+    }
+}
