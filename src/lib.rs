@@ -18,5 +18,6 @@
 //! `server/dav.rs` → `store/files.rs` → `durable.rs`. Nothing on that path knows a key: the server
 //! cannot open what it stores.
 
+pub mod account;
 pub mod backup;
 pub mod durable;

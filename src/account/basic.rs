@@ -1,0 +1,119 @@
+//! The value of an `Authorization: Basic` header (RFC 7617).
+//!
+//! The RFC leaves the charset open, and the apps differ: Android up to 6.1 and Desktop send UTF-8,
+//! Android from 6.2 (OkHttp) sends ISO-8859-1. Both readings are offered.
+
+use base64::Engine;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use zeroize::Zeroizing;
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// What somebody claims: a name and a password, still in the charset they came in. Wiped when dropped.
+pub struct Credentials(Zeroizing<Vec<u8>>);
+
+/// One reading of credentials.
+pub(super) struct Reading {
+    pub(super) name: String,
+    pub(super) password: Zeroizing<String>,
+}
+
+impl Credentials {
+    /// Reads the value of an `Authorization` header; `None` if it is not Basic credentials.
+    #[must_use]
+    pub fn parse(header: &[u8]) -> Option<Self> {
+        let (scheme, rest) = header.split_at_checked("Basic ".len())?;
+        if !scheme.eq_ignore_ascii_case(b"Basic ") {
+            return None;
+        }
+        let decoded = Zeroizing::new(BASE64.decode(rest.trim_ascii()).ok()?);
+        decoded.contains(&b':').then_some(Self(decoded))
+    }
+
+    /// `name:password` as it was sent.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// As UTF-8 where it is that, then as ISO-8859-1 where that is a different text.
+    pub(super) fn readings(&self) -> impl Iterator<Item = Reading> + use<> {
+        let utf_8 = str::from_utf8(&self.0)
+            .ok()
+            .map(|text| Zeroizing::new(text.to_owned()));
+        let latin_1 = (!self.0.is_ascii())
+            .then(|| Zeroizing::new(self.0.iter().map(|&byte| char::from(byte)).collect()));
+        [utf_8, latin_1].into_iter().flatten().filter_map(|text| {
+            let (name, password) = text.split_once(':')?;
+            Some(Reading {
+                name: name.into(),
+                password: Zeroizing::new(password.to_owned()),
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readings(header: &str) -> Option<Vec<(String, String)>> {
+        let readings = Credentials::parse(header.as_bytes())?.readings();
+        Some(
+            readings
+                .map(|reading| (reading.name, reading.password.to_string()))
+                .collect(),
+        )
+    }
+
+    fn one(name: &str, password: &str) -> Option<Vec<(String, String)>> {
+        Some(vec![(name.into(), password.into())])
+    }
+
+    #[test]
+    fn the_apps_test_vector_is_read() {
+        // Android `ThreemaSafeServerInfoTest.kt`.
+        assert_eq!(
+            readings("Basic dXNlcm5hbWU6cGFzc3dvcmQ="),
+            one("username", "password")
+        );
+        assert_eq!(
+            readings("bAsIc   dXNlcm5hbWU6cGFzc3dvcmQ"),
+            one("username", "password")
+        );
+    }
+
+    #[test]
+    fn a_password_may_contain_colons_and_both_parts_may_be_empty() {
+        assert_eq!(readings("Basic YTpiOmM="), one("a", "b:c"));
+        assert_eq!(readings("Basic Og=="), one("", ""));
+    }
+
+    #[test]
+    fn both_charsets_are_offered() {
+        // "jörg:pässwort", in UTF-8 and in ISO-8859-1.
+        let utf_8 = readings("Basic asO2cmc6cMOkc3N3b3J0").unwrap();
+        assert_eq!(utf_8[0], ("jörg".into(), "pässwort".into()));
+        assert_eq!(
+            readings("Basic avZyZzpw5HNzd29ydA=="),
+            one("jörg", "pässwort")
+        );
+    }
+
+    #[test]
+    fn what_is_not_basic_is_no_credentials() {
+        for bad in [
+            "",
+            "Basic",
+            "Basic ",
+            "Basic !!!!",
+            "Token YTpi",
+            "BasicYTpi",
+            "Basic bm9jb2xvbg==",
+        ] {
+            assert_eq!(readings(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The accounts file: read whole, checked whole, replaced whole.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::{AccountName, Role, Secret};
+use crate::durable;
+
+/// One account as the file has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Account {
+    /// Its name, which nobody else has.
+    pub name: AccountName,
+    /// What it may do.
+    pub role: Role,
+    /// A disabled account is refused exactly as an unknown one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+    /// One secret, or two while a rotation is under way.
+    pub secrets: Vec<Secret>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    accounts: Vec<Account>,
+}
+
+/// Why the accounts file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("accounts file {}: cannot be read", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what an accounts file is.
+    #[error("accounts file {}: not valid", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Two accounts have one name, or an account has no secret or more than two.
+    #[error("accounts file {}: account \"{name}\" {problem}", .path.display())]
+    Account {
+        /// The file.
+        path: PathBuf,
+        /// The account.
+        name: AccountName,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// It cannot be written.
+    #[error("accounts file {}: cannot be written", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The step that failed.
+        #[source]
+        source: durable::Error,
+    },
+}
+
+/// Reads the file.
+///
+/// # Errors
+/// When it is missing, unreadable, or not valid.
+pub fn load(path: &Path) -> Result<Vec<Account>, FileError> {
+    let text = std::fs::read(path).map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let contents: Contents = serde_json::from_slice(&text).map_err(|source| FileError::Syntax {
+        path: path.to_owned(),
+        source,
+    })?;
+    check(path, &contents.accounts)?;
+    Ok(contents.accounts)
+}
+
+/// Reads the file (a missing one is empty), lets `change` work on it, and replaces it durably. Two
+/// programs that do this at once do it one after the other.
+///
+/// # Errors
+/// When the file cannot be read or written, or `change` refuses.
+pub fn update<T, E: From<FileError>>(
+    path: &Path,
+    change: impl FnOnce(&mut Vec<Account>) -> Result<T, E>,
+) -> Result<T, E> {
+    let write = |source| FileError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let directory = durable::parent(path);
+    durable::create_directory(directory).map_err(write)?;
+    let lock = File::open(directory)
+        .map_err(durable::Error::at("open directory"))
+        .map_err(write)?;
+    flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|error| write(durable::Error::at("lock directory")(error.into())))?;
+
+    let mut accounts = match load(path) {
+        Err(FileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Vec::new()
+        }
+        other => other?,
+    };
+    let result = change(&mut accounts)?;
+    check(path, &accounts)?;
+    let mut text =
+        serde_json::to_vec_pretty(&Contents { accounts }).map_err(|source| FileError::Syntax {
+            path: path.to_owned(),
+            source,
+        })?;
+    text.push(b'\n');
+    durable::replace(path, &text).map_err(write)?;
+    Ok(result)
+}
+
+fn check(path: &Path, accounts: &[Account]) -> Result<(), FileError> {
+    let problem = |account: &Account, problem| FileError::Account {
+        path: path.to_owned(),
+        name: account.name.clone(),
+        problem,
+    };
+    for (position, account) in accounts.iter().enumerate() {
+        if accounts
+            .iter()
+            .take(position)
+            .any(|other| other.name == account.name)
+        {
+            return Err(problem(account, "is there twice"));
+        }
+        if account.secrets.is_empty() {
+            return Err(problem(account, "has no secret"));
+        }
+        if account.secrets.len() > 2 {
+            return Err(problem(account, "has more than two secrets"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(name: &str) -> Account {
+        let secrets = vec![Secret::generate().unwrap().1];
+        Account {
+            name: name.parse().unwrap(),
+            role: Role::Phone,
+            disabled: false,
+            secrets,
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("etc/accounts.json");
+
+        for name in ["phones", "backup"] {
+            update(&path, |accounts| {
+                accounts.push(account(name));
+                Ok::<_, FileError>(())
+            })
+            .unwrap();
+        }
+
+        let names: Vec<_> = load(&path)
+            .unwrap()
+            .iter()
+            .map(|a| a.name.to_string())
+            .collect();
+        assert_eq!(names, ["phones", "backup"]);
+    }
+
+    #[test]
+    fn an_invalid_change_leaves_the_file_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("accounts.json");
+        let add = |accounts: &mut Vec<Account>| {
+            accounts.push(account("phones"));
+            Ok::<_, FileError>(())
+        };
+        update(&path, add).unwrap();
+
+        let error = update(&path, add).unwrap_err();
+
+        assert!(
+            error
+                .to_string()
+                .ends_with("account \"phones\" is there twice"),
+            "{error}"
+        );
+        assert_eq!(load(&path).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_key_or_role_is_an_error_that_says_where() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("accounts.json");
+        for bad in [
+            r#"{"accounts": [], "acounts": []}"#,
+            r#"{"accounts": [{"name": "a", "role": "root", "secrets": []}]}"#,
+            r#"{"accounts": [{"name": "a:b", "role": "phone", "secrets": []}]}"#,
+            r#"{"accounts": [{"name": "a", "role": "phone", "secrets": ["plain"]}]}"#,
+        ] {
+            durable::replace(&path, bad.as_bytes()).unwrap();
+            let Err(FileError::Syntax { source, .. }) = load(&path) else {
+                panic!("{bad}")
+            };
+            assert_eq!(source.line(), 1, "{source}");
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Verifies credentials against the accounts file, which may change at any time.
+//!
+//! A chosen password costs 15 ms of hashing on purpose. A phone pays that once: verified credentials are
+//! remembered by a keyed hash until the file changes. Refusals are never remembered, and each costs what
+//! any other costs, whether the name exists or not.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread::available_parallelism;
+
+use arc_swap::ArcSwap;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tokio::sync::Semaphore;
+
+use super::file::{self, Account, FileError};
+use super::{Caller, Credentials, Secret};
+
+/// Hashed instead of the secrets that an unknown account does not have.
+static DECOY: LazyLock<Option<Secret>> =
+    LazyLock::new(|| Secret::of_password("nobody has this password").ok());
+
+/// The way in: the accounts file and what is remembered of it.
+pub struct Gate {
+    path: PathBuf,
+    current: ArcSwap<Loaded>,
+    /// One reload at a time. Holds the state of the file (`None`: missing) that was last found to be bad,
+    /// so that it is read and reported once.
+    bad: Mutex<Option<Option<FileVersion>>>,
+    /// Slow hashes that run at once; each takes a core and 19 MiB.
+    hashing: Semaphore,
+    cache_key: [u8; 32],
+}
+
+/// What tells one state of the file from the next: it is replaced by a rename, so its inode changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileVersion {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+}
+
+/// The accounts of one version of the file, and who was verified against them.
+struct Loaded {
+    version: Option<FileVersion>,
+    accounts: HashMap<String, Account>,
+    /// The most slow secrets that one account has: what every refusal costs.
+    slow_secrets: usize,
+    verified: Mutex<HashMap<[u8; 32], Caller>>,
+}
+
+impl Gate {
+    /// Reads the accounts file.
+    ///
+    /// # Errors
+    /// When it is missing, unreadable, or not valid; when the system has no randomness.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        Self::of(path, Loaded::read(path)?)
+    }
+
+    /// A way in without any account, until one is written to `path`.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn without_accounts(path: &Path) -> Result<Self, FileError> {
+        Self::of(path, Loaded::new(None, Vec::new()))
+    }
+
+    fn of(path: &Path, loaded: Loaded) -> Result<Self, FileError> {
+        let mut cache_key = [0; 32];
+        getrandom::fill(&mut cache_key).map_err(|error| FileError::Read {
+            path: path.to_owned(),
+            source: std::io::Error::other(error),
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            current: ArcSwap::from_pointee(loaded),
+            bad: Mutex::new(None),
+            hashing: Semaphore::new(available_parallelism().map_or(1, usize::from)),
+            cache_key,
+        })
+    }
+
+    /// Whether there is nobody to let in.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.current().accounts.is_empty()
+    }
+
+    /// Whose credentials these are; `None` when the name is unknown, the account disabled or the secret
+    /// wrong, and nothing tells which. Reads the file again first if it was replaced.
+    pub async fn verify(&self, credentials: &Credentials) -> Option<Caller> {
+        let loaded = self.current();
+        let key = self.cache_key(credentials);
+        if let Some(caller) = loaded.remembered(&key) {
+            return Some(caller);
+        }
+        let caller = match loaded.verify_fast(credentials) {
+            Some(caller) => caller,
+            None if loaded.slow_secrets == 0 => return None,
+            None => self.verify_slowly(&loaded, credentials).await?,
+        };
+        loaded.remember(key, caller.clone());
+        Some(caller)
+    }
+
+    async fn verify_slowly(
+        &self,
+        loaded: &Arc<Loaded>,
+        credentials: &Credentials,
+    ) -> Option<Caller> {
+        let _permit = self.hashing.acquire().await.ok()?;
+        let readings: Vec<_> = credentials.readings().collect();
+        let loaded = Arc::clone(loaded);
+        tokio::task::spawn_blocking(move || {
+            readings.iter().find_map(|reading| {
+                let account = loaded.enabled(&reading.name);
+                let secrets = account.iter().flat_map(|account| &account.secrets);
+                let slow = secrets.filter(|secret| secret.is_slow());
+                let decoys = std::iter::repeat_with(|| DECOY.as_ref()).flatten();
+                // As many hashes for every name, so that the time does not tell which names exist.
+                let found = slow
+                    .map(|secret| (secret, true))
+                    .chain(decoys.map(|secret| (secret, false)))
+                    .take(loaded.slow_secrets)
+                    .fold(false, |found, (secret, real)| {
+                        (secret.verify(&reading.password) & real) | found
+                    });
+                if found { account.map(caller) } else { None }
+            })
+        })
+        .await
+        .ok()
+        .flatten()
+    }
+
+    /// The accounts as the file has them now; the last good ones if the file went bad.
+    fn current(&self) -> Arc<Loaded> {
+        let loaded = self.current.load_full();
+        let version = FileVersion::of(&self.path);
+        if version.is_some() && version == loaded.version {
+            return loaded;
+        }
+        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have read it while this thread waited.
+        let loaded = self.current.load_full();
+        if version == loaded.version || *bad == Some(version) {
+            return loaded;
+        }
+        match Loaded::read(&self.path) {
+            Ok(read) => {
+                tracing::info!(accounts = read.accounts.len(), "accounts were read again");
+                *bad = None;
+                self.current.store(Arc::new(read));
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the accounts file is bad; the accounts read before stay in force"
+                );
+                *bad = Some(version);
+            }
+        }
+        self.current.load_full()
+    }
+
+    fn cache_key(&self, credentials: &Credentials) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.cache_key)
+            .expect("HMAC takes a key of any length");
+        mac.update(credentials.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl FileVersion {
+    fn of(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            length: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        })
+    }
+}
+
+impl Loaded {
+    fn read(path: &Path) -> Result<Self, FileError> {
+        // The version is taken first: a change in between is then seen as one more change.
+        let version = FileVersion::of(path);
+        Ok(Self::new(version, file::load(path)?))
+    }
+
+    fn new(version: Option<FileVersion>, accounts: Vec<Account>) -> Self {
+        let slow = |account: &Account| account.secrets.iter().filter(|s| s.is_slow()).count();
+        Self {
+            version,
+            slow_secrets: accounts.iter().map(slow).max().unwrap_or_default(),
+            accounts: accounts
+                .into_iter()
+                .map(|a| (a.name.as_str().to_owned(), a))
+                .collect(),
+            verified: Mutex::default(),
+        }
+    }
+
+    fn enabled(&self, name: &str) -> Option<&Account> {
+        self.accounts.get(name).filter(|account| !account.disabled)
+    }
+
+    fn verify_fast(&self, credentials: &Credentials) -> Option<Caller> {
+        credentials.readings().find_map(|reading| {
+            let account = self.enabled(&reading.name)?;
+            let fast = account.secrets.iter().filter(|secret| !secret.is_slow());
+            let found = fast.fold(false, |found, secret| {
+                secret.verify(&reading.password) | found
+            });
+            found.then(|| caller(account))
+        })
+    }
+
+    fn remembered(&self, key: &[u8; 32]) -> Option<Caller> {
+        self.verified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
+    }
+
+    /// Only what verified comes here, so there are at most a few entries for each secret in the file.
+    fn remember(&self, key: [u8; 32], caller: Caller) {
+        self.verified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, caller);
+    }
+}
+
+fn caller(account: &Account) -> Caller {
+    Caller {
+        name: Some(account.name.clone()),
+        role: account.role,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+
+    use super::*;
+    use crate::account::Role;
+
+    struct Office {
+        directory: tempfile::TempDir,
+    }
+
+    impl Office {
+        fn new() -> Self {
+            Self {
+                directory: tempfile::tempdir().unwrap(),
+            }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("accounts.json")
+        }
+
+        fn set(&self, accounts: Vec<(&str, Role, bool, Vec<Secret>)>) {
+            file::update(&self.path(), |all| {
+                *all = accounts
+                    .into_iter()
+                    .map(|(name, role, disabled, secrets)| Account {
+                        name: name.parse().unwrap(),
+                        role,
+                        disabled,
+                        secrets,
+                    })
+                    .collect();
+                Ok::<_, FileError>(())
+            })
+            .unwrap();
+        }
+    }
+
+    fn basic(text: &[u8]) -> Credentials {
+        let header = format!("Basic {}", BASE64_STANDARD.encode(text));
+        Credentials::parse(header.as_bytes()).unwrap()
+    }
+
+    async fn name(gate: &Gate, text: &[u8]) -> Option<String> {
+        Some(gate.verify(&basic(text)).await?.name()?.to_string())
+    }
+
+    #[tokio::test]
+    async fn generated_and_chosen_secrets_open_and_wrong_ones_do_not() {
+        let office = Office::new();
+        let (text, generated) = Secret::generate().unwrap();
+        let chosen = Secret::of_password("chosen password").unwrap();
+        office.set(vec![
+            ("phones", Role::Phone, false, vec![generated]),
+            ("boss", Role::Operator, false, vec![chosen]),
+        ]);
+        let gate = Gate::open(&office.path()).unwrap();
+
+        let phones = format!("phones:{}", text.reveal());
+        assert_eq!(
+            name(&gate, phones.as_bytes()).await.as_deref(),
+            Some("phones")
+        );
+        for _ in 0..2 {
+            let boss = gate.verify(&basic(b"boss:chosen password")).await.unwrap();
+            assert_eq!(
+                (boss.role(), boss.name().unwrap().as_str()),
+                (Role::Operator, "boss")
+            );
+        }
+        for wrong in [
+            "phones:",
+            "phones:x",
+            "boss:Chosen password",
+            "nobody:chosen password",
+            ":",
+        ] {
+            assert_eq!(name(&gate, wrong.as_bytes()).await, None, "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn both_charsets_of_a_password_open() {
+        let office = Office::new();
+        office.set(vec![(
+            "jörg",
+            Role::Phone,
+            false,
+            vec![Secret::of_password("pässwört").unwrap()],
+        )]);
+        let gate = Gate::open(&office.path()).unwrap();
+
+        assert!(name(&gate, "jörg:pässwört".as_bytes()).await.is_some());
+        assert!(name(&gate, b"j\xf6rg:p\xe4ssw\xf6rt").await.is_some());
+        assert!(name(&gate, b"j?rg:p?ssw?rt").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_in_force_at_once() {
+        let office = Office::new();
+        let secret = Secret::of_password("password").unwrap();
+        office.set(vec![("phones", Role::Phone, false, vec![secret.clone()])]);
+        let gate = Gate::open(&office.path()).unwrap();
+        assert!(name(&gate, b"phones:password").await.is_some());
+
+        office.set(vec![("phones", Role::Phone, true, vec![secret.clone()])]);
+        assert!(name(&gate, b"phones:password").await.is_none());
+        office.set(vec![("phones", Role::Phone, false, vec![secret])]);
+        assert!(name(&gate, b"phones:password").await.is_some());
+        office.set(vec![]);
+        assert!(name(&gate, b"phones:password").await.is_none());
+        assert!(gate.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_bad_or_missing_file_leaves_the_accounts_in_force() {
+        let office = Office::new();
+        office.set(vec![(
+            "phones",
+            Role::Phone,
+            false,
+            vec![Secret::of_password("password").unwrap()],
+        )]);
+        let gate = Gate::open(&office.path()).unwrap();
+
+        crate::durable::replace(&office.path(), b"{").unwrap();
+        assert!(name(&gate, b"phones:password").await.is_some());
+        fs::remove_file(office.path()).unwrap();
+        assert!(name(&gate, b"phones:password").await.is_some());
+        assert!(name(&gate, b"phones:wrong").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn two_secrets_open_during_a_rotation() {
+        let office = Office::new();
+        let secrets = vec![
+            Secret::of_password("old").unwrap(),
+            Secret::of_password("new").unwrap(),
+        ];
+        office.set(vec![("phones", Role::Phone, false, secrets)]);
+        let gate = Gate::open(&office.path()).unwrap();
+
+        assert!(name(&gate, b"phones:old").await.is_some());
+        assert!(name(&gate, b"phones:new").await.is_some());
+        assert!(name(&gate, b"phones:older").await.is_none());
+    }
+}

@@ -1,0 +1,182 @@
+//! Secrets of accounts as they are kept: never themselves, always a hash.
+//!
+//! A generated secret has 256 random bits, so a plain SHA-256 of it cannot be searched and costs
+//! nothing to verify. A password that a person chose is kept as argon2id.
+
+use std::fmt;
+use std::str::FromStr;
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+const SHA_256: &str = "sha256:";
+const ARGON2ID: &str = "$argon2id$";
+
+/// The hash of a secret, as it stands in the accounts file.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Secret {
+    /// `sha256:<64 hex>`: the SHA-256 of a generated secret's text.
+    Sha256([u8; 32]),
+    /// `$argon2id$…`: a chosen password, as a PHC string.
+    Argon2id(String),
+}
+
+/// Why a secret cannot be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Neither `sha256:` nor `$argon2id$`.
+    #[error("a secret is \"sha256:\" and 64 hexadecimal digits, or a PHC string of argon2id")]
+    Unknown,
+    /// The library refused; no memory or no randomness.
+    #[error("the password could not be hashed")]
+    Hash,
+}
+
+/// A secret that was just made: 32 random bytes as 43 characters of base64url. Shown once, then gone.
+pub struct GeneratedSecret(Zeroizing<String>);
+
+impl GeneratedSecret {
+    /// The text to type into an app. Named so that it is seen.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Secret {
+    /// Makes a new secret of 256 random bits, and its hash.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness.
+    pub fn generate() -> Result<(GeneratedSecret, Self), SecretError> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *bytes).map_err(|_| SecretError::Hash)?;
+        let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(&*bytes));
+        let hash = Self::Sha256(Sha256::digest(text.as_bytes()).into());
+        Ok((GeneratedSecret(text), hash))
+    }
+
+    /// Hashes a password that a person chose, with argon2id (19 MiB, 2 passes).
+    ///
+    /// # Errors
+    /// When there is no memory or no randomness for it.
+    pub fn of_password(password: &str) -> Result<Self, SecretError> {
+        let hash = Argon2::default()
+            .hash_password(password.as_bytes())
+            .map_err(|_| SecretError::Hash)?;
+        Ok(Self::Argon2id(hash.to_string()))
+    }
+
+    /// Whether verifying takes long by design.
+    pub(super) fn is_slow(&self) -> bool {
+        matches!(self, Self::Argon2id(_))
+    }
+
+    /// Whether this is the secret. Takes about 15 ms where [`Secret::is_slow`].
+    pub(super) fn verify(&self, password: &str) -> bool {
+        match self {
+            Self::Sha256(hash) => Sha256::digest(password.as_bytes()).ct_eq(hash).into(),
+            Self::Argon2id(hash) => PasswordHash::new(hash).is_ok_and(|hash| {
+                Argon2::default()
+                    .verify_password(password.as_bytes(), &hash)
+                    .is_ok()
+            }),
+        }
+    }
+}
+
+impl FromStr for Secret {
+    type Err = SecretError;
+
+    fn from_str(text: &str) -> Result<Self, SecretError> {
+        if let Some(digits) = text.strip_prefix(SHA_256) {
+            let mut hash = [0; 32];
+            hex::decode_to_slice(digits, &mut hash).map_err(|_| SecretError::Unknown)?;
+            return Ok(Self::Sha256(hash));
+        }
+        if text.starts_with(ARGON2ID)
+            && PasswordHash::new(text).is_ok_and(|hash| hash.hash.is_some())
+        {
+            return Ok(Self::Argon2id(text.into()));
+        }
+        Err(SecretError::Unknown)
+    }
+}
+
+impl TryFrom<String> for Secret {
+    type Error = SecretError;
+
+    fn try_from(text: String) -> Result<Self, SecretError> {
+        text.parse()
+    }
+}
+
+impl From<Secret> for String {
+    fn from(secret: Secret) -> Self {
+        match secret {
+            Secret::Sha256(hash) => format!("{SHA_256}{}", hex::encode(hash)),
+            Secret::Argon2id(hash) => hash,
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_secret_verifies_and_survives_the_file() {
+        let (text, hash) = Secret::generate().unwrap();
+        assert_eq!(text.reveal().len(), 43);
+
+        let read: Secret = String::from(hash).parse().unwrap();
+
+        assert!(!read.is_slow());
+        assert!(read.verify(text.reveal()));
+        assert!(!read.verify(&text.reveal().to_lowercase()));
+    }
+
+    #[test]
+    fn a_chosen_password_verifies_and_survives_the_file() {
+        let hash = String::from(Secret::of_password("korrekt Pferd").unwrap());
+        assert!(
+            hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{hash}"
+        );
+
+        let read: Secret = hash.parse().unwrap();
+
+        assert!(read.is_slow());
+        assert!(read.verify("korrekt Pferd"));
+        assert!(!read.verify("korrekt pferd"));
+    }
+
+    #[test]
+    fn other_texts_are_no_secrets() {
+        for bad in [
+            "",
+            "password",
+            "sha256:",
+            "sha256:abcd",
+            "$argon2id$",
+            "$argon2i$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aaaa",
+            "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ",
+        ] {
+            assert!(bad.parse::<Secret>().is_err(), "{bad:?}");
+        }
+    }
+}
