@@ -21,3 +21,4 @@
 pub mod account;
 pub mod backup;
 pub mod durable;
+pub mod store;

@@ -1,0 +1,104 @@
+//! Where backups live: the [`Store`] trait and its implementation over files.
+//!
+//! A store knows ids, bytes and times of upload. It knows nothing of HTTP, accounts or retention rules,
+//! and cannot open what it keeps.
+
+mod files;
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use crate::backup::BackupId;
+use crate::durable;
+
+pub use files::{FileStore, OpenError};
+
+/// What is known of a stored backup without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// Length of the blob in bytes.
+    pub length: u64,
+    /// When it was last uploaded.
+    pub last_upload: SystemTime,
+    /// Changes with every upload, also of the same bytes; what an ETag is made of.
+    pub version: Version,
+}
+
+/// Tells two uploads under one id apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version(pub u128);
+
+/// How an upload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// There was no backup under this id.
+    Created,
+    /// The backup under this id was replaced.
+    Replaced,
+}
+
+/// One file in the trash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trashed {
+    /// The backup's id.
+    pub id: BackupId,
+    /// When it was removed, to the second: Unix time.
+    pub removed_at: u64,
+    /// Length of the blob in bytes.
+    pub length: u64,
+}
+
+/// Why a store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No space, or over the disk quota.
+    #[error("no space left for backups")]
+    Full(#[source] durable::Error),
+    /// Anything else the system said.
+    #[error("the storage failed")]
+    Io(#[source] durable::Error),
+}
+
+impl From<durable::Error> for Error {
+    fn from(error: durable::Error) -> Self {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        if [StorageFull, QuotaExceeded].contains(&error.source.kind()) {
+            Self::Full(error)
+        } else {
+            Self::Io(error)
+        }
+    }
+}
+
+/// A place that keeps backups whole: every operation acts on one version of one backup, and what was
+/// acknowledged survives a crash.
+pub trait Store: Send + Sync + 'static {
+    /// Stores `body` under `id`; durable when it returns. When it fails, or its caller goes away, the
+    /// previous backup is still there or the new one is, whole.
+    fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>>;
+
+    /// Reads the backup, one whole version.
+    fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>>;
+
+    /// What is known of the backup, without reading it.
+    fn stat(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>>;
+
+    /// Moves the backup into the trash; says whether there was one. Durable when it returns.
+    fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>>;
+
+    /// Erases the backup unless it was uploaded at `not_before` or later, looking at the moment of
+    /// erasing: a backup that was renewed since it was listed stays. Says whether it was erased.
+    fn expire(&self, id: BackupId, not_before: SystemTime) -> BoxFuture<'_, Result<bool, Error>>;
+
+    /// All backups, in no order. What vanishes while listing is left out.
+    fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>>;
+
+    /// All files in the trash, in no order.
+    fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>>;
+
+    /// Erases one file of the trash; says whether it was there.
+    fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>>;
+}
