@@ -21,4 +21,5 @@
 pub mod account;
 pub mod backup;
 pub mod durable;
+pub mod retention;
 pub mod store;
