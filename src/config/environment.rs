@@ -1,0 +1,62 @@
+//! Variables that stand for keys: `SAFE_RETENTION_DAYS` is `retentionDays`, and two underscores go one
+//! level down: `SAFE_TLS__CERTIFICATE_FILE` is `tls.certificateFile`.
+
+const PREFIX: &str = "SAFE_";
+
+/// A variable's name and its value.
+pub(super) type Override = (String, String);
+
+/// The variables that are meant as keys, in the order of their names.
+pub(super) fn overrides(environment: impl IntoIterator<Item = (String, String)>) -> Vec<Override> {
+    let mut overrides: Vec<_> = environment
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX) && !is_foreign(name))
+        .collect();
+    overrides.sort();
+    overrides
+}
+
+/// Variables that begin alike and are no keys: those of this program's command line, and those that
+/// Kubernetes sets in every container beside a service called "safe".
+fn is_foreign(name: &str) -> bool {
+    name == "SAFE_CONFIG"
+        || name.starts_with("SAFE_CLIENT_")
+        || name.starts_with("SAFE_SERVICE_")
+        || name == "SAFE_PORT"
+        || name.starts_with("SAFE_PORT_")
+}
+
+/// The keys, from the outermost inwards, that a variable stands for.
+pub(super) fn keys(variable: &str) -> Vec<String> {
+    let name = variable.strip_prefix(PREFIX).unwrap_or(variable);
+    name.split("__").map(camel_case).collect()
+}
+
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_').map(str::to_ascii_lowercase);
+    let mut key = words.next().unwrap_or_default();
+    for word in words {
+        let mut letters = word.chars();
+        key.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        key.push_str(letters.as_str());
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_keys() {
+        assert_eq!(keys("SAFE_RETENTION_DAYS"), ["retentionDays"]);
+        assert_eq!(
+            keys("SAFE_TLS__CERTIFICATE_FILE"),
+            ["tls", "certificateFile"]
+        );
+        assert_eq!(
+            keys("SAFE_STORAGE__FILES__DIRECTORY"),
+            ["storage", "files", "directory"]
+        );
+    }
+}

@@ -1,0 +1,333 @@
+//! Reads a JSON tree key by key, collecting every problem instead of stopping at the first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::environment;
+
+/// One thing that is wrong: where, and what is expected there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The path in the file, such as `tls.certificateFile`, or the name of the variable.
+    pub place: String,
+    /// What is expected.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.place, self.text)
+    }
+}
+
+/// A JSON object, and which of its values came from variables.
+pub(super) struct Tree {
+    root: Value,
+    /// Path of a key → the variable that set it.
+    variables: BTreeMap<String, String>,
+}
+
+impl Tree {
+    pub(super) fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        let Unambiguous(root) = serde_json::from_slice(text)?;
+        Ok(Self {
+            root,
+            variables: BTreeMap::new(),
+        })
+    }
+
+    /// Puts a variable's text in the place of the key that it stands for.
+    pub(super) fn set(&mut self, variable: &str, text: String) {
+        let keys = environment::keys(variable);
+        self.variables.insert(keys.join("."), variable.to_owned());
+        let mut place = &mut self.root;
+        for key in keys {
+            if !place.is_object() {
+                *place = Value::Object(Map::new());
+            }
+            let Value::Object(object) = place else { return };
+            place = object.entry(key).or_insert(Value::Null);
+        }
+        *place = Value::String(text);
+    }
+
+    pub(super) fn reader(&self) -> Reader<'_> {
+        let mut reader = Reader {
+            values: None,
+            prefix: String::new(),
+            used: BTreeSet::new(),
+            variables: &self.variables,
+            problems: Vec::new(),
+        };
+        match &self.root {
+            Value::Object(values) => reader.values = Some(values),
+            _ => reader.problems.push(Problem {
+                place: "the file".into(),
+                text: "must be one JSON object".into(),
+            }),
+        }
+        reader
+    }
+}
+
+/// Reads the keys of one object; what is not asked for by the end is a problem.
+pub(super) struct Reader<'a> {
+    values: Option<&'a Map<String, Value>>,
+    prefix: String,
+    used: BTreeSet<&'static str>,
+    variables: &'a BTreeMap<String, String>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn number(
+        &mut self,
+        key: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> u64 {
+        let Some(value) = self.value(key) else {
+            return default;
+        };
+        let number = match value {
+            Value::String(text) if self.is_variable(key) => text.trim().parse().ok(),
+            other => other.as_u64(),
+        };
+        match number {
+            Some(number) if range.contains(&number) => number,
+            _ => {
+                let (least, most) = (range.start(), range.end());
+                self.problem(
+                    key,
+                    &format!("must be a whole number from {least} to {most}"),
+                );
+                default
+            }
+        }
+    }
+
+    /// A number of bytes or things that this machine can count.
+    pub(super) fn size(
+        &mut self,
+        key: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> usize {
+        usize::try_from(self.number(key, default, range)).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn switch(&mut self, key: &'static str, default: bool) -> bool {
+        let switch = match self.value(key) {
+            None => Some(default),
+            Some(Value::Bool(switch)) => Some(*switch),
+            Some(Value::String(text)) if self.is_variable(key) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        switch.unwrap_or_else(|| {
+            self.problem(key, "must be true or false");
+            default
+        })
+    }
+
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match self.value(key)? {
+            Value::String(text) => self.parsed(key, text, parse),
+            _ => {
+                self.problem(key, "must be a text");
+                None
+            }
+        }
+    }
+
+    pub(super) fn text<T>(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
+        self.optional(key, &parse).unwrap_or_else(|| {
+            parse(default).unwrap_or_else(|_| unreachable!("defaults are valid"))
+        })
+    }
+
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        default: &[&str],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let texts: Vec<String> = match self.value(key) {
+            None => default.iter().map(|&text| text.into()).collect(),
+            Some(Value::String(text)) if self.is_variable(key) => {
+                text.split(',').map(|part| part.trim().into()).collect()
+            }
+            Some(Value::Array(values))
+                if values.iter().all(Value::is_string) && !values.is_empty() =>
+            {
+                values
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(Into::into)
+                    .collect()
+            }
+            Some(_) => {
+                self.problem(key, "must be a list of texts with at least one entry");
+                return Vec::new();
+            }
+        };
+        let parsed = texts
+            .iter()
+            .enumerate()
+            .map(|(position, text)| parse(text).map_err(|problem| (position, problem)));
+        let (good, bad): (Vec<_>, Vec<_>) = parsed.partition(Result::is_ok);
+        for (position, problem) in bad.into_iter().filter_map(Result::err) {
+            let place = self.place(key);
+            let place = if self.is_variable(key) {
+                place
+            } else {
+                format!("{place}[{position}]")
+            };
+            self.problems.push(Problem {
+                place,
+                text: problem,
+            });
+        }
+        good.into_iter().filter_map(Result::ok).collect()
+    }
+
+    /// Reads the object under `key`; a missing one is an empty one.
+    pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let values = match self.value(key) {
+            None => None,
+            Some(Value::Object(values)) => Some(values),
+            Some(_) => {
+                self.problem(key, "must be an object");
+                None
+            }
+        };
+        let mut inner = Reader {
+            values,
+            prefix: format!("{}{key}.", self.prefix),
+            used: BTreeSet::new(),
+            variables: self.variables,
+            problems: Vec::new(),
+        };
+        let result = read(&mut inner);
+        self.problems.extend(inner.finish());
+        result
+    }
+
+    /// Notes a problem at `key`.
+    pub(super) fn problem(&mut self, key: &str, text: &str) {
+        let place = self.place(key);
+        self.problems.push(Problem {
+            place,
+            text: text.into(),
+        });
+    }
+
+    /// All problems, with the keys that nobody asked for at the end.
+    pub(super) fn finish(mut self) -> Vec<Problem> {
+        let keys = self.values.into_iter().flat_map(Map::keys);
+        let unknown: Vec<_> = keys
+            .filter(|key| !self.used.contains(key.as_str()))
+            .collect();
+        for key in unknown {
+            let known: Vec<_> = self.used.iter().copied().collect();
+            self.problem(
+                key,
+                &format!(
+                    "there is no such key here (there are: {})",
+                    known.join(", ")
+                ),
+            );
+        }
+        self.problems
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'a Value> {
+        self.used.insert(key);
+        self.values?.get(key).filter(|value| !value.is_null())
+    }
+
+    fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        text: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        parse(text)
+            .map_err(|problem| self.problem(key, &problem))
+            .ok()
+    }
+
+    fn is_variable(&self, key: &str) -> bool {
+        self.variables
+            .contains_key(&format!("{}{key}", self.prefix))
+    }
+
+    fn place(&self, key: &str) -> String {
+        let path = format!("{}{key}", self.prefix);
+        self.variables.get(&path).cloned().unwrap_or(path)
+    }
+}
+
+/// A JSON value in whose objects no key stands twice (serde_json would silently take the last).
+struct Unambiguous(Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Values;
+        impl<'de> Visitor<'de> for Values {
+            type Value = Value;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("JSON")
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(value.into())
+            }
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+                let mut values = Vec::new();
+                while let Some(Unambiguous(value)) = list.next_element()? {
+                    values.push(value);
+                }
+                Ok(values.into())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+                let mut values = Map::new();
+                while let Some((key, Unambiguous(value))) = object.next_entry::<String, _>()? {
+                    if values.contains_key(&key) {
+                        return Err(A::Error::custom(format!("the key \"{key}\" stands twice")));
+                    }
+                    values.insert(key, value);
+                }
+                Ok(values.into())
+            }
+        }
+        deserializer.deserialize_any(Values).map(Self)
+    }
+}
