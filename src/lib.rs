@@ -23,4 +23,5 @@ pub mod backup;
 pub mod config;
 pub mod durable;
 pub mod retention;
+pub mod server;
 pub mod store;

@@ -1,0 +1,576 @@
+//! The adapter between dav-server and the store.
+//!
+//! dav-server answers conditional requests and lists; it sees only requests that `http.rs` has decided on:
+//! known resource, known caller, known method, a complete body, and only the headers listed here. How the
+//! store ended is remembered beside it and has the last word, because dav-server guesses: a failing look
+//! counts as "new file", and a listing that breaks off looks like a short one.
+
+use std::fmt;
+use std::io::{self, SeekFrom};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use bytes::{Buf, Bytes, BytesMut};
+use dav_server::davpath::DavPath;
+use dav_server::fs::{
+    DavDirEntry, DavFile, DavMetaData, FsError, FsFuture, FsResult, FsStream, GuardedFileSystem,
+    OpenOptions, ReadDirMeta,
+};
+use dav_server::{DavHandler, DavMethod, DavMethodSet};
+use futures_util::{StreamExt, future, stream};
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Either, Full, StreamBody};
+use hyper::body::Frame;
+
+use super::reply::{Body, Reject};
+use super::route::Route;
+use crate::account::{Caller, Role};
+use crate::backup::BackupId;
+use crate::store::{self, Meta, Put, Store, Version};
+
+/// The headers that reach dav-server. Not among them: Range (every answer is whole), Content-Range and
+/// X-Update-Range (every upload is whole), X-Expected-Entity-Length, X-Litmus, If (there are no locks).
+const FORWARDED: [HeaderName; 4] = [
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
+];
+
+const PROPFIND: &str = "PROPFIND";
+const DEPTH: &str = "depth";
+
+/// Larger than any backup: a backup is handed over in one piece.
+const READ_BUFFER: usize = 1 << 30;
+
+/// dav-server over a store.
+pub(crate) struct Dav {
+    handler: DavHandler<Context>,
+    store: Arc<dyn Store>,
+    base_path: String,
+}
+
+impl Dav {
+    /// `base_path` begins and ends with a slash; `config_length` is the length of the `config` document.
+    pub(crate) fn new(store: Arc<dyn Store>, base_path: &str, config_length: usize) -> Self {
+        let mut methods = DavMethodSet::none();
+        for method in [
+            DavMethod::Get,
+            DavMethod::Head,
+            DavMethod::Put,
+            DavMethod::Delete,
+            DavMethod::PropFind,
+        ] {
+            methods.add(method);
+        }
+        let handler = DavHandler::builder()
+            .filesystem(Box::new(Backups {
+                store: Arc::clone(&store),
+                config_length: config_length as u64,
+            }))
+            .strip_prefix(base_path)
+            .methods(methods)
+            .autoindex(false)
+            .read_buf_size(READ_BUFFER)
+            .build_handler();
+        Self {
+            handler,
+            store,
+            base_path: base_path.to_owned(),
+        }
+    }
+
+    /// Whether there is a backup under this id.
+    pub(crate) async fn has(&self, id: BackupId) -> Result<bool, Reject> {
+        let found = self.store.stat(id).await;
+        found
+            .map(|meta| meta.is_some())
+            .map_err(|error| failure("stat", &error).0)
+    }
+
+    /// Carries out a GET, HEAD, PUT, DELETE or PROPFIND.
+    pub(crate) async fn handle(
+        &self,
+        method: &Method,
+        route: Route,
+        caller: &Caller,
+        headers: &HeaderMap,
+        body: Bytes,
+        now: SystemTime,
+    ) -> Result<Response<Body>, Reject> {
+        let context = Context(Arc::new(Exchange {
+            route,
+            role: caller.role(),
+            method: method.clone(),
+            now,
+            loaded: OnceLock::new(),
+            put: OnceLock::new(),
+            failure: OnceLock::new(),
+        }));
+        let request = self.request(method, route, headers, body);
+        let answer = self
+            .handler
+            .handle_guarded(request, String::new(), context.clone())
+            .await;
+        let exchange = context.0;
+        let (mut parts, body) = answer.into_parts();
+        if method.as_str() == PROPFIND && parts.status == StatusCode::MULTI_STATUS {
+            return Ok(Response::from_parts(parts, listing(body, exchange)));
+        }
+        // Everything else is small or in memory already, and goes out in one write.
+        let body = BodyExt::collect(body)
+            .await
+            .map_err(|_| Reject::Storage)?
+            .to_bytes();
+        match (exchange.failure.get(), exchange.put.get()) {
+            (Some(reject), None) => return Err(*reject),
+            (_, Some(Put::Created)) => parts.status = StatusCode::CREATED,
+            (_, Some(Put::Replaced)) => parts.status = StatusCode::NO_CONTENT,
+            (None, None) => {}
+        }
+        let unmodified = parts.status == StatusCode::NOT_MODIFIED;
+        if !parts.status.is_success() && !unmodified {
+            return Err(refusal(parts.status));
+        }
+        parts.headers.remove(CONNECTION);
+        parts.headers.remove(ACCEPT_RANGES);
+        parts
+            .headers
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if unmodified {
+            parts.headers.remove(CONTENT_LENGTH);
+            parts.headers.remove(CONTENT_TYPE);
+        }
+        Ok(Response::from_parts(parts, Either::Left(Full::new(body))))
+    }
+
+    fn request(
+        &self,
+        method: &Method,
+        route: Route,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body.clone()));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = route
+            .path(&self.base_path)
+            .parse()
+            .expect("a base path and a route are made of characters that stand in a URI");
+        let forwarded = request.headers_mut();
+        for name in FORWARDED {
+            for value in headers.get_all(&name) {
+                forwarded.append(name.clone(), value.clone());
+            }
+        }
+        if method == Method::PUT {
+            forwarded.insert(CONTENT_LENGTH, body.len().into());
+        }
+        if let Some(depth) = headers.get(DEPTH).filter(|_| method.as_str() == PROPFIND) {
+            forwarded.insert(DEPTH, depth.clone());
+        }
+        request
+    }
+}
+
+/// The refusal that stands for a status of dav-server.
+fn refusal(status: StatusCode) -> Reject {
+    match status {
+        StatusCode::NOT_FOUND => Reject::NotFound,
+        StatusCode::PRECONDITION_FAILED => Reject::PreconditionFailed,
+        StatusCode::BAD_REQUEST => Reject::BadXml,
+        _ => Reject::Storage,
+    }
+}
+
+/// Reports a failure of the store; what the client is told of it, and what dav-server is.
+fn failure(operation: &'static str, error: &store::Error) -> (Reject, FsError) {
+    tracing::error!(
+        operation,
+        error = error as &dyn std::error::Error,
+        "storage failed"
+    );
+    match error {
+        store::Error::Full(_) => (Reject::Full, FsError::InsufficientStorage),
+        store::Error::Io(_) => (Reject::Storage, FsError::GeneralFailure),
+    }
+}
+
+/// A listing as it is read. If the store fails on the way, the connection breaks off: a list that ends
+/// early must not look like a whole one to whoever copies by it.
+fn listing(body: dav_server::body::Body, exchange: Arc<Exchange>) -> Body {
+    let failed = stream::once(async move {
+        exchange
+            .failure
+            .get()
+            .map(|_| Err(io::Error::other("the listing broke off")))
+    });
+    let frames = StreamExt::map(body, |chunk| chunk.map(Frame::data));
+    Either::Right(StreamBody::new(
+        frames.chain(failed.filter_map(future::ready)).boxed(),
+    ))
+}
+
+/// One request on its way through dav-server.
+#[derive(Clone)]
+struct Context(Arc<Exchange>);
+
+struct Exchange {
+    route: Route,
+    role: Role,
+    method: Method,
+    now: SystemTime,
+    /// The backup of a GET, read once: dav-server looks first and opens then.
+    loaded: OnceLock<(Meta, Bytes)>,
+    put: OnceLock<Put>,
+    failure: OnceLock<Reject>,
+}
+
+impl Exchange {
+    /// Notes and reports a failure of the store, and gives dav-server something to end with.
+    fn failed(&self, operation: &'static str, error: &store::Error) -> FsError {
+        let (reject, answer) = failure(operation, error);
+        let _ = self.failure.set(reject);
+        answer
+    }
+
+    fn node(&self, meta: Meta) -> Node {
+        // In a header dav-server puts the quotes around an ETag, in a listing it forgets them.
+        let quote = if self.method.as_str() == PROPFIND {
+            "\""
+        } else {
+            ""
+        };
+        Node::File {
+            length: meta.length,
+            uploaded: Some((meta.last_upload, meta.version)),
+            quote,
+        }
+    }
+}
+
+/// The store as dav-server's file system. Which resource is meant is in the context, decided already;
+/// paths are not read again.
+#[derive(Clone)]
+struct Backups {
+    store: Arc<dyn Store>,
+    config_length: u64,
+}
+
+impl Backups {
+    fn config(&self) -> Node {
+        Node::File {
+            length: self.config_length,
+            uploaded: None,
+            quote: "",
+        }
+    }
+
+    async fn look(&self, id: BackupId, exchange: &Exchange) -> FsResult<Node> {
+        // To a phone the collection looks empty; it reaches what it knows the name of by GET.
+        if exchange.method.as_str() == PROPFIND && exchange.role == Role::Phone {
+            return Err(FsError::NotFound);
+        }
+        let found = if exchange.method == Method::GET {
+            let loaded = self
+                .store
+                .get(id)
+                .await
+                .map_err(|error| exchange.failed("read", &error))?;
+            loaded.map(|(meta, body)| exchange.loaded.get_or_init(|| (meta, body)).0)
+        } else {
+            self.store
+                .stat(id)
+                .await
+                .map_err(|error| exchange.failed("stat", &error))?
+        };
+        found
+            .map(|meta| exchange.node(meta))
+            .ok_or(FsError::NotFound)
+    }
+}
+
+impl GuardedFileSystem<Context> for Backups {
+    fn metadata<'a>(
+        &'a self,
+        _path: &'a DavPath,
+        Context(exchange): &'a Context,
+    ) -> FsFuture<'a, Box<dyn DavMetaData>> {
+        Box::pin(async move {
+            let node = match exchange.route {
+                Route::Root | Route::Backups => Node::Collection,
+                Route::Config => self.config(),
+                Route::Backup(id) => self.look(id, exchange).await?,
+                Route::Unknown => return Err(FsError::NotFound),
+            };
+            Ok(Box::new(node) as Box<dyn DavMetaData>)
+        })
+    }
+
+    fn open<'a>(
+        &'a self,
+        _path: &'a DavPath,
+        options: OpenOptions,
+        Context(exchange): &'a Context,
+    ) -> FsFuture<'a, Box<dyn DavFile>> {
+        Box::pin(async move {
+            let Route::Backup(id) = exchange.route else {
+                return Err(FsError::Forbidden);
+            };
+            if !options.write {
+                let (node, body) = match exchange.loaded.get() {
+                    Some((meta, body)) => (exchange.node(*meta), body.clone()),
+                    None => (self.look(id, exchange).await?, Bytes::new()),
+                };
+                return Ok(Box::new(Download { node, rest: body }) as Box<dyn DavFile>);
+            }
+            // Parts of a backup do not exist, and an upload whose length is not known cannot be complete.
+            let (true, false, Some(size)) = (options.truncate, options.append, options.size) else {
+                return Err(FsError::Forbidden);
+            };
+            Ok(Box::new(Upload {
+                store: Arc::clone(&self.store),
+                exchange: Arc::clone(exchange),
+                id,
+                size,
+                received: BytesMut::new(),
+            }) as Box<dyn DavFile>)
+        })
+    }
+
+    fn read_dir<'a>(
+        &'a self,
+        _path: &'a DavPath,
+        _meta: ReadDirMeta,
+        Context(exchange): &'a Context,
+    ) -> FsFuture<'a, FsStream<Box<dyn DavDirEntry>>> {
+        let entry = |name: &str, node| {
+            Ok(Box::new(Entry {
+                name: name.into(),
+                node,
+            }) as Box<dyn DavDirEntry>)
+        };
+        let entries: FsStream<_> = match (exchange.route, exchange.role) {
+            (Route::Root, _) => Box::pin(stream::iter([
+                entry("config", self.config()),
+                entry("backups", Node::Collection),
+            ])),
+            (Route::Backups, Role::Operator) => {
+                let exchange = Arc::clone(exchange);
+                Box::pin(self.store.list().map(move |listed| match listed {
+                    Ok((id, meta)) => entry(&id.to_hex(), exchange.node(meta)),
+                    Err(error) => Err(exchange.failed("list", &error)),
+                }))
+            }
+            (Route::Backups | Route::Config | Route::Backup(_) | Route::Unknown, _) => {
+                Box::pin(stream::empty())
+            }
+        };
+        Box::pin(future::ready(Ok(entries)))
+    }
+
+    fn remove_file<'a>(
+        &'a self,
+        _path: &'a DavPath,
+        Context(exchange): &'a Context,
+    ) -> FsFuture<'a, ()> {
+        Box::pin(async move {
+            let Route::Backup(id) = exchange.route else {
+                return Err(FsError::Forbidden);
+            };
+            match self.store.remove(id, exchange.now).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(FsError::NotFound),
+                Err(error) => Err(exchange.failed("remove", &error)),
+            }
+        })
+    }
+}
+
+/// What dav-server may know of a resource.
+#[derive(Debug, Clone, Copy)]
+enum Node {
+    Collection,
+    File {
+        length: u64,
+        uploaded: Option<(SystemTime, Version)>,
+        quote: &'static str,
+    },
+}
+
+impl DavMetaData for Node {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Collection => 0,
+            Self::File { length, .. } => *length,
+        }
+    }
+
+    fn modified(&self) -> FsResult<SystemTime> {
+        match self {
+            Self::File {
+                uploaded: Some((time, _)),
+                ..
+            } => Ok(*time),
+            Self::File { uploaded: None, .. } | Self::Collection => Err(FsError::NotImplemented),
+        }
+    }
+
+    fn is_dir(&self) -> bool {
+        matches!(self, Self::Collection)
+    }
+
+    fn etag(&self) -> Option<String> {
+        match self {
+            Self::File {
+                uploaded: Some((_, Version(version))),
+                quote,
+                ..
+            } => Some(format!("{quote}{version:x}{quote}")),
+            Self::File { uploaded: None, .. } | Self::Collection => None,
+        }
+    }
+}
+
+struct Entry {
+    name: String,
+    node: Node,
+}
+
+impl DavDirEntry for Entry {
+    fn name(&self) -> Vec<u8> {
+        self.name.clone().into_bytes()
+    }
+
+    fn metadata(&self) -> FsFuture<'_, Box<dyn DavMetaData>> {
+        Box::pin(future::ready(Ok(
+            Box::new(self.node) as Box<dyn DavMetaData>
+        )))
+    }
+}
+
+/// A backup on its way out, or only what is known of it.
+struct Download {
+    node: Node,
+    rest: Bytes,
+}
+
+/// A backup on its way in. Nothing reaches the store before all of it is here.
+struct Upload {
+    store: Arc<dyn Store>,
+    exchange: Arc<Exchange>,
+    id: BackupId,
+    size: u64,
+    received: BytesMut,
+}
+
+impl fmt::Debug for Download {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Download")
+    }
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Upload")
+    }
+}
+
+impl DavFile for Download {
+    fn metadata(&mut self) -> FsFuture<'_, Box<dyn DavMetaData>> {
+        Box::pin(future::ready(Ok(
+            Box::new(self.node) as Box<dyn DavMetaData>
+        )))
+    }
+
+    fn read_bytes(&mut self, count: usize) -> FsFuture<'_, Bytes> {
+        let piece = self.rest.split_to(count.min(self.rest.len()));
+        // dav-server would send zeros in the place of what is missing.
+        let result = if piece.is_empty() {
+            Err(FsError::GeneralFailure)
+        } else {
+            Ok(piece)
+        };
+        Box::pin(future::ready(result))
+    }
+
+    fn write_buf(&mut self, _: Box<dyn Buf + Send>) -> FsFuture<'_, ()> {
+        Box::pin(future::ready(Err(FsError::Forbidden)))
+    }
+
+    fn write_bytes(&mut self, _: Bytes) -> FsFuture<'_, ()> {
+        Box::pin(future::ready(Err(FsError::Forbidden)))
+    }
+
+    fn seek(&mut self, _: SeekFrom) -> FsFuture<'_, u64> {
+        Box::pin(future::ready(Err(FsError::NotImplemented)))
+    }
+
+    fn flush(&mut self) -> FsFuture<'_, ()> {
+        Box::pin(future::ready(Err(FsError::Forbidden)))
+    }
+}
+
+impl DavFile for Upload {
+    fn metadata(&mut self) -> FsFuture<'_, Box<dyn DavMetaData>> {
+        // Asked for after the upload, for the ETag of the answer.
+        Box::pin(async move {
+            let found = self.store.stat(self.id).await;
+            let meta = found
+                .map_err(|_| FsError::GeneralFailure)?
+                .ok_or(FsError::NotFound)?;
+            Ok(Box::new(self.exchange.node(meta)) as Box<dyn DavMetaData>)
+        })
+    }
+
+    fn read_bytes(&mut self, _: usize) -> FsFuture<'_, Bytes> {
+        Box::pin(future::ready(Err(FsError::Forbidden)))
+    }
+
+    fn write_buf(&mut self, mut buffer: Box<dyn Buf + Send>) -> FsFuture<'_, ()> {
+        let length = buffer.remaining();
+        self.write_bytes(buffer.copy_to_bytes(length))
+    }
+
+    fn write_bytes(&mut self, bytes: Bytes) -> FsFuture<'_, ()> {
+        let fits = (self.received.len() + bytes.len()) as u64 <= self.size;
+        if fits {
+            if self.received.is_empty() {
+                // The usual case, one piece, is taken over without a copy.
+                self.received = bytes.into();
+            } else {
+                self.received.extend_from_slice(&bytes);
+            }
+        }
+        Box::pin(future::ready(if fits {
+            Ok(())
+        } else {
+            Err(FsError::TooLarge)
+        }))
+    }
+
+    fn seek(&mut self, _: SeekFrom) -> FsFuture<'_, u64> {
+        Box::pin(future::ready(Err(FsError::NotImplemented)))
+    }
+
+    /// dav-server flushes also when the length was wrong: only a complete backup is stored.
+    fn flush(&mut self) -> FsFuture<'_, ()> {
+        Box::pin(async move {
+            if self.received.is_empty() || self.received.len() as u64 != self.size {
+                return Err(FsError::GeneralFailure);
+            }
+            let body = std::mem::take(&mut self.received).freeze();
+            match self.store.put(self.id, body).await {
+                Ok(put) => {
+                    let _ = self.exchange.put.set(put);
+                    Ok(())
+                }
+                Err(error) => Err(self.exchange.failed("store", &error)),
+            }
+        })
+    }
+}

@@ -1,0 +1,270 @@
+//! One request: from its header to its answer, in the order in which things are decided.
+//!
+//! Framing, resource, caller, method, size, body; only then does anything act. Whoever lacks credentials
+//! learns nothing but that, whatever the path or method: an iPhone sends each request without credentials
+//! first, an upload with its whole body, and comes back with them only after a 401.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_RANGE};
+use http::request::Parts;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::body::RequestBody;
+use super::dav::Dav;
+use super::reply::{self, Body, Reject};
+use super::route::Route;
+use super::{page, xml};
+use crate::account::{Caller, Credentials, Gate};
+use crate::config::Config;
+use crate::store::Store;
+
+/// How long an upload waits for memory before it is refused. Shorter than any app waits for an answer.
+const UPLOAD_WAIT: Duration = Duration::from_secs(10);
+
+/// Everything that requests share.
+pub(crate) struct App {
+    base_path: String,
+    config_document: Bytes,
+    page: Bytes,
+    gate: Gate,
+    dav: Dav,
+    /// One permit for each byte of uploads under way.
+    upload_memory: Arc<Semaphore>,
+    max_backup_bytes: usize,
+    body_deadline: Duration,
+    anonymous_restore: bool,
+    allow_anonymous: bool,
+    clock: fn() -> SystemTime,
+}
+
+/// What is decided about a request before its body is looked at.
+enum Plan {
+    Page,
+    Config,
+    Options(&'static str),
+    Upload(Caller),
+    Dav(Caller),
+}
+
+impl App {
+    pub(crate) fn new(
+        config: &Config,
+        gate: Gate,
+        store: Arc<dyn Store>,
+        clock: fn() -> SystemTime,
+    ) -> Self {
+        let config_document = serde_json::json!({
+            "maxBackupBytes": config.max_backup_bytes,
+            "retentionDays": config.retention_days,
+        });
+        let config_document = Bytes::from(config_document.to_string());
+        Self {
+            base_path: config.base_path.clone(),
+            page: page::render(config.public_url.as_deref(), config.retention_days),
+            gate,
+            dav: Dav::new(store, &config.base_path, config_document.len()),
+            config_document,
+            upload_memory: Arc::new(Semaphore::new(config.limits.upload_memory)),
+            max_backup_bytes: config.max_backup_bytes,
+            body_deadline: config.limits.body,
+            anonymous_restore: config.anonymous_restore,
+            allow_anonymous: config.allow_anonymous,
+            clock,
+        }
+    }
+
+    /// Answers one request and writes its line in the log.
+    pub(crate) async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let started = Instant::now();
+        let (parts, incoming) = request.into_parts();
+        let route = Route::parse(&self.base_path, parts.uri.path());
+        let (mut body, framing) =
+            RequestBody::new(&parts, incoming, self.max_backup_bytes, self.body_deadline);
+
+        let answer = match framing {
+            Ok(()) => self.answer(&parts, route, &mut body).await,
+            Err(reject) => Err(reject),
+        };
+        let received = body.declared().unwrap_or_default();
+        let response = match answer {
+            Ok(response) => response,
+            Err(reject) => {
+                body.discard(reject).await;
+                reject.response()
+            }
+        };
+
+        tracing::info!(
+            method = known_method(&parts.method),
+            route = route.word(),
+            status = response.status().as_u16(),
+            received,
+            milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "request"
+        );
+        Ok(response)
+    }
+
+    async fn answer(
+        &self,
+        parts: &Parts,
+        route: Route,
+        body: &mut RequestBody,
+    ) -> Result<Response<Body>, Reject> {
+        let plan = self.plan(parts, route).await?;
+        if let Plan::Upload(caller) = plan {
+            return self.upload(parts, route, &caller, body).await;
+        }
+        let small = body.read_small().await?;
+        match plan {
+            Plan::Page => Ok(reply::page(self.page.clone())),
+            Plan::Config => Ok(reply::config(self.config_document.clone())),
+            Plan::Options(allow) => Ok(reply::options(allow)),
+            Plan::Upload(caller) | Plan::Dav(caller) => {
+                if !xml::is_harmless(&small) {
+                    return Err(Reject::BadXml);
+                }
+                let propfind = parts.method.as_str() == "PROPFIND";
+                let small = if propfind { small } else { Bytes::new() };
+                self.dav
+                    .handle(
+                        &parts.method,
+                        route,
+                        &caller,
+                        &parts.headers,
+                        small,
+                        (self.clock)(),
+                    )
+                    .await
+            }
+        }
+    }
+
+    /// Decides what is to be done, from the header alone.
+    async fn plan(&self, parts: &Parts, route: Route) -> Result<Plan, Reject> {
+        let read = [Method::GET, Method::HEAD].contains(&parts.method);
+        if read && route == Route::Root {
+            return Ok(Plan::Page);
+        }
+        let caller = self.caller(parts, route, read).await?;
+        let allow = route.allow().ok_or(Reject::NotFound)?;
+        if !allow
+            .split(", ")
+            .any(|method| method == parts.method.as_str())
+        {
+            return Err(Reject::MethodNotAllowed(allow));
+        }
+        match (parts.method.as_str(), route) {
+            ("OPTIONS", _) => Ok(Plan::Options(allow)),
+            ("PUT", _) => Ok(Plan::Upload(caller)),
+            ("PROPFIND", _) => {
+                // RFC 4918 §9.1: no Depth means infinity.
+                let depth = parts.headers.get("depth").map(http::HeaderValue::as_bytes);
+                let finite = matches!(depth, Some(b"0" | b"1"));
+                if finite {
+                    Ok(Plan::Dav(caller))
+                } else {
+                    Err(Reject::InfiniteDepth)
+                }
+            }
+            (_, Route::Config) => Ok(Plan::Config),
+            _ => Ok(Plan::Dav(caller)),
+        }
+    }
+
+    async fn caller(&self, parts: &Parts, route: Route, read: bool) -> Result<Caller, Reject> {
+        let header = parts.headers.get(AUTHORIZATION);
+        let credentials = header.and_then(|value| Credentials::parse(value.as_bytes()));
+        match credentials {
+            // Whoever shows credentials is known by them or refused, also where none are needed: an
+            // operator with a mistyped password must not take an empty list for the truth.
+            Some(credentials) if !(self.allow_anonymous && self.gate.is_empty()) => self
+                .gate
+                .verify(&credentials)
+                .await
+                .ok_or(Reject::Unauthorized),
+            _ if self.allow_anonymous => Ok(Caller::anonymous()),
+            None if self.anonymous_restore && header.is_none() && read => {
+                let Route::Backup(id) = route else {
+                    return Err(Reject::Unauthorized);
+                };
+                if self.dav.has(id).await? {
+                    Ok(Caller::anonymous())
+                } else {
+                    Err(Reject::Unauthorized)
+                }
+            }
+            _ => Err(Reject::Unauthorized),
+        }
+    }
+
+    async fn upload(
+        &self,
+        parts: &Parts,
+        route: Route,
+        caller: &Caller,
+        body: &mut RequestBody,
+    ) -> Result<Response<Body>, Reject> {
+        if parts.headers.contains_key(CONTENT_RANGE) {
+            return Err(Reject::Partial);
+        }
+        let length = match body.declared().map(usize::try_from) {
+            None => return Err(Reject::LengthRequired),
+            Some(Ok(0)) => return Err(Reject::Empty),
+            Some(Ok(length)) if length <= self.max_backup_bytes => length,
+            Some(_) => return Err(Reject::TooLarge),
+        };
+        let permits = u32::try_from(length).map_err(|_| Reject::TooLarge)?;
+        let memory = timeout(UPLOAD_WAIT, self.upload_memory.acquire_many(permits)).await;
+        let Ok(Ok(_memory)) = memory else {
+            return Err(Reject::Overloaded);
+        };
+
+        let backup = body.read_exactly(length).await?;
+        self.dav
+            .handle(
+                &parts.method,
+                route,
+                caller,
+                &parts.headers,
+                backup,
+                (self.clock)(),
+            )
+            .await
+    }
+}
+
+/// The method as a word for the log; what a client makes up does not get there.
+fn known_method(method: &Method) -> &'static str {
+    const KNOWN: [&str; 15] = [
+        "GET",
+        "HEAD",
+        "PUT",
+        "DELETE",
+        "OPTIONS",
+        "PROPFIND",
+        "POST",
+        "PATCH",
+        "PROPPATCH",
+        "MKCOL",
+        "COPY",
+        "MOVE",
+        "LOCK",
+        "UNLOCK",
+        "REPORT",
+    ];
+    KNOWN
+        .into_iter()
+        .find(|known| *known == method.as_str())
+        .unwrap_or("other")
+}

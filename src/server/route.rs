@@ -1,0 +1,140 @@
+//! What a path stands for. Paths are compared byte for byte: nothing is decoded, joined or corrected, so
+//! that one resource has one spelling (and the one with a slash at the end of a collection).
+
+use crate::backup::BackupId;
+
+/// A resource of this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// The base path: a page for people, and the collection that holds the others.
+    Root,
+    /// What the apps ask for before every upload.
+    Config,
+    /// The collection of backups.
+    Backups,
+    /// One backup.
+    Backup(BackupId),
+    /// There is no such resource.
+    Unknown,
+}
+
+impl Route {
+    /// What `path` stands for under `base`, which begins and ends with a slash.
+    pub(crate) fn parse(base: &str, path: &str) -> Self {
+        let Some(inner) = path.strip_prefix(base) else {
+            let is_base = base
+                .strip_suffix('/')
+                .is_some_and(|bare| !bare.is_empty() && bare == path);
+            return if is_base { Self::Root } else { Self::Unknown };
+        };
+        match inner {
+            "" => Self::Root,
+            "config" => Self::Config,
+            "backups" | "backups/" => Self::Backups,
+            other => other
+                .strip_prefix("backups/")
+                .and_then(|id| id.parse().ok())
+                .map_or(Self::Unknown, Self::Backup),
+        }
+    }
+
+    /// The path of this resource under `base`, in its one spelling.
+    pub(crate) fn path(&self, base: &str) -> String {
+        match self {
+            Self::Root | Self::Unknown => base.to_owned(),
+            Self::Config => format!("{base}config"),
+            Self::Backups => format!("{base}backups/"),
+            Self::Backup(id) => format!("{base}backups/{}", id.to_hex()),
+        }
+    }
+
+    /// The methods of this resource, as an `Allow` header lists them; `None` where there is no resource.
+    pub(crate) fn allow(&self) -> Option<&'static str> {
+        match self {
+            Self::Root | Self::Config => Some("GET, HEAD, OPTIONS, PROPFIND"),
+            Self::Backups => Some("OPTIONS, PROPFIND"),
+            Self::Backup(_) => Some("DELETE, GET, HEAD, OPTIONS, PROPFIND, PUT"),
+            Self::Unknown => None,
+        }
+    }
+
+    /// A word for logs; never an id.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Config => "config",
+            Self::Backups => "backups",
+            Self::Backup(_) => "backup",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "066384d3695fbbd9f31a7d533900fd0cd8d1373beb6a28678522d2a49980c9c3";
+
+    #[test]
+    fn every_resource_has_its_paths() {
+        let backup = Route::Backup(ID.parse().unwrap());
+        for base in ["/", "/safe/", "/a/b/"] {
+            assert_eq!(Route::parse(base, base), Route::Root);
+            assert_eq!(Route::parse(base, &format!("{base}config")), Route::Config);
+            assert_eq!(
+                Route::parse(base, &format!("{base}backups")),
+                Route::Backups
+            );
+            assert_eq!(
+                Route::parse(base, &format!("{base}backups/")),
+                Route::Backups
+            );
+            assert_eq!(Route::parse(base, &format!("{base}backups/{ID}")), backup);
+            for route in [Route::Root, Route::Config, Route::Backups, backup] {
+                assert_eq!(Route::parse(base, &route.path(base)), route);
+            }
+        }
+        assert_eq!(Route::parse("/safe/", "/safe"), Route::Root);
+    }
+
+    #[test]
+    fn no_other_spelling_is_a_resource() {
+        let upper = ID.to_uppercase();
+        let shorter = &ID[1..];
+        for path in [
+            "",
+            "//",
+            "*",
+            "/config/",
+            "/Config",
+            "//config",
+            "/config%20",
+            "/%63onfig",
+            "/backups//",
+            "/backups/x",
+            "/backups/../config",
+            "/./config",
+            &format!("/backups/{upper}"),
+            &format!("/backups/{shorter}"),
+            &format!("/backups/{ID}0"),
+            &format!("/backups/{ID}/"),
+            &format!("/backups/{ID}%0a"),
+            &format!("/backups%2f{ID}"),
+            &format!("/backups/../backups/{ID}"),
+            &format!("/backups//{ID}"),
+        ] {
+            assert_eq!(Route::parse("/", path), Route::Unknown, "{path}");
+        }
+        for path in [
+            "/",
+            "/config",
+            "/safeXconfig",
+            "/safe/x",
+            "/saf",
+            "/safe//config",
+        ] {
+            assert_eq!(Route::parse("/safe/", path), Route::Unknown, "{path}");
+        }
+    }
+}
