@@ -59,7 +59,7 @@ impl Secret {
     pub fn generate() -> Result<(GeneratedSecret, Self), SecretError> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *bytes).map_err(|_| SecretError::Hash)?;
-        let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(&*bytes));
+        let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(*bytes));
         let hash = Self::Sha256(Sha256::digest(text.as_bytes()).into());
         Ok((GeneratedSecret(text), hash))
     }

@@ -109,13 +109,13 @@ mod tests {
         let good = "066384d3695fbbd9f31a7d533900fd0cd8d1373beb6a28678522d2a49980c9c3";
         assert_eq!(good.parse::<BackupId>().unwrap().to_hex(), good);
 
-        let shorter = &good[..63];
+        let shorter = good.get(..63).unwrap();
         let longer = format!("{good}0");
         let newline = format!("{good}\n");
         let upper = good.to_uppercase();
         let space = format!(" {shorter}");
         let letter = good.replace('d', "g");
-        let wide = format!("{}é", &good[..62]);
+        let wide = format!("{}é", good.get(..62).unwrap());
         for bad in [
             "", shorter, &longer, &newline, &upper, &space, &letter, &wide,
         ] {

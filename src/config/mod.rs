@@ -319,7 +319,7 @@ fn public_url(text: &str) -> Result<String, String> {
 fn base_path(text: &str) -> Result<String, String> {
     let plain = |segment: &str| {
         !segment.is_empty()
-            && segment.trim_matches('.') != ""
+            && !segment.trim_matches('.').is_empty()
             && segment
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))

@@ -64,12 +64,13 @@ impl Tree {
             variables: &self.variables,
             problems: Vec::new(),
         };
-        match &self.root {
-            Value::Object(values) => reader.values = Some(values),
-            _ => reader.problems.push(Problem {
+        reader.values = self.root.as_object();
+        if reader.values.is_none() {
+            let text = "must be one JSON object".into();
+            reader.problems.push(Problem {
                 place: "the file".into(),
-                text: "must be one JSON object".into(),
-            }),
+                text,
+            });
         }
         reader
     }
@@ -94,9 +95,9 @@ impl<'a> Reader<'a> {
         let Some(value) = self.value(key) else {
             return default;
         };
-        let number = match value {
-            Value::String(text) if self.is_variable(key) => text.trim().parse().ok(),
-            other => other.as_u64(),
+        let number = match value.as_str() {
+            Some(text) if self.is_variable(key) => text.trim().parse().ok(),
+            _ => value.as_u64(),
         };
         match number {
             Some(number) if range.contains(&number) => number,
@@ -139,13 +140,13 @@ impl<'a> Reader<'a> {
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        match self.value(key)? {
-            Value::String(text) => self.parsed(key, text, parse),
-            _ => {
-                self.problem(key, "must be a text");
-                None
-            }
-        }
+        let Some(text) = self.value(key)?.as_str() else {
+            self.problem(key, "must be a text");
+            return None;
+        };
+        parse(text)
+            .map_err(|problem| self.problem(key, &problem))
+            .ok()
     }
 
     pub(super) fn text<T>(
@@ -257,17 +258,6 @@ impl<'a> Reader<'a> {
     fn value(&mut self, key: &'static str) -> Option<&'a Value> {
         self.used.insert(key);
         self.values?.get(key).filter(|value| !value.is_null())
-    }
-
-    fn parsed<T>(
-        &mut self,
-        key: &'static str,
-        text: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        parse(text)
-            .map_err(|problem| self.problem(key, &problem))
-            .ok()
     }
 
     fn is_variable(&self, key: &str) -> bool {

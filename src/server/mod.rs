@@ -6,7 +6,9 @@
 
 mod admin;
 mod body;
+mod check;
 mod dav;
+mod development;
 mod http;
 mod page;
 mod reply;
@@ -39,6 +41,8 @@ use crate::store::{FileStore, Store};
 use self::http::App;
 
 pub use admin::HEALTH_PATH;
+pub use check::{Finding, Severity, check};
+pub use development::{DevelopmentCertificate, development_certificate};
 pub use tls::{Error as TlsError, load as load_tls, load_certificates};
 
 /// How long accepting pauses after an error such as "too many open files".
@@ -199,14 +203,16 @@ fn note<T, E: StdError>(
     place: &str,
     result: Result<T, E>,
 ) -> Option<T> {
-    result
-        .map_err(|error| {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
             problems.push(Problem {
                 place: place.into(),
                 text: with_causes(&error),
-            })
-        })
-        .ok()
+            });
+            None
+        }
+    }
 }
 
 /// An error and its causes on one line.

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn no_other_spelling_is_a_resource() {
         let upper = ID.to_uppercase();
-        let shorter = &ID[1..];
+        let shorter = ID.get(1..).unwrap();
         for path in [
             "",
             "//",
