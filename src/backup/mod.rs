@@ -15,6 +15,7 @@ mod document;
 mod envelope;
 mod id;
 mod key;
+mod sample;
 
 pub use document::{Document, DocumentError};
 pub use envelope::{
