@@ -1,0 +1,130 @@
+//! The server's address, as it is typed into the app or set by MDM.
+
+use std::str::FromStr;
+
+use reqwest::Url;
+
+use crate::backup::BackupId;
+
+/// Stands for the first byte of the backup id, two hexadecimal digits: Threema's own server has 256
+/// shards (Android `ThreemaSafeServerInfo.getServerUrl`).
+const PREFIX_PLACEHOLDER: &str = "{backupIdPrefix8}";
+/// What Android puts there while there is no id.
+const NO_PREFIX: &str = "xx";
+
+/// An address under which `config` and `backups/` lie: https, no user name, no query.
+#[derive(Debug, Clone)]
+pub struct ServerUrl(String);
+
+/// Why an address cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadUrl {
+    /// Not a URL at all.
+    #[error("the server's address is not a URL: it looks like https://safe.example.org/")]
+    Syntax,
+    /// Not https.
+    #[error(
+        "the server's address must begin with https:// in lower case; the apps use nothing else"
+    )]
+    NotHttps,
+    /// A user name or password in it.
+    #[error(
+        "the server's address must not contain a user name or password: the apps disagree on what that means"
+    )]
+    Userinfo,
+    /// A query or a fragment.
+    #[error("the server's address must not contain ? or #")]
+    Query,
+}
+
+impl FromStr for ServerUrl {
+    type Err = BadUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadUrl> {
+        let text = text.trim();
+        if !text.starts_with("https://") {
+            return Err(if text.contains("://") {
+                BadUrl::NotHttps
+            } else {
+                BadUrl::Syntax
+            });
+        }
+        let url: Url = text
+            .replace(PREFIX_PLACEHOLDER, NO_PREFIX)
+            .parse()
+            .map_err(|_| BadUrl::Syntax)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(BadUrl::Userinfo);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(BadUrl::Query);
+        }
+        let slash = if text.ends_with('/') { "" } else { "/" };
+        Ok(Self(format!("{text}{slash}")))
+    }
+}
+
+impl ServerUrl {
+    pub(super) fn config(&self) -> Url {
+        self.join(NO_PREFIX, "config")
+    }
+
+    pub(super) fn backup(&self, id: BackupId) -> Url {
+        let id = id.to_hex();
+        let (prefix, _) = id.split_at(2);
+        self.join(prefix, &format!("backups/{id}"))
+    }
+
+    fn join(&self, prefix: &str, path: &str) -> Url {
+        let url = self.0.replace(PREFIX_PLACEHOLDER, prefix) + path;
+        url.parse().expect("it was parsed when it was made")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_those_of_the_apps_tests() {
+        // iOS `SafeTests.swift`, Android `ThreemaSafeServerInfoTest.kt`.
+        let id: BackupId = "066384d3695fbbd9f31a7d533900fd0cd8d1373beb6a28678522d2a49980c9c3"
+            .parse()
+            .unwrap();
+        for (server, backup) in [
+            (
+                "https://test.com",
+                format!("https://test.com/backups/{}", id.to_hex()),
+            ),
+            (
+                "https://test.com/a/",
+                format!("https://test.com/a/backups/{}", id.to_hex()),
+            ),
+            (
+                "https://safe-{backupIdPrefix8}.threema.ch/",
+                format!("https://safe-06.threema.ch/backups/{}", id.to_hex()),
+            ),
+        ] {
+            let server: ServerUrl = server.parse().unwrap();
+            assert_eq!(server.backup(id).as_str(), backup);
+        }
+        let server: ServerUrl = "https://safe-{backupIdPrefix8}.threema.ch/"
+            .parse()
+            .unwrap();
+        assert_eq!(
+            server.config().as_str(),
+            "https://safe-xx.threema.ch/config"
+        );
+    }
+
+    #[test]
+    fn addresses_that_the_apps_misread_are_refused() {
+        let error = |text: &str| text.parse::<ServerUrl>().unwrap_err();
+        assert!(matches!(error("http://test.com"), BadUrl::NotHttps));
+        assert!(matches!(error("HTTPS://test.com"), BadUrl::NotHttps));
+        assert!(matches!(error("test.com"), BadUrl::Syntax));
+        assert!(matches!(error("https://"), BadUrl::Syntax));
+        assert!(matches!(error("https://u:p@test.com"), BadUrl::Userinfo));
+        assert!(matches!(error("https://test.com/?a"), BadUrl::Query));
+    }
+}

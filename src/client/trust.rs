@@ -1,0 +1,67 @@
+//! Which certificates a phone trusts: those of the system, and an authority of one's own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+/// The certificates that are trusted.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    roots: Arc<RootCertStore>,
+}
+
+/// Why the trusted certificates cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The file of the authority cannot be used.
+    #[error("{}: holds no certificate in PEM form that could be trusted", .0.display())]
+    Authority(PathBuf),
+    /// The system has none, and none were named.
+    #[error("this system has no trusted certificates; name an authority with --ca FILE")]
+    NoRoots,
+    /// The HTTP client cannot be set up.
+    #[error("TLS cannot be set up")]
+    Setup(#[source] reqwest::Error),
+}
+
+impl Trust {
+    /// What the system trusts, and the certificates in `authority`.
+    ///
+    /// # Errors
+    /// When `authority` holds none, or there are none at all.
+    pub fn system_and(authority: Option<&Path>) -> Result<Self, TrustError> {
+        let mut roots = RootCertStore::empty();
+        if let Some(path) = authority {
+            let unusable = || TrustError::Authority(path.to_owned());
+            let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
+                .and_then(Iterator::collect)
+                .map_err(|_| unusable())?;
+            let (added, _) = roots.add_parsable_certificates(certificates);
+            if added == 0 {
+                return Err(unusable());
+            }
+        }
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(TrustError::NoRoots);
+        }
+        Ok(Self {
+            roots: Arc::new(roots),
+        })
+    }
+
+    pub(super) fn client_config(&self) -> ClientConfig {
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("the provider has the suites of TLS 1.2 and 1.3")
+                .with_root_certificates(Arc::clone(&self.roots))
+                .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config
+    }
+}
