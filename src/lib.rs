@@ -20,6 +20,7 @@
 
 pub mod account;
 pub mod backup;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod durable;

@@ -1,0 +1,129 @@
+//! `account add / list / remove`: the accounts file, which a running server reads again at once.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::terminal::say;
+use super::{UsageError, secret};
+use crate::account::{self, Account as Entry, AccountName, Role, Secret};
+use crate::config::Config;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Account {
+    /// Add an account; without a file its secret is generated and printed once
+    Add {
+        /// Its name, without a colon
+        name: AccountName,
+        /// phone: reads and writes backups it knows the id of; operator: lists them as well
+        #[arg(long, default_value_t = Role::Phone)]
+        role: Role,
+        /// A file with the password to use instead (- is standard input)
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the accounts, without their secrets
+    List {
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove an account; its backups stay
+    Remove {
+        /// Its name
+        name: AccountName,
+    },
+}
+
+impl Account {
+    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let path = &config.accounts_file;
+        match self {
+            Self::Add {
+                name,
+                role,
+                secret_file,
+                json,
+            } => {
+                let (shown, secret) = match secret_file {
+                    Some(file) => {
+                        let password = secret::from_file(&file, "account's password")?;
+                        (None, Secret::of_password(&password)?)
+                    }
+                    None => {
+                        let (shown, secret) = Secret::generate()?;
+                        (Some(shown), secret)
+                    }
+                };
+                let entry = Entry {
+                    name: name.clone(),
+                    role,
+                    disabled: false,
+                    secrets: vec![secret],
+                };
+                account::update(path, |accounts| {
+                    if accounts.iter().any(|account| account.name == name) {
+                        let text = format!("there is an account \"{name}\" already");
+                        return Err(anyhow::Error::from(UsageError(text)));
+                    }
+                    accounts.push(entry);
+                    Ok(())
+                })?;
+                let shown = shown.as_ref().map(account::GeneratedSecret::reveal);
+                if json {
+                    say(json!({ "name": name, "role": role, "password": shown }))?;
+                } else {
+                    say(format!("user name  {name}"))?;
+                    if let Some(shown) = shown {
+                        say(format!("password   {shown}"))?;
+                        say("The password is not kept and not shown again.")?;
+                    }
+                }
+            }
+            Self::List { json } => {
+                let accounts = account::load(path)?;
+                if json {
+                    let list: Vec<_> = accounts
+                        .iter()
+                        .map(|account| {
+                            json!({
+                                "name": account.name,
+                                "role": account.role,
+                                "disabled": account.disabled,
+                                "secrets": account.secrets.len(),
+                            })
+                        })
+                        .collect();
+                    say(json!(list))?;
+                } else {
+                    for account in accounts {
+                        let disabled = if account.disabled { "  disabled" } else { "" };
+                        say(format!(
+                            "{:8}  {}{disabled}",
+                            account.role.to_string(),
+                            account.name
+                        ))?;
+                    }
+                }
+            }
+            Self::Remove { name } => {
+                account::update(path, |accounts| {
+                    let before = accounts.len();
+                    accounts.retain(|account| account.name != name);
+                    if accounts.len() == before {
+                        let text = format!("there is no account \"{name}\"");
+                        return Err(anyhow::Error::from(UsageError(text)));
+                    }
+                    Ok(())
+                })?;
+                say(format!("removed {name}"))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

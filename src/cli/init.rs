@@ -1,0 +1,234 @@
+//! `init`: from nothing to a server that can be started: configuration, account, certificate.
+
+use std::io::{self, BufRead, IsTerminal};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::UsageError;
+use super::terminal::{say, warn};
+use crate::account::{self, Account, AccountName, GeneratedSecret, Role, Secret};
+use crate::client::ServerUrl;
+use crate::config::{Config, DEFAULT_FILE};
+use crate::durable;
+use crate::server::development_certificate;
+
+/// Every key with its default; what is written begins as this.
+const EXAMPLE: &str = include_str!("../../config.example.json");
+
+/// Where the certificate of the authority is put, beside the certificate.
+pub(super) const AUTHORITY_FILE: &str = "development-ca.pem";
+
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// Where phones will reach the server, such as https://safe.example.org/
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
+    listen: SocketAddr,
+    /// Name of the account that phones will use
+    #[arg(long, value_name = "NAME")]
+    account: Option<AccountName>,
+    /// Let a backup be restored by its id alone (recommended: iOS 7.2 cannot restore without it)
+    #[arg(long, value_name = "true|false")]
+    anonymous_restore: Option<bool>,
+    /// Ask nothing; take the defaults for what is not given
+    #[arg(long)]
+    yes: bool,
+}
+
+/// What a new installation is made with.
+pub(super) struct Installation {
+    pub(super) public_url: String,
+    pub(super) listen: SocketAddr,
+    pub(super) admin_listen: Option<SocketAddr>,
+    pub(super) anonymous_restore: bool,
+}
+
+impl Init {
+    pub(super) fn run(self, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+        let path = file.unwrap_or_else(|| DEFAULT_FILE.into());
+        if path.exists() {
+            let text = format!(
+                "{} exists; init changes nothing that is there",
+                path.display()
+            );
+            return Err(UsageError(text).into());
+        }
+        let ask = !self.yes && io::stdin().is_terminal();
+        let default_url = format!("https://localhost:{}/", self.listen.port());
+        let public_url = match self.public_url {
+            Some(url) => url,
+            None if ask => question("Where will phones reach this server?", &default_url)?,
+            None => default_url,
+        };
+        let parsed: Result<ServerUrl, _> = public_url.parse();
+        parsed.map_err(|error| UsageError(format!("--public-url: {error}")))?;
+        let account = match self.account {
+            Some(name) => name,
+            None if ask => question("Name of the account for phones?", "phones")?.parse()?,
+            None => "phones".parse()?,
+        };
+        let anonymous_restore = match self.anonymous_restore {
+            Some(answer) => answer,
+            None if ask => {
+                warn(
+                    "May a backup be restored without user name and password, by its id alone?\n\
+                     iOS 7.2 to 7.2.2 sends the wrong password when it restores and cannot do so \
+                     otherwise.\nThe id is 256 bits that only Threema ID and Safe password give: \
+                     it cannot be guessed,\nand what it leads to is encrypted with the same password.",
+                );
+                question("Recommended: yes", "yes")?
+                    .to_ascii_lowercase()
+                    .starts_with('y')
+            }
+            None => true,
+        };
+        let installation = Installation {
+            public_url,
+            listen: self.listen,
+            admin_listen: None,
+            anonymous_restore,
+        };
+        let config = installation.write(&path)?;
+        say(format!("wrote {}", path.display()))?;
+        if installation.write_certificate(&config)? {
+            say(format!(
+                "wrote a development certificate for trying things out; real phones need a real one: {}",
+                config.tls.certificate.display()
+            ))?;
+        }
+        let accounts = account::load(&config.accounts_file).unwrap_or_default();
+        let shown = if accounts.iter().any(|known| known.name == account) {
+            None
+        } else {
+            Some(set_secret(&config, &account)?)
+        };
+        print_login(&config, &account, shown.as_ref())?;
+        let flag = if path == Path::new(DEFAULT_FILE) {
+            String::new()
+        } else {
+            format!("--config {} ", path.display())
+        };
+        say(format!(
+            "\nNext: threema-safe-server {flag}check, then threema-safe-server {flag}serve"
+        ))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Installation {
+    /// Writes the configuration: the example, with the values of this installation.
+    pub(super) fn write(&self, path: &Path) -> anyhow::Result<Config> {
+        let mut config: Value = serde_json::from_str(EXAMPLE).context("read the example")?;
+        let url = &self.public_url;
+        let slash = if url.ends_with('/') { "" } else { "/" };
+        let mut set = |pointer: &str, value: Value| {
+            if let Some(place) = config.pointer_mut(pointer) {
+                *place = value;
+            }
+        };
+        set("/publicUrl", json!(format!("{url}{slash}")));
+        set("/listen", json!([self.listen.to_string()]));
+        set("/anonymousRestore", json!(self.anonymous_restore));
+        if let Some(admin) = self.admin_listen {
+            set("/admin/listen", json!(admin.to_string()));
+        }
+        let text = serde_json::to_string_pretty(&config).context("write JSON")? + "\n";
+        let config = Config::from_json(text.as_bytes(), path)?;
+        durable::create_directory(durable::parent(path))?;
+        durable::replace(path, text.as_bytes())
+            .with_context(|| format!("write {}", path.display()))?;
+        Ok(config)
+    }
+
+    /// Writes a development certificate unless there is one already; says whether it did.
+    pub(super) fn write_certificate(&self, config: &Config) -> anyhow::Result<bool> {
+        if config.tls.certificate.exists() || config.tls.private_key.exists() {
+            return Ok(false);
+        }
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
+        let url: reqwest::Url = self.public_url.parse().context("read the public URL")?;
+        if let Some(host) = url.host_str() {
+            let host = host.trim_matches(['[', ']']).to_owned();
+            if !names.contains(&host) {
+                names.insert(0, host);
+            }
+        }
+        let made = development_certificate(&names, super::now()).context("make a certificate")?;
+        let directory = durable::parent(&config.tls.certificate);
+        for (path, pem) in [
+            (directory.join(AUTHORITY_FILE), &made.authority_pem),
+            (config.tls.private_key.clone(), &made.private_key_pem),
+            (config.tls.certificate.clone(), &made.chain_pem),
+        ] {
+            durable::create_directory(durable::parent(&path))
+                .and_then(|()| durable::replace(&path, pem.as_bytes()))
+                .with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(true)
+    }
+}
+
+/// Gives the phone account `name` a new secret; adds it where it is missing.
+pub(super) fn set_secret(config: &Config, name: &AccountName) -> anyhow::Result<GeneratedSecret> {
+    let (shown, secret) = Secret::generate()?;
+    account::update(&config.accounts_file, |accounts| {
+        accounts.retain(|account| account.name != *name);
+        let secrets = vec![secret];
+        accounts.push(Account {
+            name: name.clone(),
+            role: Role::Phone,
+            disabled: false,
+            secrets,
+        });
+        Ok::<_, anyhow::Error>(())
+    })?;
+    Ok(shown)
+}
+
+/// Prints what is typed into the app, and the same for MDM.
+pub(super) fn print_login(
+    config: &Config,
+    name: &AccountName,
+    shown: Option<&GeneratedSecret>,
+) -> anyhow::Result<()> {
+    let url = config.public_url.as_deref().unwrap_or_default();
+    let password = shown.map_or(
+        "(as it is: the account was there already)",
+        GeneratedSecret::reveal,
+    );
+    say("\nType into the app (Threema Safe, expert options):")?;
+    say(format!("  Server     {url}"))?;
+    say(format!("  User name  {name}"))?;
+    say(format!("  Password   {password}"))?;
+    say("\nOr set by MDM:")?;
+    say("  th_safe_enable           true")?;
+    say(format!("  th_safe_server_url       {url}"))?;
+    say(format!("  th_safe_server_username  {name}"))?;
+    say(format!("  th_safe_server_password  {password}"))?;
+    if shown.is_some() {
+        say("\nThe password is not kept and not shown again.")?;
+    }
+    Ok(())
+}
+
+fn question(text: &str, default: &str) -> anyhow::Result<String> {
+    warn(&format!("{text} [{default}]"));
+    let mut line = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .context("read the answer")?;
+    let answer = line.trim();
+    Ok(if answer.is_empty() {
+        default.into()
+    } else {
+        answer.into()
+    })
+}

@@ -1,0 +1,129 @@
+//! The command line: one file for each command, with its arguments and its words.
+//!
+//! Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed,
+//! 2 usage or configuration. No secret is ever an argument.
+
+mod account;
+mod check;
+mod client;
+mod demo;
+mod healthcheck;
+mod init;
+mod log;
+mod prune;
+mod secret;
+mod serve;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config};
+use crate::server::StartError;
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Arguments {
+    /// The configuration file [default: config.json]
+    #[arg(long, global = true, value_name = "FILE", env = "SAFE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve,
+    /// Make a server from nothing, play a phone against it, and go on serving
+    Demo(demo::Demo),
+    /// Write a configuration, an account and a development certificate
+    Init(init::Init),
+    /// Look for everything that `serve` would refuse, and what would fail later
+    Check(check::Check),
+    /// Add, list or remove the accounts that may come in
+    #[command(subcommand)]
+    Account(account::Account),
+    /// Remove backups that were not renewed, and old trash, as the server does every hour
+    Prune(prune::Prune),
+    /// Ask the running server whether it is alive; the exit code tells (for containers)
+    Healthcheck,
+    /// Speak the format and the protocol of a phone by hand
+    #[command(subcommand)]
+    Client(client::Client),
+}
+
+/// Something was typed that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// Runs the command.
+///
+/// # Errors
+/// With what went wrong and its causes, for [`report`].
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let file = arguments.config;
+    let load = || Config::load(file.as_deref(), std::env::vars()).map_err(anyhow::Error::from);
+    match arguments.command {
+        Command::Serve => serve::run(&load()?),
+        Command::Demo(command) => command.run(),
+        Command::Init(command) => command.run(file),
+        Command::Check(command) => command.run(&load()?),
+        Command::Account(command) => command.run(&load()?),
+        Command::Prune(command) => command.run(&load()?),
+        Command::Healthcheck => healthcheck::run(&load()?),
+        Command::Client(command) => command.run(),
+    }
+}
+
+/// Prints an error with its causes and what to do, and chooses the exit code.
+#[must_use]
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if terminal::is_broken_pipe(error) {
+        // Whoever read our output has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    terminal::warn(&format!("error: {error:#}"));
+    let (problems, code) = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(config::Error::Invalid { problems, .. }), _) => (problems.as_slice(), 2),
+        (Some(config::Error::Missing(_)), _) => {
+            terminal::warn("hint: `init` writes one, and `demo` shows everything without one");
+            (&[][..], 2)
+        }
+        (Some(_), _) => (&[][..], 2),
+        (_, Some(StartError::Configuration(problems))) => (problems.as_slice(), 2),
+        _ => (&[][..], if error.is::<UsageError>() { 2 } else { 1 }),
+    };
+    for problem in problems {
+        terminal::warn(&format!("  {problem}"));
+    }
+    if matches!(error.downcast_ref(), Some(StartError::Listen { source, .. })
+        if source.kind() == std::io::ErrorKind::AddrInUse)
+    {
+        terminal::warn("hint: something listens there already, perhaps this server");
+    }
+    ExitCode::from(code)
+}
+
+/// A runtime for one command that waits for little.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the asynchronous runtime")?
+        .block_on(work)
+}
+
+/// The wall clock, read here and nowhere below.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command line is where time comes from"
+)]
+fn now() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
