@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::Version;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::request::Parts;
 use http_body_util::{BodyExt, Limited};
@@ -45,7 +46,8 @@ impl RequestBody {
         let body = Self {
             incoming,
             declared,
-            expects_continue: parts.headers.contains_key(EXPECT),
+            // Over HTTP/2 nobody waits to be asked.
+            expects_continue: parts.version < Version::HTTP_2 && parts.headers.contains_key(EXPECT),
             deadline,
             drain_limit: DRAIN_AT_LEAST.max(max_backup_bytes as u64 * 2),
         };

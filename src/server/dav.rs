@@ -26,11 +26,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::Frame;
 
+use super::node::{Download, Entry, Node};
 use super::reply::{Body, Reject};
 use super::route::Route;
 use crate::account::{Caller, Role};
 use crate::backup::BackupId;
-use crate::store::{self, Meta, Put, Store, Version};
+use crate::store::{self, Meta, Put, Store};
 
 /// The headers that reach dav-server. Not among them: Range (every answer is whole), Content-Range and
 /// X-Update-Range (every upload is whole), X-Expected-Entity-Length, X-Litmus, If (there are no locks).
@@ -391,74 +392,6 @@ impl GuardedFileSystem<Context> for Backups {
     }
 }
 
-/// What dav-server may know of a resource.
-#[derive(Debug, Clone, Copy)]
-enum Node {
-    Collection,
-    File {
-        length: u64,
-        uploaded: Option<(SystemTime, Version)>,
-        quote: &'static str,
-    },
-}
-
-impl DavMetaData for Node {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Collection => 0,
-            Self::File { length, .. } => *length,
-        }
-    }
-
-    fn modified(&self) -> FsResult<SystemTime> {
-        match self {
-            Self::File {
-                uploaded: Some((time, _)),
-                ..
-            } => Ok(*time),
-            Self::File { uploaded: None, .. } | Self::Collection => Err(FsError::NotImplemented),
-        }
-    }
-
-    fn is_dir(&self) -> bool {
-        matches!(self, Self::Collection)
-    }
-
-    fn etag(&self) -> Option<String> {
-        match self {
-            Self::File {
-                uploaded: Some((_, Version(version))),
-                quote,
-                ..
-            } => Some(format!("{quote}{version:x}{quote}")),
-            Self::File { uploaded: None, .. } | Self::Collection => None,
-        }
-    }
-}
-
-struct Entry {
-    name: String,
-    node: Node,
-}
-
-impl DavDirEntry for Entry {
-    fn name(&self) -> Vec<u8> {
-        self.name.clone().into_bytes()
-    }
-
-    fn metadata(&self) -> FsFuture<'_, Box<dyn DavMetaData>> {
-        Box::pin(future::ready(Ok(
-            Box::new(self.node) as Box<dyn DavMetaData>
-        )))
-    }
-}
-
-/// A backup on its way out, or only what is known of it.
-struct Download {
-    node: Node,
-    rest: Bytes,
-}
-
 /// A backup on its way in. Nothing reaches the store before all of it is here.
 struct Upload {
     store: Arc<dyn Store>,
@@ -468,50 +401,9 @@ struct Upload {
     received: BytesMut,
 }
 
-impl fmt::Debug for Download {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Download")
-    }
-}
-
 impl fmt::Debug for Upload {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Upload")
-    }
-}
-
-impl DavFile for Download {
-    fn metadata(&mut self) -> FsFuture<'_, Box<dyn DavMetaData>> {
-        Box::pin(future::ready(Ok(
-            Box::new(self.node) as Box<dyn DavMetaData>
-        )))
-    }
-
-    fn read_bytes(&mut self, count: usize) -> FsFuture<'_, Bytes> {
-        let piece = self.rest.split_to(count.min(self.rest.len()));
-        // dav-server would send zeros in the place of what is missing.
-        let result = if piece.is_empty() {
-            Err(FsError::GeneralFailure)
-        } else {
-            Ok(piece)
-        };
-        Box::pin(future::ready(result))
-    }
-
-    fn write_buf(&mut self, _: Box<dyn Buf + Send>) -> FsFuture<'_, ()> {
-        Box::pin(future::ready(Err(FsError::Forbidden)))
-    }
-
-    fn write_bytes(&mut self, _: Bytes) -> FsFuture<'_, ()> {
-        Box::pin(future::ready(Err(FsError::Forbidden)))
-    }
-
-    fn seek(&mut self, _: SeekFrom) -> FsFuture<'_, u64> {
-        Box::pin(future::ready(Err(FsError::NotImplemented)))
-    }
-
-    fn flush(&mut self) -> FsFuture<'_, ()> {
-        Box::pin(future::ready(Err(FsError::Forbidden)))
     }
 }
 

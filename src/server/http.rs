@@ -103,6 +103,11 @@ impl App {
                 reject.response()
             }
         };
+        let response = if parts.method == Method::HEAD {
+            reply::without_body(response)
+        } else {
+            response
+        };
 
         tracing::info!(
             method = known_method(&parts.method),

@@ -10,6 +10,7 @@ mod check;
 mod dav;
 mod development;
 mod http;
+mod node;
 mod page;
 mod reply;
 mod route;

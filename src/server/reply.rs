@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{Either, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame};
 
 use futures_util::stream::BoxStream;
 
@@ -122,6 +122,17 @@ pub(crate) fn plain(status: StatusCode, content_type: &'static str, body: Bytes)
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The answer to HEAD: the header that GET would have got. hyper leaves the body out on HTTP/1.1 only; on
+/// HTTP/2 clients take one for a protocol error.
+pub(crate) fn without_body(mut response: Response<Body>) -> Response<Body> {
+    let length = response.body().size_hint().exact();
+    if let (Some(length @ 1..), headers) = (length, response.headers_mut()) {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    *response.body_mut() = Either::Left(Full::default());
     response
 }
 
