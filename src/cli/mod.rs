@@ -67,6 +67,8 @@ struct UsageError(String);
 /// # Errors
 /// With what went wrong and its causes, for [`report`].
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    // Where a library asks for the provider of TLS, there is one.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let file = arguments.config;
     let load = || Config::load(file.as_deref(), std::env::vars()).map_err(anyhow::Error::from);
     match arguments.command {

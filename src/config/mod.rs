@@ -202,7 +202,7 @@ impl Config {
         for (variable, value) in overrides {
             tree.set(&variable, value);
         }
-        let directory = crate::durable::parent(path);
+        let directory = path.parent().unwrap_or(Path::new(""));
         let mut reader = tree.reader();
         let config = Self::read(&mut reader, directory);
         let problems = reader.finish();
