@@ -4,6 +4,14 @@
 //! Run by `cargo bench`. Ratios are measured side by side in one run, alternating, because machines are
 //! noisy; `--short` takes fewer rounds. CPU time is the server's own, from the kernel's accounts.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a benchmark prints its figures, and stops where anything goes wrong"
+)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
