@@ -100,9 +100,11 @@ impl RequestBody {
 
     /// Deals with a body that nobody wants, before the refusal goes out: one of bearable size is read to
     /// its end; a larger one, or one of unknown size, is read while the answer is under way; one that the
-    /// client holds back until it is asked for is not asked for.
+    /// client holds back until it is asked for is not asked for; one that broke off or took too long is
+    /// not waited for again.
     pub(crate) async fn discard(self, reject: Reject) {
-        if self.incoming.is_end_stream() || self.expects_continue || reject == Reject::BadFraming {
+        let over = [Reject::BadFraming, Reject::Cut, Reject::Slow].contains(&reject);
+        if over || self.incoming.is_end_stream() || self.expects_continue {
             return;
         }
         let at_once = reject == Reject::TooLarge
