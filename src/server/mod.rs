@@ -50,9 +50,10 @@ pub use tls::{Error as TlsError, load as load_tls, load_certificates};
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// Time between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Bytes of one request's header at the most, HTTP/1.1 and HTTP/2.
+/// Bytes of one request's header at the most on HTTP/2, and about so many on HTTP/1.1, where they are what
+/// is read ahead.
 const HEADER_BYTES: u32 = 16 << 10;
-/// Bytes that are read ahead on an HTTP/1.1 connection, and may be under way on an HTTP/2 one.
+/// Bytes that may be under way in one HTTP/2 stream.
 const READ_AHEAD: u32 = 64 << 10;
 /// Requests at once on one HTTP/2 connection. An app has one.
 const STREAMS: u32 = 16;
@@ -339,7 +340,7 @@ impl Connection {
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(self.limits.header)
-                .max_buf_size(READ_AHEAD as usize)
+                .max_buf_size(HEADER_BYTES as usize)
                 .serve_connection(
                     TokioIo::new(stream),
                     service_fn(move |request| Arc::clone(&app).handle(request)),
