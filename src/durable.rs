@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Mode of every file this program writes: read and written by its owner alone.
@@ -70,6 +70,20 @@ impl TempFile {
     #[must_use]
     pub fn name(&self) -> &OsStr {
         self.path.file_name().unwrap_or_default()
+    }
+
+    /// Gives the file the owner and the group of the first of `models` that exists. Only root can give a file
+    /// away; for others this does nothing.
+    fn belong_like(&self, models: &[&Path]) -> Result<(), Error> {
+        let Some(model) = models.iter().find_map(|model| fs::metadata(model).ok()) else {
+            return Ok(());
+        };
+        match std::os::unix::fs::fchown(&self.file, Some(model.uid()), Some(model.gid())) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+                Err(Error::at("give to the owner")(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes all of `contents` and waits until the disk has them.
@@ -149,13 +163,16 @@ pub fn sync_directory(directory: &Path) -> Result<(), Error> {
         .map_err(Error::at("fsync directory"))
 }
 
-/// Replaces the file `path` by one with these `contents`, mode 0600, durably.
+/// Replaces the file `path` by one with these `contents`, mode 0600, durably. The new file belongs to whom
+/// the old one belonged, or else to whom the directory does: an administrator who changes a file as root does
+/// not lock the server's user out of it.
 ///
 /// # Errors
 /// When any step fails; the old file is then untouched.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let directory = parent(path);
     let mut file = TempFile::create_in(directory)?;
+    file.belong_like(&[path, directory])?;
     file.write_durably(contents)?;
     file.rename_to(path)?;
     sync_directory(directory)
@@ -213,6 +230,23 @@ mod tests {
             0o600
         );
         assert_eq!(names(directory.path()), ["accounts.json"]);
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("accounts.json");
+        replace(&path, b"old").unwrap();
+        let owned = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534));
+        if owned.is_err() {
+            eprintln!("*** SKIPPED: only root can give a file away ***");
+            return;
+        }
+
+        replace(&path, b"new").unwrap();
+
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), (65_534, 65_534));
     }
 
     #[test]
