@@ -1,1 +1,24 @@
-fn main() {}
+//! Tests against a whole server over real TLS, each with a server, a folder and a port of its own.
+//!
+//! `support` starts servers and `wire` speaks to them; the other modules are one subject each. Nothing here
+//! sleeps, depends on another test, or reaches beyond this machine.
+#![cfg(test)]
+#![expect(
+    clippy::large_futures,
+    clippy::disallowed_methods,
+    reason = "tests write files and hold futures as they like"
+)]
+
+mod access;
+mod bad_input;
+mod cli;
+mod dav_guards;
+mod lifecycle;
+mod phone;
+mod real_clients;
+mod requests;
+mod retention;
+mod support;
+mod tidy;
+mod vectors;
+mod wire;

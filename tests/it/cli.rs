@@ -1,0 +1,582 @@
+//! The built program: exit codes, texts, and the commands that scripts use.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::support::TestServer;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_threema-safe-server");
+const DOCUMENT: &str = r#"{"info":{"version":1,"device":"test"},"user":{"privatekey":"AQIDBAUGBwhkZWZnaGlqawECAwQFBgcIZGVmZ2hpams="},"contacts":[],"settings":{"syncContacts":false}}"#;
+const ECHO_ID: &str = "066384d3695fbbd9f31a7d533900fd0cd8d1373beb6a28678522d2a49980c9c3";
+
+/// The program in a folder of its own, with nothing of our environment in it.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).unwrap();
+        name.to_owned()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env_clear()
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// What a successful command prints.
+    fn done(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+
+    /// The exit code and the message of one that fails, and makes sure that it answers nothing.
+    fn failed(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.run(arguments);
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+        (output.status.code().unwrap(), text(&output.stderr))
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn derive_prints_the_published_backup_id() {
+    let folder = Folder::new();
+    folder.write("password", "shootdeathstar\n");
+
+    let plain = folder.done(&[
+        "client",
+        "derive",
+        "--id",
+        "echoecho",
+        "--password-file",
+        "password",
+    ]);
+    let json = folder.done(&[
+        "client",
+        "derive",
+        "--id",
+        "ECHOECHO",
+        "--password-file",
+        "password",
+        "--json",
+    ]);
+
+    assert_eq!(plain, format!("{ECHO_ID}\n"));
+    assert_eq!(json, format!("{{\"backupId\":\"{ECHO_ID}\"}}\n"));
+}
+
+#[test]
+fn a_password_comes_from_standard_input_or_the_environment_too() {
+    let folder = Folder::new();
+    let mut child = folder
+        .command(&[
+            "client",
+            "derive",
+            "--id",
+            "ECHOECHO",
+            "--password-file",
+            "-",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"shootdeathstar")
+        .unwrap();
+    assert_eq!(
+        text(&child.wait_with_output().unwrap().stdout),
+        format!("{ECHO_ID}\n")
+    );
+
+    let output = folder
+        .command(&["client", "derive", "--id", "ECHOECHO"])
+        .env("SAFE_CLIENT_PASSWORD", "shootdeathstar")
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout), format!("{ECHO_ID}\n"));
+
+    let (code, message) = folder.failed(&["client", "derive", "--id", "ECHOECHO"]);
+    assert_eq!(code, 2);
+    assert!(message.contains("no backup's password"), "{message}");
+}
+
+#[test]
+fn what_was_sealed_opens_and_files_are_private() {
+    let folder = Folder::new();
+    folder.write("password", "a good password");
+    folder.write("document.json", DOCUMENT);
+    let identity = ["--id", "ECHOECHO", "--password-file", "password"];
+    let with = |head: &[&'static str], tail: &[&'static str]| {
+        folder.done(&[head, &identity, tail].concat())
+    };
+
+    with(&["client", "seal"], &["document.json", "--out", "blob"]);
+    let printed = with(&["client", "open"], &["blob", "--json"]);
+    let summary = with(&["client", "open"], &["blob", "--out", "again.json"]);
+
+    assert_eq!(printed, format!("{DOCUMENT}\n"));
+    assert!(
+        !summary.contains("AQID"),
+        "the private key was not asked for: {summary}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(folder.path("again.json")).unwrap(),
+        DOCUMENT
+    );
+    assert_eq!(
+        (mode(&folder.path("again.json")), mode(&folder.path("blob"))),
+        (0o600, 0o600)
+    );
+}
+
+/// The five ways in which a backup does not open, each with its name.
+#[test]
+fn a_backup_that_does_not_open_says_why_on_one_line() {
+    use crypto_secretbox::aead::Aead;
+    use crypto_secretbox::{KeyInit, XSalsa20Poly1305};
+    let folder = Folder::new();
+    folder.write("password", "shootdeathstar");
+    let key =
+        hex::decode("51c3d8d752fb6e1fd3199ead7f0895d6e3893ff691f2a5ee1976ed0897fc2f66").unwrap();
+    let cipher = XSalsa20Poly1305::new_from_slice(&key).unwrap();
+    let seal = |contents: &[u8]| {
+        [
+            vec![9; 24],
+            cipher.encrypt((&[9; 24]).into(), contents).unwrap(),
+        ]
+        .concat()
+    };
+    let gzip = |contents: &[u8]| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(contents).unwrap();
+        gzip.finish().unwrap()
+    };
+    let mut damaged = seal(&gzip(DOCUMENT.as_bytes()));
+    *damaged.last_mut().unwrap() ^= 1;
+    let bomb = gzip(&vec![b' '; (64 << 20) + 1]);
+
+    for (blob, word) in [
+        (vec![0; 40], "too short"),
+        (damaged, "wrong password or damaged"),
+        (seal(DOCUMENT.as_bytes()), "not gzip"),
+        (seal(&bomb), "too large"),
+        (seal(&gzip(b"{\"info\":1}")), "not a backup document"),
+    ] {
+        std::fs::write(folder.path("blob"), blob).unwrap();
+        let arguments = [
+            "client",
+            "open",
+            "--id",
+            "ECHOECHO",
+            "--password-file",
+            "password",
+            "blob",
+        ];
+        let (code, message) = folder.failed(&arguments);
+        assert_eq!(code, 1, "{message}");
+        assert!(message.starts_with(&format!("error: {word}")), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn every_error_of_a_configuration_is_listed_and_nothing_is_started() {
+    let folder = Folder::new();
+    folder.write(
+        "config.json",
+        r#"{"retentionDays": 0, "tls": {"cert": "x"}, "listen": ["nowhere"]}"#,
+    );
+
+    for command in ["serve", "check", "prune", "healthcheck"] {
+        let (code, message) = folder.failed(&[command]);
+        assert_eq!(code, 2, "{message}");
+        let lines: Vec<_> = message.lines().collect();
+        assert_eq!(lines.len(), 4, "{message}");
+        assert_eq!(lines[0], "error: 3 errors in the configuration config.json");
+        assert!(
+            lines[1].starts_with("  retentionDays: must be"),
+            "{message}"
+        );
+        assert!(lines[2].starts_with("  listen[0]: must be"), "{message}");
+        assert!(
+            lines[3].starts_with("  tls.cert: there is no such key"),
+            "{message}"
+        );
+    }
+    assert!(!folder.path("data").exists());
+}
+
+#[test]
+fn what_the_configuration_names_is_listed_at_once_too() {
+    let folder = Folder::new();
+    folder.write(
+        "config.json",
+        r#"{"listen": ["127.0.0.1:0"], "admin": {"listen": "127.0.0.1:0"}}"#,
+    );
+
+    let (code, message) = folder.failed(&["serve"]);
+
+    assert_eq!(code, 2, "{message}");
+    assert!(
+        message.contains("\n  tls: certs/fullchain.pem cannot be read"),
+        "{message}"
+    );
+    assert!(
+        message.contains("\n  accountsFile: accounts file accounts.json: cannot be read"),
+        "{message}"
+    );
+}
+
+#[test]
+fn without_a_configuration_there_is_a_hint() {
+    let (code, message) = Folder::new().failed(&["serve"]);
+    assert_eq!(code, 2);
+    assert!(
+        message.contains("config.json does not exist\nhint: `init` writes one"),
+        "{message}"
+    );
+    let (code, _) = Folder::new().failed(&["--config", "other.json", "serve"]);
+    assert_eq!(code, 2);
+    let (code, _) = Folder::new().failed(&["no-such-command"]);
+    assert_eq!(code, 2);
+}
+
+#[test]
+fn accounts_are_added_listed_and_removed() {
+    let folder = Folder::new();
+    folder.write("config.json", "{}");
+    folder.write("chosen", "a chosen password\n");
+
+    let added = folder.done(&["account", "add", "phones"]);
+    let json = folder.done(&["account", "add", "boss", "--role", "operator", "--json"]);
+    folder.done(&["account", "add", "büro", "--secret-file", "chosen"]);
+    let secret = added
+        .lines()
+        .nth(1)
+        .unwrap()
+        .trim_start_matches("password")
+        .trim();
+    assert_eq!(secret.len(), 43, "{added}");
+    assert!(
+        json.starts_with(r#"{"name":"boss","role":"operator","password":""#),
+        "{json}"
+    );
+
+    let file = std::fs::read_to_string(folder.path("accounts.json")).unwrap();
+    assert!(!file.contains(secret) && !file.contains("a chosen password"));
+    assert_eq!(mode(&folder.path("accounts.json")), 0o600);
+    assert_eq!(
+        folder.done(&["account", "list"]),
+        "phone     phones\noperator  boss\nphone     büro\n"
+    );
+    assert!(
+        folder
+            .done(&["account", "list", "--json"])
+            .contains(r#""name":"boss""#)
+    );
+
+    let (code, message) = folder.failed(&["account", "add", "boss"]);
+    assert_eq!(
+        (code, message.trim()),
+        (2, "error: there is an account \"boss\" already")
+    );
+    folder.done(&["account", "remove", "boss"]);
+    assert_eq!(folder.failed(&["account", "remove", "boss"]).0, 2);
+    assert_eq!(folder.failed(&["account", "add", "a:b"]).0, 2);
+    assert!(!folder.done(&["account", "list"]).contains("boss"));
+}
+
+#[test]
+fn init_makes_an_installation_that_check_finds_good() {
+    let folder = Folder::new();
+
+    let said = folder.done(&[
+        "init",
+        "--yes",
+        "--public-url",
+        "https://safe.example.org",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    assert!(
+        said.contains("Server     https://safe.example.org/\n"),
+        "{said}"
+    );
+    assert!(said.contains("th_safe_server_username  phones\n"), "{said}");
+    assert!(
+        said.contains("th_safe_server_url       https://safe.example.org/\n"),
+        "{said}"
+    );
+    assert_eq!(mode(&folder.path("certs/privkey.pem")), 0o600);
+
+    let (code, message) = folder.failed(&["init", "--yes"]);
+    assert_eq!(code, 2);
+    assert!(message.contains("config.json exists"), "{message}");
+
+    std::fs::write(folder.path("config.json"), free_ports(&folder)).unwrap();
+    let checked = folder.done(&["check"]);
+    assert!(
+        checked.contains("ok       tls: certificate and private key are a pair\n"),
+        "{checked}"
+    );
+    assert!(
+        checked.contains("warning  tls.certificateFile: no authority"),
+        "{checked}"
+    );
+    assert!(checked.ends_with("0 errors, 1 warnings\n"), "{checked}");
+    let json: serde_json::Value = serde_json::from_str(&folder.done(&["check", "--json"])).unwrap();
+    assert_eq!(json[0]["severity"], "good");
+}
+
+/// The configuration of the folder with ports that the system chooses.
+fn free_ports(folder: &Folder) -> String {
+    let text = std::fs::read_to_string(folder.path("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["listen"] = serde_json::json!(["127.0.0.1:0"]);
+    config["admin"]["listen"] = "127.0.0.1:0".into();
+    config.to_string()
+}
+
+#[test]
+fn check_finds_what_phones_would_refuse() {
+    let folder = Folder::new();
+    folder.done(&["init", "--yes", "--public-url", "https://other.example.org"]);
+    let text = free_ports(&folder).replace("other.example.org", "safe.example.org");
+    folder.write("config.json", &text);
+    folder.write("accounts.json", r#"{"accounts": []}"#);
+
+    let output = folder.run(&["check"]);
+
+    assert_eq!(output.status.code(), Some(1));
+    let said = text_of(&output);
+    assert!(
+        said.contains("error    accountsFile: no account for phones"),
+        "{said}"
+    );
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout)
+}
+
+#[test]
+fn the_demo_plays_both_phones_and_spares_the_folders_of_others() {
+    let folder = Folder::new();
+
+    for _ in 0..2 {
+        let said = folder.done(&["demo", "--once", "--directory", "demo"]);
+        assert!(
+            said.contains("Now an Android phone") && said.contains("Now an iPhone"),
+            "{said}"
+        );
+        assert_eq!(
+            said.matches("restore: download, decrypt, compare … ok")
+                .count(),
+            2,
+            "{said}"
+        );
+        assert!(
+            said.contains("what was backed up came back, byte for byte"),
+            "{said}"
+        );
+    }
+
+    std::fs::create_dir(folder.path("mine")).unwrap();
+    folder.write("mine/config.json", "mine");
+    let (code, message) = folder.failed(&["demo", "--once", "--directory", "mine"]);
+    assert_eq!(code, 2, "{message}");
+    assert_eq!(
+        std::fs::read_to_string(folder.path("mine/config.json")).unwrap(),
+        "mine"
+    );
+}
+
+/// A running `serve`, and where it listens.
+struct Running {
+    child: Child,
+    errors: BufReader<std::process::ChildStderr>,
+    line: String,
+}
+
+impl Running {
+    fn start(folder: &Folder) -> Self {
+        let mut child = folder
+            .command(&["serve"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        errors.read_line(&mut line).unwrap();
+        assert!(line.contains("listening"), "{line}");
+        Self {
+            child,
+            errors,
+            line,
+        }
+    }
+
+    /// The port behind `label` in the line that the server writes when it starts.
+    fn port(&self, label: &str) -> u16 {
+        let (_, rest) = self.line.split_once(label).unwrap();
+        let (_, rest) = rest.split_once("127.0.0.1:").unwrap();
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap()
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn ended(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut self.errors, &mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+#[test]
+fn serve_is_healthy_works_with_the_client_and_stops_on_both_signals() {
+    let folder = Folder::new();
+    let said = folder.done(&["init", "--yes"]);
+    folder.write("config.json", &free_ports(&folder));
+    let secret = said
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Password   "))
+        .unwrap();
+    folder.write("secret", secret);
+    folder.write("password", "a good password");
+    folder.write("document.json", DOCUMENT);
+
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let running = Running::start(&folder);
+        let server = format!("https://localhost:{}/", running.port("listen="));
+        let admin = format!(
+            r#"{{"admin": {{"listen": "127.0.0.1:{}"}}}}"#,
+            running.port("admin=")
+        );
+        folder.write("admin.json", &admin);
+        folder.done(&["--config", "admin.json", "healthcheck"]);
+
+        for app in ["android", "ios"] {
+            let server = [
+                "--server",
+                &server,
+                "--username",
+                "phones",
+                "--secret-file",
+                "secret",
+            ];
+            let identity = ["--id", "ECHOECHO", "--password-file", "password"];
+            let trust = ["--ca", "certs/development-ca.pem", "--as", app];
+            let client = |verb: &'static str, tail: &[&'static str]| {
+                let login = [&["client", verb][..], &server, &trust].concat();
+                let who: &[&str] = if verb == "config" { &[] } else { &identity };
+                folder.done(&[&login, who, tail].concat())
+            };
+            assert_eq!(
+                client("config", &[]),
+                "{\"maxBackupBytes\":524288,\"retentionDays\":180}\n"
+            );
+            client("put", &["document.json"]);
+            assert_eq!(client("get", &["--json"]), format!("{DOCUMENT}\n"));
+            client("delete", &[]);
+        }
+
+        running.signal(signal);
+        let (code, log) = running.ended();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains("stopped"), "{log}");
+        assert!(
+            !log.contains(secret) && !log.contains("good password"),
+            "{log}"
+        );
+        assert_eq!(
+            folder
+                .run(&["--config", "admin.json", "healthcheck"])
+                .status
+                .code(),
+            Some(1)
+        );
+    }
+}
+
+#[tokio::test]
+async fn prune_works_beside_a_running_server() {
+    let server = TestServer::start().await;
+    let old = std::time::SystemTime::UNIX_EPOCH;
+    for digit in ["a", "b"] {
+        let path = server.site().data().join("backups").join(digit.repeat(64));
+        std::fs::write(&path, "old backup").unwrap();
+        if digit == "a" {
+            std::fs::File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_modified(old)
+                .unwrap();
+        }
+    }
+    let folder = Folder::new();
+    let config = server.site().config_file();
+    let config = config.to_str().unwrap();
+
+    let dry = folder.done(&["--config", config, "prune", "--dry-run"]);
+    assert!(
+        dry.starts_with("backups: 1 kept, 1 would be removed\n"),
+        "{dry}"
+    );
+    assert_eq!(
+        std::fs::read_dir(server.site().data().join("backups"))
+            .unwrap()
+            .count(),
+        2
+    );
+    let wet = folder.done(&["--config", config, "prune", "--json"]);
+    assert!(
+        wet.starts_with(r#"{"kept":1,"removed":1,"removedBytes":10,"#),
+        "{wet}"
+    );
+    assert_eq!(
+        std::fs::read_dir(server.site().data().join("backups"))
+            .unwrap()
+            .count(),
+        1
+    );
+}

@@ -1,0 +1,252 @@
+//! An iPhone's and an Android phone's sequences, over real TLS, with the real format.
+
+use bytes::Bytes;
+use threema_safe_server::backup::{
+    BackupKey, Document, INFLATE_LIMIT, MasterKey, Nonce, OpenError, SealedBackup, open, seal,
+};
+use threema_safe_server::client::{Error, Login, Phone, Profile, Trust};
+use zeroize::Zeroizing;
+
+use crate::support::TestServer;
+
+const PROFILES: [Profile; 2] = [Profile::Android, Profile::Ios];
+
+/// A person with a phone.
+struct Person {
+    key: MasterKey,
+    document: Document,
+}
+
+impl Person {
+    fn new(password: &str) -> Self {
+        let identity = "ECHOECHO".parse().unwrap();
+        Self {
+            key: MasterKey::derive(&password.into(), &identity),
+            document: Document::sample(&identity, 40),
+        }
+    }
+
+    fn key(&self) -> BackupKey {
+        self.key.backup_key()
+    }
+
+    fn seal(&self) -> SealedBackup {
+        seal(&self.document, &self.key(), Nonce::random())
+    }
+}
+
+fn phone(server: &TestServer, profile: Profile, password: &str) -> Phone {
+    let login = Login {
+        username: "phones".into(),
+        password: Zeroizing::new(password.to_owned()),
+    };
+    let trust = Trust::system_and(Some(&server.site().folder().join("certs/ca.pem"))).unwrap();
+    Phone::new(profile, server.url().parse().unwrap(), Some(login), trust).unwrap()
+}
+
+fn right_phone(server: &TestServer, profile: Profile) -> Phone {
+    phone(server, profile, server.phone_secret())
+}
+
+async fn restored(phone: &Phone, person: &Person) -> Document {
+    let blob = phone.get(person.key.backup_id()).await.unwrap();
+    open(
+        &SealedBackup::try_from(blob).unwrap(),
+        &person.key(),
+        INFLATE_LIMIT,
+    )
+    .unwrap()
+}
+
+#[tokio::test]
+async fn both_apps_activate_back_up_overwrite_restore_and_delete() {
+    let server = TestServer::start().await;
+    for profile in PROFILES {
+        let mut person = Person::new("a good password");
+        let id = person.key.backup_id();
+        let phone = right_phone(&server, profile);
+
+        let config = phone.config().await.unwrap();
+        assert_eq!(
+            (config.max_backup_bytes, config.retention_days),
+            (524_288, 180)
+        );
+        assert!(
+            matches!(phone.get(id).await, Err(Error::NotFound)),
+            "{profile:?}"
+        );
+
+        phone.put(id, &person.seal()).await.unwrap();
+        assert_eq!(
+            restored(&phone, &person).await.json(),
+            person.document.json()
+        );
+
+        person.document = Document::sample(&"ECHOECHO".parse().unwrap(), 60);
+        phone.put(id, &person.seal()).await.unwrap();
+        assert_eq!(
+            restored(&phone, &person).await.json(),
+            person.document.json()
+        );
+
+        phone.delete(id).await.unwrap();
+        assert!(
+            matches!(phone.get(id).await, Err(Error::NotFound)),
+            "{profile:?}"
+        );
+        assert!(
+            matches!(phone.delete(id).await, Err(Error::NotFound)),
+            "{profile:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_backup_of_one_app_is_restored_by_the_other() {
+    let server = TestServer::start().await;
+    let person = Person::new("a good password");
+    let android = right_phone(&server, Profile::Android);
+    let iphone = right_phone(&server, Profile::Ios);
+
+    android
+        .put(person.key.backup_id(), &person.seal())
+        .await
+        .unwrap();
+
+    assert_eq!(
+        restored(&iphone, &person).await.json(),
+        person.document.json()
+    );
+}
+
+/// Changing the Safe password: the old backup goes, the new one has another id (protocol: DELETE old,
+/// config, PUT new).
+#[tokio::test]
+async fn a_changed_password_moves_the_backup() {
+    let server = TestServer::start().await;
+    for profile in PROFILES {
+        let phone = right_phone(&server, profile);
+        let (old, new) = (
+            Person::new("the old password"),
+            Person::new("the new password"),
+        );
+        phone.put(old.key.backup_id(), &old.seal()).await.unwrap();
+
+        phone.delete(old.key.backup_id()).await.unwrap();
+        phone.put(new.key.backup_id(), &new.seal()).await.unwrap();
+
+        assert!(matches!(
+            phone.get(old.key.backup_id()).await,
+            Err(Error::NotFound)
+        ));
+        assert_eq!(restored(&phone, &new).await.json(), new.document.json());
+        phone.delete(new.key.backup_id()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_server_password_lets_neither_app_in() {
+    let server = TestServer::start().await;
+    let person = Person::new("a good password");
+    for profile in PROFILES {
+        let phone = phone(&server, profile, "wrong");
+        let id = person.key.backup_id();
+
+        assert!(matches!(phone.config().await, Err(Error::WrongCredentials)));
+        assert!(matches!(
+            phone.put(id, &person.seal()).await,
+            Err(Error::WrongCredentials)
+        ));
+        assert!(matches!(phone.get(id).await, Err(Error::WrongCredentials)));
+        assert!(matches!(
+            phone.delete(id).await,
+            Err(Error::WrongCredentials)
+        ));
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_safe_password_finds_no_backup_and_opens_none() {
+    let server = TestServer::start().await;
+    let (right, wrong) = (
+        Person::new("the right password"),
+        Person::new("the wrong password"),
+    );
+    let phone = right_phone(&server, Profile::Android);
+    phone
+        .put(right.key.backup_id(), &right.seal())
+        .await
+        .unwrap();
+
+    assert!(matches!(
+        phone.get(wrong.key.backup_id()).await,
+        Err(Error::NotFound)
+    ));
+    let blob = phone.get(right.key.backup_id()).await.unwrap();
+    let opened = open(
+        &SealedBackup::try_from(blob).unwrap(),
+        &wrong.key(),
+        INFLATE_LIMIT,
+    );
+    assert_eq!(opened.err(), Some(OpenError::WrongPasswordOrDamaged));
+}
+
+/// iOS 7.2 to 7.2.2 sends the Safe password to the server when it restores.
+#[tokio::test]
+async fn an_iphone_with_the_wrong_server_password_restores_where_the_operator_allows_it() {
+    let server = TestServer::start_with(serde_json::json!({ "anonymousRestore": true })).await;
+    let person = Person::new("a good password");
+    right_phone(&server, Profile::Ios)
+        .put(person.key.backup_id(), &person.seal())
+        .await
+        .unwrap();
+
+    let restoring = phone(&server, Profile::Ios, "a good password");
+
+    assert_eq!(
+        restored(&restoring, &person).await.json(),
+        person.document.json()
+    );
+    assert!(matches!(
+        restoring.config().await,
+        Err(Error::WrongCredentials)
+    ));
+}
+
+#[tokio::test]
+async fn the_size_limit_is_inclusive_for_android_and_not_reached_by_ios() {
+    let server = TestServer::start_with(serde_json::json!({ "maxBackupBytes": 8192 })).await;
+    let id = Person::new("a good password").key.backup_id();
+    let blob = |size: usize| SealedBackup::try_from(Bytes::from(vec![7; size])).unwrap();
+    let android = right_phone(&server, Profile::Android);
+    let iphone = right_phone(&server, Profile::Ios);
+
+    android.put(id, &blob(8192)).await.unwrap();
+    iphone.put(id, &blob(8191)).await.unwrap();
+    for (phone, size) in [(&android, 8193), (&iphone, 8192)] {
+        let refused = phone.put(id, &blob(size)).await;
+        assert!(
+            matches!(refused, Err(Error::TooLarge { limit: 8192, .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(android.get(id).await.unwrap().len(), 8191);
+}
+
+#[tokio::test]
+async fn many_phones_at_once_each_get_their_own_backup_back() {
+    let server = TestServer::start().await;
+    let phones = (0..16_u8).map(|number| {
+        let phone = right_phone(&server, PROFILES[usize::from(number) % 2]);
+        async move {
+            let id = threema_safe_server::backup::BackupId::from_bytes([number; 32]);
+            let blob = Bytes::from(vec![number; 100_000 + usize::from(number)]);
+            let sealed = SealedBackup::try_from(blob.clone()).unwrap();
+            for _ in 0..3 {
+                phone.put(id, &sealed).await.unwrap();
+                assert_eq!(phone.get(id).await.unwrap(), blob);
+            }
+        }
+    });
+    futures_util::future::join_all(phones).await;
+}

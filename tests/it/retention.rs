@@ -1,0 +1,298 @@
+//! What expires when, and what a store promises: on real files, with the time as an argument.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, StreamExt};
+use threema_safe_server::backup::BackupId;
+use threema_safe_server::retention::{Mode, Report, Retention, sweep};
+use threema_safe_server::store::{Error, FileStore, Meta, Put, Store, Trashed};
+
+use crate::support::{ID, OTHER_ID, Site, contents, names, now};
+use crate::wire::soon;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A day on which tests take place.
+fn today() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+fn id(digits: &str) -> BackupId {
+    digits.parse().unwrap()
+}
+
+fn open(site: &Site) -> FileStore {
+    FileStore::open(&site.data()).unwrap()
+}
+
+fn retention() -> Retention {
+    Retention::of_days(180, 7, 7)
+}
+
+async fn put(store: &dyn Store, digits: &str, body: &'static str) -> Put {
+    store.put(id(digits), Bytes::from(body)).await.unwrap()
+}
+
+async fn read(store: &dyn Store, digits: &str) -> Option<Bytes> {
+    store.get(id(digits)).await.unwrap().map(|(_, body)| body)
+}
+
+#[tokio::test]
+async fn a_backup_expires_when_it_is_older_than_retention_and_margin() {
+    let site = Site::new();
+    let kept = today() - DAY * 187;
+    site.place_backup(ID, b"exactly as old as allowed", kept);
+    site.place_backup(OTHER_ID, b"older", kept - Duration::from_nanos(1));
+    let store = open(&site);
+
+    let dry = sweep(&store, retention(), today(), Mode::DryRun)
+        .await
+        .unwrap();
+    assert_eq!(names(&site.data().join("backups")).len(), 2);
+    let wet = sweep(&store, retention(), today(), Mode::Remove)
+        .await
+        .unwrap();
+
+    let expected = Report {
+        kept: 1,
+        removed: 1,
+        removed_bytes: 5,
+        ..Report::default()
+    };
+    assert_eq!((dry, wet), (expected, expected));
+    assert_eq!(names(&site.data().join("backups")), [ID]);
+    // What expired is erased, not put where it would be kept again.
+    assert!(names(&site.data().join("trash")).is_empty());
+}
+
+#[tokio::test]
+async fn trash_is_erased_when_its_days_are_over() {
+    let site = Site::new();
+    let store = open(&site);
+    for (digits, removed) in [
+        (ID, today() - DAY * 7),
+        (OTHER_ID, today() - DAY * 7 - DAY / 86_400),
+    ] {
+        put(&store, digits, "backup").await;
+        assert!(store.remove(id(digits), removed).await.unwrap());
+    }
+
+    let before = contents(&site.data());
+    let dry = sweep(&store, retention(), today(), Mode::DryRun)
+        .await
+        .unwrap();
+    assert_eq!(contents(&site.data()), before);
+    let wet = sweep(&store, retention(), today(), Mode::Remove)
+        .await
+        .unwrap();
+
+    let expected = Report {
+        trash_kept: 1,
+        trash_erased: 1,
+        ..Report::default()
+    };
+    assert_eq!((dry, wet), (expected, expected));
+    assert!(names(&site.data().join("trash"))[0].starts_with(ID));
+}
+
+#[tokio::test]
+async fn what_is_not_a_backup_is_neither_listed_nor_erased() {
+    let site = Site::new();
+    let store = open(&site);
+    let backups = site.data().join("backups");
+    for name in [
+        "README",
+        &ID.to_uppercase(),
+        &format!("{ID}.tmp"),
+        ".hidden",
+    ] {
+        site.place_backup(name, b"not ours", UNIX_EPOCH);
+    }
+    fs::create_dir(backups.join(ID)).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", backups.join(OTHER_ID)).unwrap();
+    let before = names(&backups);
+
+    let report = sweep(&store, retention(), today(), Mode::Remove)
+        .await
+        .unwrap();
+
+    assert_eq!(report, Report::default());
+    assert_eq!(names(&backups), before);
+    assert!(store.stat(id(OTHER_ID)).await.unwrap().is_none());
+    assert!(
+        store.get(id(OTHER_ID)).await.is_err(),
+        "a symbolic link was followed"
+    );
+}
+
+/// A store in which a phone renews every backup after it was listed and before it is erased.
+struct Renewing(FileStore);
+
+impl Store for Renewing {
+    fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
+        self.0.put(id, body)
+    }
+    fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
+        self.0.get(id)
+    }
+    fn stat(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>> {
+        self.0.stat(id)
+    }
+    fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
+        self.0.remove(id, now)
+    }
+    fn expire(&self, id: BackupId, not_before: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async move {
+            self.0.put(id, Bytes::from_static(b"renewed")).await?;
+            self.0.expire(id, not_before).await
+        })
+    }
+    fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
+        self.0.list()
+    }
+    fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
+        self.0.list_trash()
+    }
+    fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
+        self.0.erase_trashed(trashed)
+    }
+}
+
+#[tokio::test]
+async fn a_backup_renewed_between_listing_and_erasing_survives() {
+    let site = Site::new();
+    site.place_backup(ID, b"old", UNIX_EPOCH);
+    let store = Renewing(open(&site));
+
+    let report = sweep(&store, retention(), now(), Mode::Remove)
+        .await
+        .unwrap();
+
+    assert_eq!(
+        report,
+        Report {
+            kept: 1,
+            ..Report::default()
+        }
+    );
+    assert_eq!(read(&store, ID).await.unwrap(), "renewed");
+}
+
+/// An upload waits while somebody holds the lock of the backup that it replaces, and then takes its place.
+#[tokio::test]
+async fn an_upload_and_retention_take_turns_on_one_backup() {
+    let site = Site::new();
+    site.place_backup(ID, b"old", UNIX_EPOCH);
+    let store = Arc::new(open(&site));
+    let lock = fs::File::open(site.backup_file(ID)).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+
+    let uploading = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.put(id(ID), Bytes::from_static(b"new")).await.unwrap() }
+    });
+    let erasing = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.expire(id(ID), now() - DAY).await.unwrap() }
+    });
+    assert_eq!(
+        read(&*store, ID).await.unwrap(),
+        "old",
+        "readers wait for nobody"
+    );
+    drop(lock);
+
+    // Either order is right; the new backup is there in both.
+    soon(uploading).await.unwrap();
+    soon(erasing).await.unwrap();
+    assert_eq!(read(&*store, ID).await.unwrap(), "new");
+}
+
+#[tokio::test]
+async fn a_store_keeps_what_it_is_given_and_tells_new_from_replaced() {
+    let site = Site::new();
+    let store = open(&site);
+    assert!(read(&store, ID).await.is_none());
+
+    assert_eq!(put(&store, ID, "first").await, Put::Created);
+    let first = store.stat(id(ID)).await.unwrap().unwrap();
+    assert_eq!(put(&store, ID, "second").await, Put::Replaced);
+    let second = store.stat(id(ID)).await.unwrap().unwrap();
+
+    assert_eq!(read(&store, ID).await.unwrap(), "second");
+    assert_eq!((first.length, second.length), (5, 6));
+    assert_ne!(first.version, second.version);
+    let listed: Vec<_> = store.list().map(Result::unwrap).collect().await;
+    assert_eq!(listed, [(id(ID), second)]);
+    assert!(names(&site.data().join("tmp")).is_empty());
+}
+
+#[tokio::test]
+async fn removing_twice_in_one_second_keeps_both_in_the_trash() {
+    let site = Site::new();
+    let store = open(&site);
+    for body in ["first", "second"] {
+        put(&store, ID, body).await;
+        assert!(store.remove(id(ID), today()).await.unwrap());
+        assert!(!store.remove(id(ID), today()).await.unwrap());
+    }
+
+    let trash = site.data().join("trash");
+    let kept: Vec<_> = names(&trash)
+        .iter()
+        .map(|name| fs::read(trash.join(name)).unwrap())
+        .collect();
+    assert_eq!(kept, [b"first".to_vec(), b"second".to_vec()]);
+    assert_eq!(store.list_trash().count().await, 2);
+}
+
+#[tokio::test]
+async fn many_uploads_of_one_backup_leave_one_whole_version() {
+    let site = Site::new();
+    let store = Arc::new(open(&site));
+    let uploads = (0..32_u8).map(|number| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let body = vec![number; 10_000 + usize::from(number)];
+            store.put(id(ID), body.into()).await.unwrap();
+            if number % 4 == 0 {
+                store.remove(id(ID), today()).await.unwrap();
+            }
+            store.get(id(ID)).await.unwrap()
+        })
+    });
+
+    for seen in futures_util::future::join_all(uploads).await {
+        let Some((meta, body)) = seen.unwrap() else {
+            continue;
+        };
+        assert_eq!(body.len() as u64, meta.length);
+        assert_eq!(body.len(), 10_000 + usize::from(body[0]), "a torn backup");
+        assert!(body.iter().all(|byte| *byte == body[0]), "a torn backup");
+    }
+    assert!(names(&site.data().join("tmp")).is_empty());
+}
+
+#[tokio::test]
+async fn a_server_sweeps_when_it_starts() {
+    let site = Site::new();
+    site.place_backup(ID, b"expired", now() - DAY * 188);
+    site.place_backup(OTHER_ID, b"fresh", now());
+    let backups = site.data().join("backups");
+    let server = site.start().await;
+
+    // The sweep runs beside the first requests; its end is when the file is gone.
+    soon(async {
+        while names(&backups).len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+
+    assert_eq!(names(&backups), [OTHER_ID]);
+    server.stop().await;
+}
