@@ -31,7 +31,7 @@ pub struct Gate {
     /// so that it is read and reported once.
     bad: Mutex<Option<Option<FileVersion>>>,
     /// Slow hashes that run at once; each takes a core and 19 MiB.
-    hashing: Semaphore,
+    hashing: Arc<Semaphore>,
     cache_key: [u8; 32],
 }
 
@@ -80,7 +80,9 @@ impl Gate {
             path: path.to_owned(),
             current: ArcSwap::from_pointee(loaded),
             bad: Mutex::new(None),
-            hashing: Semaphore::new(available_parallelism().map_or(1, usize::from)),
+            hashing: Arc::new(Semaphore::new(
+                available_parallelism().map_or(1, usize::from),
+            )),
             cache_key,
         })
     }
@@ -113,10 +115,13 @@ impl Gate {
         loaded: &Arc<Loaded>,
         credentials: &Credentials,
     ) -> Option<Caller> {
-        let _permit = self.hashing.acquire().await.ok()?;
+        let permit = Arc::clone(&self.hashing).acquire_owned().await.ok()?;
         let readings: Vec<_> = credentials.readings().collect();
         let loaded = Arc::clone(loaded);
         tokio::task::spawn_blocking(move || {
+            // Given back when the hashes are done, not when the request goes away: else whoever asks and
+            // hangs up fills the memory.
+            let _permit = permit;
             readings.iter().find_map(|reading| {
                 let account = loaded.enabled(&reading.name);
                 let secrets = account.iter().flat_map(|account| &account.secrets);
@@ -379,6 +384,23 @@ mod tests {
         fs::remove_file(office.path()).unwrap();
         assert!(name(&gate, b"phones:password").await.is_some());
         assert!(name(&gate, b"phones:wrong").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn hashes_of_a_request_that_went_away_keep_their_place_until_they_are_done() {
+        let office = Office::new();
+        let secrets = vec![Secret::of_password("password").unwrap()];
+        office.set(vec![("phones", Role::Phone, false, secrets)]);
+        let mut gate = Gate::open(&office.path()).unwrap();
+        gate.hashing = Arc::new(Semaphore::new(1));
+
+        let wrong = basic(b"phones:wrong");
+        let begun = futures_util::FutureExt::now_or_never(gate.verify(&wrong));
+
+        assert!(begun.is_none(), "a slow hash was done at once");
+        assert_eq!(gate.hashing.available_permits(), 0);
+        // Whoever comes next waits for the place, and gets it.
+        assert!(name(&gate, b"phones:password").await.is_some());
     }
 
     #[tokio::test]
