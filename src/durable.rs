@@ -72,20 +72,6 @@ impl TempFile {
         self.path.file_name().unwrap_or_default()
     }
 
-    /// Gives the file the owner and the group of the first of `models` that exists. Only root can give a file
-    /// away; for others this does nothing.
-    fn belong_like(&self, models: &[&Path]) -> Result<(), Error> {
-        let Some(model) = models.iter().find_map(|model| fs::metadata(model).ok()) else {
-            return Ok(());
-        };
-        match std::os::unix::fs::fchown(&self.file, Some(model.uid()), Some(model.gid())) {
-            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
-                Err(Error::at("give to the owner")(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Writes all of `contents` and waits until the disk has them.
     ///
     /// # Errors
@@ -135,6 +121,20 @@ impl Drop for TempFile {
     }
 }
 
+/// Gives a file the owner and the group of the first of `models` that exists. Only root can give a file away;
+/// for others this does nothing.
+fn belong_like(file: &File, models: &[&Path]) -> Result<(), Error> {
+    let Some(model) = models.iter().find_map(|model| fs::metadata(model).ok()) else {
+        return Ok(());
+    };
+    match std::os::unix::fs::fchown(file, Some(model.uid()), Some(model.gid())) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+            Err(Error::at("give to the owner")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Renames `from` to `to` unless `to` exists (`AlreadyExists`). Where the file system cannot do that in
 /// one step (some network file systems), it looks first and then renames.
 ///
@@ -172,13 +172,14 @@ pub fn sync_directory(directory: &Path) -> Result<(), Error> {
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let directory = parent(path);
     let mut file = TempFile::create_in(directory)?;
-    file.belong_like(&[path, directory])?;
+    belong_like(&file.file, &[path, directory])?;
     file.write_durably(contents)?;
     file.rename_to(path)?;
     sync_directory(directory)
 }
 
-/// Creates `directory` and its missing parents with mode 0700; existing ones are left as they are.
+/// Creates `directory` and its missing parents with mode 0700, belonging to whom the directory
+/// around them belongs; existing ones are left as they are.
 ///
 /// # Errors
 /// When one of them cannot be created.
@@ -186,12 +187,22 @@ pub fn create_directory(directory: &Path) -> Result<(), Error> {
     if directory.is_dir() {
         return Ok(());
     }
+    let parent = parent(directory);
+    create_directory(parent)?;
     DirBuilder::new()
-        .recursive(true)
         .mode(DIRECTORY_MODE)
         .create(directory)
+        .or_else(|error| {
+            if directory.is_dir() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })
         .map_err(Error::at("create directory"))?;
-    sync_directory(parent(directory))
+    let created = File::open(directory).map_err(Error::at("open directory"))?;
+    belong_like(&created, &[parent])?;
+    sync_directory(parent)
 }
 
 /// The directory a file is in; `.` for a bare name.
