@@ -2,7 +2,8 @@
 //!
 //! A phone that renews unchanged data does so only after the full announced retention (protocol of iOS,
 //! all versions up to 7.2.2). Hence the margin: a backup is kept for `retention + margin` after its last
-//! upload, and one that is exactly that old is still kept.
+//! upload, and one that is exactly that old is still kept. What expires goes through the trash, so that
+//! a clock that was wrong can be mended.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -48,7 +49,7 @@ impl Retention {
 /// Whether a sweep acts or only counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Erase what has expired.
+    /// Remove what has expired.
     Remove,
     /// Change nothing.
     DryRun,
@@ -60,7 +61,7 @@ pub enum Mode {
 pub struct Report {
     /// Backups that stay.
     pub kept: u64,
-    /// Backups that had expired and were erased.
+    /// Backups that had expired and went into the trash.
     pub removed: u64,
     /// Their bytes.
     pub removed_bytes: u64,
@@ -93,7 +94,7 @@ pub async fn sweep(
         }
         let erased = match mode {
             Mode::DryRun => Ok(true),
-            Mode::Remove => store.expire(id, oldest_kept).await,
+            Mode::Remove => store.expire(id, oldest_kept, now).await,
         };
         match erased {
             Ok(true) => {
@@ -101,7 +102,7 @@ pub async fn sweep(
                 report.removed_bytes += meta.length;
             }
             Ok(false) => report.kept += 1,
-            Err(error) => report.fail("erase an expired backup", &error),
+            Err(error) => report.fail("remove an expired backup", &error),
         }
     }
 

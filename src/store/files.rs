@@ -32,7 +32,7 @@ const LIST_CHUNK: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A directory cannot be created, written or synced.
-    #[error("data directory {}: cannot be used: {}", .path.display(), .source.operation)]
+    #[error("data directory {}: cannot be used", .path.display())]
     Unusable {
         /// The directory.
         path: PathBuf,
@@ -99,6 +99,10 @@ impl FileStore {
     /// # Errors
     /// As [`FileStore::open`], and when another server has the directory.
     pub fn claim(directory: &Path) -> Result<Self, OpenError> {
+        if !directory.join("backups").exists() {
+            // Said aloud, because it may also be a disk that is not mounted.
+            tracing::warn!(directory = %directory.display(), "the data directory is new: it holds no backups");
+        }
         let mut store = Self::open(directory)?;
         let unusable = |operation| {
             move |source| OpenError::Unusable {
@@ -165,8 +169,13 @@ impl Store for FileStore {
         Box::pin(self.blocking(move |directories| directories.remove(id, now)))
     }
 
-    fn expire(&self, id: BackupId, not_before: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.blocking(move |directories| directories.expire(id, not_before)))
+    fn expire(
+        &self,
+        id: BackupId,
+        not_before: SystemTime,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(self.blocking(move |directories| directories.expire(id, not_before, now)))
     }
 
     fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
@@ -229,22 +238,15 @@ impl Directories {
         let Some(_lock) = lock_existing(&target)? else {
             return Ok(false);
         };
-        let mut removed_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        loop {
-            match durable::rename_to_new(&target, &self.trashed(id, removed_at)) {
-                Ok(()) => break,
-                // The same id was removed in the same second already; nothing in the trash is replaced.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => removed_at += 1,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-                Err(error) => return Err(durable::Error::at("rename into trash")(error)),
-            }
-        }
-        durable::sync_directory(&self.trash)?;
-        durable::sync_directory(&self.backups)?;
-        Ok(true)
+        self.discard(id, now)
     }
 
-    fn expire(&self, id: BackupId, not_before: SystemTime) -> Result<bool, durable::Error> {
+    fn expire(
+        &self,
+        id: BackupId,
+        not_before: SystemTime,
+        now: SystemTime,
+    ) -> Result<bool, durable::Error> {
         let target = self.backup(id);
         let Some(lock) = lock_existing(&target)? else {
             return Ok(false);
@@ -253,9 +255,24 @@ impl Directories {
         if meta(&found).last_upload >= not_before {
             return Ok(false);
         }
-        let erased = erase(&target)?;
+        self.discard(id, now)
+    }
+
+    /// Moves a backup into the trash; the caller holds its lock.
+    fn discard(&self, id: BackupId, now: SystemTime) -> Result<bool, durable::Error> {
+        let target = self.backup(id);
+        let mut removed_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        loop {
+            match durable::rename_to_new(&target, &self.trashed(id, removed_at)) {
+                Ok(()) => break,
+                // The same id was removed in the same second already; nothing in the trash is replaced.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => removed_at += 1,
+                Err(error) => return Err(durable::Error::at("rename into trash")(error)),
+            }
+        }
+        durable::sync_directory(&self.trash)?;
         durable::sync_directory(&self.backups)?;
-        Ok(erased)
+        Ok(true)
     }
 }
 
@@ -288,7 +305,7 @@ fn open_existing(path: &Path) -> Result<Option<File>, durable::Error> {
         .open(path);
     match opened {
         Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if is_absent(&error, path) => Ok(None),
         Err(error) => Err(durable::Error::at("open backup")(error)),
     }
 }
@@ -296,9 +313,15 @@ fn open_existing(path: &Path) -> Result<Option<File>, durable::Error> {
 fn look(path: &Path) -> Result<Option<fs::Metadata>, durable::Error> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if is_absent(&error, path) => Ok(None),
         Err(error) => Err(durable::Error::at("stat backup")(error)),
     }
+}
+
+/// Whether an error means that there is no such backup, and not that the directory itself is gone (a disk that
+/// was unmounted): a phone would be told that its backup does not exist.
+fn is_absent(error: &io::Error, path: &Path) -> bool {
+    error.kind() == io::ErrorKind::NotFound && durable::parent(path).is_dir()
 }
 
 fn erase(path: &Path) -> Result<bool, durable::Error> {

@@ -89,9 +89,14 @@ pub trait Store: Send + Sync + 'static {
     /// Moves the backup into the trash; says whether there was one. Durable when it returns.
     fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>>;
 
-    /// Erases the backup unless it was uploaded at `not_before` or later, looking at the moment of
-    /// erasing: a backup that was renewed since it was listed stays. Says whether it was erased.
-    fn expire(&self, id: BackupId, not_before: SystemTime) -> BoxFuture<'_, Result<bool, Error>>;
+    /// Moves the backup into the trash unless it was uploaded at `not_before` or later, looking at the
+    /// moment of moving: a backup that was renewed since it was listed stays. Says whether it was moved.
+    fn expire(
+        &self,
+        id: BackupId,
+        not_before: SystemTime,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<bool, Error>>;
 
     /// All backups, in no order. What vanishes while listing is left out.
     fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>>;

@@ -57,16 +57,29 @@ async fn a_backup_expires_when_it_is_older_than_retention_and_margin() {
         .await
         .unwrap();
 
-    let expected = Report {
+    let found = Report {
         kept: 1,
         removed: 1,
         removed_bytes: 5,
         ..Report::default()
     };
-    assert_eq!((dry, wet), (expected, expected));
+    assert_eq!(
+        (dry, wet),
+        (
+            found,
+            Report {
+                trash_kept: 1,
+                ..found
+            }
+        )
+    );
     assert_eq!(names(&site.data().join("backups")), [ID]);
-    // What expired is erased, not put where it would be kept again.
-    assert!(names(&site.data().join("trash")).is_empty());
+    // A clock that was wrong can be mended: what expired is in the trash for as long as what a phone removed.
+    assert!(names(&site.data().join("trash"))[0].starts_with(OTHER_ID));
+    let later = sweep(&store, retention(), today() + DAY * 8, Mode::Remove)
+        .await
+        .unwrap();
+    assert_eq!((later.removed, later.trash_erased), (1, 1));
 }
 
 #[tokio::test]
@@ -145,10 +158,15 @@ impl Store for Renewing {
     fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
         self.0.remove(id, now)
     }
-    fn expire(&self, id: BackupId, not_before: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
+    fn expire(
+        &self,
+        id: BackupId,
+        not_before: SystemTime,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<bool, Error>> {
         Box::pin(async move {
             self.0.put(id, Bytes::from_static(b"renewed")).await?;
-            self.0.expire(id, not_before).await
+            self.0.expire(id, not_before, now).await
         })
     }
     fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
@@ -197,7 +215,7 @@ async fn an_upload_and_retention_take_turns_on_one_backup() {
     });
     let erasing = tokio::spawn({
         let store = Arc::clone(&store);
-        async move { store.expire(id(ID), now() - DAY).await.unwrap() }
+        async move { store.expire(id(ID), now() - DAY, now()).await.unwrap() }
     });
     assert_eq!(
         read(&*store, ID).await.unwrap(),
@@ -248,6 +266,25 @@ async fn removing_twice_in_one_second_keeps_both_in_the_trash() {
         .collect();
     assert_eq!(kept, [b"first".to_vec(), b"second".to_vec()]);
     assert_eq!(store.list_trash().count().await, 2);
+}
+
+#[tokio::test]
+async fn a_directory_that_vanished_is_an_error_and_not_an_empty_store() {
+    let site = Site::new();
+    let store = open(&site);
+    put(&store, ID, "backup").await;
+    fs::rename(site.data(), site.folder().join("elsewhere")).unwrap();
+
+    assert!(store.get(id(ID)).await.is_err());
+    assert!(store.stat(id(ID)).await.is_err());
+    assert!(store.remove(id(ID), today()).await.is_err());
+    assert!(store.expire(id(ID), today(), today()).await.is_err());
+    assert!(
+        store
+            .list()
+            .any(|listed| async move { listed.is_err() })
+            .await
+    );
 }
 
 #[tokio::test]
