@@ -1,8 +1,8 @@
 //! The server's life: bind, accept, TLS, hand each request to `http.rs`, sweep every hour, stop.
 //!
 //! Accepting only accepts: the handshake runs in each connection's own task under a deadline, so that no
-//! silent client delays another. A place is taken before a connection is accepted; whoever is too many
-//! waits in the kernel's queue.
+//! silent client delays another. Whoever is too many waits: one in each listener's hand, the others in the
+//! kernel's queue.
 
 mod admin;
 mod body;
@@ -258,27 +258,28 @@ struct Connection {
 async fn accept(listener: TcpListener, places: Arc<Semaphore>, connection: Connection) {
     let mut connections = JoinSet::new();
     let mut stopped = connection.stopped.clone();
+    // Accepted, and waiting for a place. A listener to which nobody comes takes no place from the others.
+    let mut waiting = None;
     loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (listener.accept().await, place)
-        };
         tokio::select! {
             biased;
             () = told(&mut stopped) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
-            (accepted, place) = accepted => match accepted {
-                Ok((stream, _)) => {
-                    let connection = connection.clone();
-                    connections.spawn(async move {
-                        let _place = place;
-                        connection.serve(stream).await;
-                    });
-                }
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
+                Ok((stream, _)) => waiting = Some(stream),
                 Err(error) => back_off(&error).await,
             },
+            place = Arc::clone(&places).acquire_owned(), if waiting.is_some() => {
+                let Some(stream) = waiting.take() else { continue };
+                let connection = connection.clone();
+                connections.spawn(async move {
+                    let _place = place;
+                    connection.serve(stream).await;
+                });
+            }
         }
     }
+    drop(waiting);
     drop(listener);
     let drained = async {
         while let Some(ended) = connections.join_next().await {

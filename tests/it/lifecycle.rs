@@ -117,6 +117,16 @@ async fn idle_connections_and_silent_ones_do_not_delay_the_stop() {
 }
 
 #[tokio::test]
+async fn a_listener_to_which_nobody_comes_takes_no_place() {
+    let two = json!({ "listen": ["127.0.0.1:0", "127.0.0.1:0"], "limits": { "connections": 1 } });
+    let server = TestServer::start_with(two).await;
+    for _ in 0..3 {
+        let mut phone = server.phone(Protocol::Http1).await;
+        assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn what_an_earlier_server_left_behind_is_swept() {
     let site = Site::new();
     site.place_backup(ID, b"backup", crate::support::now());
