@@ -123,7 +123,8 @@ fn claim_folder(directory: &Path) -> anyhow::Result<()> {
         );
         return Err(UsageError(text).into());
     }
-    durable::create_directory(directory)?;
+    durable::create_directory(directory)
+        .with_context(|| format!("make the folder {}", directory.display()))?;
     let text = "Everything in this folder was made by `threema-safe-server demo`.\n";
     durable::replace(&marker, text.as_bytes()).context("write into the folder")
 }

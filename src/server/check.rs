@@ -76,6 +76,10 @@ pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     }
     check_address(&mut findings, "admin.listen", config.admin_listen);
     check_settings(&mut findings, config);
+    if rustix::process::geteuid().is_root() {
+        let text = "root may read and write everything: run check as the server's user to see what that user may";
+        findings.add(Severity::Good, "rights", text);
+    }
     findings.0
 }
 
@@ -300,10 +304,9 @@ fn check_accounts(findings: &mut Findings, config: &Config) {
 
 fn check_private(findings: &mut Findings, place: &'static str, path: &Path) {
     if std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o007 != 0) {
-        let text = format!(
-            "{} is open to every user of this machine: chmod 600",
-            path.display()
-        );
+        let mode = if path.is_dir() { "700" } else { "600" };
+        let path = path.display();
+        let text = format!("{path} is open to every user of this machine: chmod {mode}");
         findings.add(Severity::Warning, place, text);
     }
 }
