@@ -10,7 +10,7 @@ use std::io::{self, SeekFrom};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use dav_server::davpath::DavPath;
 use dav_server::fs::{
     DavDirEntry, DavFile, DavMetaData, FsError, FsFuture, FsResult, FsStream, GuardedFileSystem,
@@ -51,7 +51,6 @@ const READ_BUFFER: usize = 1 << 30;
 /// dav-server over a store.
 pub(crate) struct Dav {
     handler: DavHandler<Context>,
-    store: Arc<dyn Store>,
     base_path: String,
 }
 
@@ -70,7 +69,7 @@ impl Dav {
         }
         let handler = DavHandler::builder()
             .filesystem(Box::new(Backups {
-                store: Arc::clone(&store),
+                store,
                 config_length: config_length as u64,
             }))
             .strip_prefix(base_path)
@@ -80,17 +79,8 @@ impl Dav {
             .build_handler();
         Self {
             handler,
-            store,
             base_path: base_path.to_owned(),
         }
-    }
-
-    /// Whether there is a backup under this id.
-    pub(crate) async fn has(&self, id: BackupId) -> Result<bool, Reject> {
-        let found = self.store.stat(id).await;
-        found
-            .map(|meta| meta.is_some())
-            .map_err(|error| failure("stat", &error).0)
     }
 
     /// Carries out a GET, HEAD, PUT, DELETE or PROPFIND.
@@ -338,7 +328,7 @@ impl GuardedFileSystem<Context> for Backups {
                 exchange: Arc::clone(exchange),
                 id,
                 size,
-                received: BytesMut::new(),
+                received: Bytes::new(),
             }) as Box<dyn DavFile>)
         })
     }
@@ -398,7 +388,7 @@ struct Upload {
     exchange: Arc<Exchange>,
     id: BackupId,
     size: u64,
-    received: BytesMut,
+    received: Bytes,
 }
 
 impl fmt::Debug for Upload {
@@ -433,9 +423,9 @@ impl DavFile for Upload {
         if fits {
             if self.received.is_empty() {
                 // The usual case, one piece, is taken over without a copy.
-                self.received = bytes.into();
+                self.received = bytes;
             } else {
-                self.received.extend_from_slice(&bytes);
+                self.received = [&*self.received, &*bytes].concat().into();
             }
         }
         Box::pin(future::ready(if fits {
@@ -455,7 +445,7 @@ impl DavFile for Upload {
             if self.received.is_empty() || self.received.len() as u64 != self.size {
                 return Err(FsError::GeneralFailure);
             }
-            let body = std::mem::take(&mut self.received).freeze();
+            let body = std::mem::take(&mut self.received);
             match self.store.put(self.id, body).await {
                 Ok(put) => {
                     let _ = self.exchange.put.set(put);

@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, CONTENT_RANGE};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::body::RequestBody;
@@ -85,17 +85,22 @@ impl App {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
-        let started = Instant::now();
         let (parts, incoming) = request.into_parts();
         let route = Route::parse(&self.base_path, parts.uri.path());
         let (mut body, framing) =
             RequestBody::new(&parts, incoming, self.max_backup_bytes, self.body_deadline);
+        let mut line = AccessLine {
+            method: known_method(&parts.method),
+            route: route.word(),
+            started: Instant::now(),
+            received: body.declared().unwrap_or_default(),
+            status: None,
+        };
 
         let answer = match framing {
             Ok(()) => self.answer(&parts, route, &mut body).await,
             Err(reject) => Err(reject),
         };
-        let received = body.declared().unwrap_or_default();
         let response = match answer {
             Ok(response) => response,
             Err(reject) => {
@@ -109,14 +114,7 @@ impl App {
             response
         };
 
-        tracing::info!(
-            method = known_method(&parts.method),
-            route = route.word(),
-            status = response.status().as_u16(),
-            received,
-            milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "request"
-        );
+        line.status = Some(response.status().as_u16());
         Ok(response)
     }
 
@@ -191,7 +189,7 @@ impl App {
         let header = parts.headers.get(AUTHORIZATION);
         let credentials = header.and_then(|value| Credentials::parse(value.as_bytes()));
         match credentials {
-            // Whoever shows credentials is known by them or refused, also where none are needed: an
+            // Whoever shows Basic credentials is known by them or refused, also where none are needed: an
             // operator with a mistyped password must not take an empty list for the truth.
             Some(credentials) if !(self.allow_anonymous && self.gate.is_empty()) => self
                 .gate
@@ -200,13 +198,12 @@ impl App {
                 .ok_or(Reject::Unauthorized),
             _ if self.allow_anonymous => Ok(Caller::anonymous()),
             None if self.anonymous_restore && header.is_none() && read => {
-                let Route::Backup(id) = route else {
-                    return Err(Reject::Unauthorized);
-                };
-                if self.dav.has(id).await? {
-                    Ok(Caller::anonymous())
-                } else {
-                    Err(Reject::Unauthorized)
+                // Also for an id that is unknown: after a 401, iOS 7.2 would send the Safe password.
+                match route {
+                    Route::Backup(_) => Ok(Caller::anonymous()),
+                    Route::Root | Route::Config | Route::Backups | Route::Unknown => {
+                        Err(Reject::Unauthorized)
+                    }
                 }
             }
             _ => Err(Reject::Unauthorized),
@@ -230,12 +227,17 @@ impl App {
             Some(_) => return Err(Reject::TooLarge),
         };
         let permits = u32::try_from(length).map_err(|_| Reject::TooLarge)?;
-        let memory = timeout(UPLOAD_WAIT, self.upload_memory.acquire_many(permits)).await;
-        let Ok(Ok(_memory)) = memory else {
+        let memory = Arc::clone(&self.upload_memory).acquire_many_owned(permits);
+        let memory = timeout(UPLOAD_WAIT, memory).await;
+        let Ok(Ok(memory)) = memory else {
             return Err(Reject::Overloaded);
         };
 
         let backup = body.read_exactly(length).await?;
+        let backup = Bytes::from_owner(Accounted {
+            backup,
+            _memory: memory,
+        });
         self.dav
             .handle(
                 &parts.method,
@@ -246,6 +248,54 @@ impl App {
                 (self.clock)(),
             )
             .await
+    }
+}
+
+/// A backup and its share of the memory for uploads, which is given back when the last of it is gone: also a
+/// request that goes away leaves its backup with the store.
+struct Accounted {
+    backup: Bytes,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Accounted {
+    fn as_ref(&self) -> &[u8] {
+        &self.backup
+    }
+}
+
+/// The line of one request in the log. Written when it is dropped, so that a request whose client goes away
+/// has one too.
+struct AccessLine {
+    method: &'static str,
+    route: &'static str,
+    started: Instant,
+    received: u64,
+    /// `None` when there was no answer to give.
+    status: Option<u16>,
+}
+
+impl Drop for AccessLine {
+    fn drop(&mut self) {
+        let milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Self {
+            method,
+            route,
+            received,
+            ..
+        } = *self;
+        match self.status {
+            Some(status) => {
+                tracing::info!(method, route, status, received, milliseconds, "request");
+            }
+            None => tracing::info!(
+                method,
+                route,
+                received,
+                milliseconds,
+                "request was given up"
+            ),
+        }
     }
 }
 

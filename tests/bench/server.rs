@@ -237,11 +237,14 @@ impl Serving {
     }
 }
 
-/// The address in the first line that a process writes; the rest is read by nobody and needs to be.
+/// The address in the first line of a process that has one; what it writes later is read and thrown away.
 fn address_in(output: impl Read + Send + 'static) -> SocketAddr {
     let mut output = BufReader::new(output);
     let mut line = String::new();
-    output.read_line(&mut line).unwrap();
+    while !line.contains("127.0.0.1:") {
+        line.clear();
+        assert_ne!(output.read_line(&mut line).unwrap(), 0, "the process ended");
+    }
     std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
     let (_, rest) = line
         .split_once("127.0.0.1:")

@@ -11,7 +11,7 @@ use crate::wire::{Protocol, basic, pieces, unfinished};
 /// Paths that are not a backup's, though some file system or decoder might take them for one.
 fn illegal_paths() -> Vec<String> {
     let upper = ID.to_uppercase();
-    let (first, rest) = ID.split_at(1);
+    let (_, rest) = ID.split_at(1);
     let mut paths: Vec<String> = [
         "/backups/..",
         "/backups/../config",
@@ -53,7 +53,7 @@ fn illegal_paths() -> Vec<String> {
         format!("/backups/{ID}.4000000000"),
         format!("/backups/{ID};x"),
         format!("/backups/%30{rest}"),
-        format!("/backups/{first}%36{}", rest.get(1..).unwrap()),
+        format!("/backups/0%36{}", rest.get(1..).unwrap()),
         format!("/backups/g{rest}"),
         format!("/backups%2f{ID}"),
         format!("/backups/%2f{ID}"),

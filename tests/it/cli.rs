@@ -442,8 +442,10 @@ impl Running {
             .unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        errors.read_line(&mut line).unwrap();
-        assert!(line.contains("listening"), "{line}");
+        while !line.contains("listening") {
+            line.clear();
+            assert_ne!(errors.read_line(&mut line).unwrap(), 0, "the server ended");
+        }
         Self {
             child,
             errors,
