@@ -9,7 +9,7 @@ use futures_util::stream;
 use serde_json::json;
 
 use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path, names, write};
-use crate::wire::{Client, Protocol, Raw, pieces, soon};
+use crate::wire::{Client, Protocol, Raw, pieces, soon, whole};
 
 /// The head of a request of the phone account, with these lines in it.
 fn head(server: &TestServer, method: &str, lines: &str) -> String {
@@ -504,6 +504,32 @@ async fn tls_1_2_and_1_3_both_work_and_alpn_chooses_the_protocol() {
             "a protocol that nobody speaks was agreed on"
         );
     }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_never_taken_for_an_empty_one() {
+    let server = server_with_backups().await;
+    let (data, away) = (server.site().data(), server.site().folder().join("away"));
+    for protocol in Protocol::BOTH {
+        fs::rename(&data, &away).unwrap();
+        let mut operator = server.operator_client(protocol).await;
+        for method in ["GET", "HEAD", "DELETE"] {
+            let answer = operator.ask(method, &backup_path(), &[]).await;
+            assert_eq!(answer.status, 500, "{method}");
+        }
+        let put = operator.send("PUT", &backup_path(), &[], "new").await;
+        put.assert_refused(500);
+        // A listing that breaks off must not look like a short one: who copies by it would remove the rest.
+        let list = operator
+            .send_body("PROPFIND", "/backups/", &[("depth", "1")], whole(""))
+            .await;
+        assert!(list.is_err(), "{list:?}");
+
+        fs::rename(&away, &data).unwrap();
+        let mut operator = server.operator_client(protocol).await;
+        assert_eq!(operator.ask("GET", &backup_path(), &[]).await.text(), "old");
+    }
+    assert_untouched(&server);
 }
 
 #[tokio::test]
