@@ -400,3 +400,53 @@ async fn sweep_hourly(store: Arc<dyn Store>, retention: Retention, clock: fn() -
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    fn clock() -> SystemTime {
+        SystemTime::UNIX_EPOCH + DAY * 20_000
+    }
+
+    /// Returns when there is no backup any more.
+    async fn swept(backups: &std::path::Path) {
+        for _ in 0..10_000_000 {
+            if std::fs::read_dir(backups).unwrap().next().is_none() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("nobody swept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_server_sweeps_at_once_and_after_every_hour() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileStore::open(directory.path()).unwrap();
+        let backups = directory.path().join("backups");
+        let expired = backups.join("a".repeat(64));
+        let place = || {
+            let file = std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(&expired)
+                .unwrap();
+            file.set_modified(clock() - DAY * 188).unwrap();
+        };
+        place();
+
+        tokio::spawn(sweep_hourly(
+            Arc::new(store),
+            Retention::of_days(180, 7, 7),
+            clock,
+        ));
+        for _ in 0..3 {
+            swept(&backups).await;
+            place();
+            tokio::time::advance(SWEEP_EVERY).await;
+        }
+    }
+}
