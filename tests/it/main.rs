@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod apps_on_the_wire;
 mod bad_input;
 mod cli;
 mod dav_guards;
