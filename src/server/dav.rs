@@ -456,3 +456,78 @@ impl DavFile for Upload {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::future::BoxFuture;
+    use futures_util::stream::BoxStream;
+
+    use super::*;
+    use crate::store::{Error, Trashed};
+
+    /// A store that is empty, and keeps what it is given in its hand.
+    #[derive(Default)]
+    struct Hand(Mutex<Vec<Bytes>>);
+
+    impl Store for Hand {
+        fn put(&self, _: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
+            self.0.lock().unwrap().push(body);
+            Box::pin(future::ready(Ok(Put::Created)))
+        }
+        fn get(&self, _: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
+            Box::pin(future::ready(Ok(None)))
+        }
+        fn stat(&self, _: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>> {
+            Box::pin(future::ready(Ok(None)))
+        }
+        fn remove(&self, _: BackupId, _: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
+            Box::pin(future::ready(Ok(false)))
+        }
+        fn expire(
+            &self,
+            _: BackupId,
+            _: SystemTime,
+            _: SystemTime,
+        ) -> BoxFuture<'_, Result<bool, Error>> {
+            Box::pin(future::ready(Ok(false)))
+        }
+        fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
+            stream::empty().boxed()
+        }
+        fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
+            stream::empty().boxed()
+        }
+        fn erase_trashed(&self, _: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
+            Box::pin(future::ready(Ok(false)))
+        }
+    }
+
+    /// The memory of an upload is accounted for as long as its bytes live: a copy would escape that.
+    #[tokio::test]
+    async fn an_upload_reaches_the_store_without_a_copy() {
+        let store = Arc::new(Hand::default());
+        let dav = Dav::new(Arc::<Hand>::clone(&store), "/", 0);
+        let backup = Bytes::from_owner(vec![7; 100_000]);
+        let route = Route::Backup(BackupId::from_bytes([1; 32]));
+
+        let answer = dav
+            .handle(
+                &Method::PUT,
+                route,
+                &Caller::anonymous(),
+                &HeaderMap::new(),
+                backup.clone(),
+                SystemTime::UNIX_EPOCH,
+            )
+            .await;
+
+        assert_eq!(answer.unwrap().status(), StatusCode::CREATED);
+        let stored = store.0.lock().unwrap();
+        assert_eq!(
+            (stored[0].as_ptr(), stored[0].len()),
+            (backup.as_ptr(), backup.len())
+        );
+    }
+}
