@@ -539,6 +539,25 @@ fn serve_is_healthy_works_with_the_client_and_stops_on_both_signals() {
     }
 }
 
+#[test]
+fn prune_works_without_a_server() {
+    let folder = Folder::new();
+    folder.write("config.json", "{}");
+    let backups = folder.path("data/backups");
+    std::fs::create_dir_all(&backups).unwrap();
+    let old = std::fs::File::create(backups.join(ECHO_ID)).unwrap();
+    old.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+
+    let dry = folder.done(&["prune", "--dry-run"]);
+    assert!(
+        dry.starts_with("backups: 0 kept, 1 would be removed\n"),
+        "{dry}"
+    );
+    let wet = folder.done(&["prune"]);
+    assert!(wet.starts_with("backups: 0 kept, 1 removed\n"), "{wet}");
+    assert_eq!(std::fs::read_dir(&backups).unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn prune_works_beside_a_running_server() {
     let server = TestServer::start().await;

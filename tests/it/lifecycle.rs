@@ -127,6 +127,24 @@ async fn a_listener_to_which_nobody_comes_takes_no_place() {
 }
 
 #[tokio::test]
+async fn an_upload_for_which_there_is_no_memory_waits_and_is_then_refused_with_503() {
+    let limits = json!({ "maxBackupBytes": 100_000, "limits": { "uploadMemoryBytes": 100_000 } });
+    let server = TestServer::start_with(limits).await;
+    let mut first = half_an_upload(&server).await;
+    let mut second = server.phone(Protocol::Http1).await;
+
+    // The server gives up on it after ten seconds, and says when to come again.
+    let refused = second.send("PUT", &backup_path(), &[], "new").await;
+    refused.assert_refused(503);
+    assert_eq!(refused.header("retry-after"), Some("30"));
+
+    first.write(&BACKUP[50_000..]).await;
+    assert_eq!(first.answer().await.status, 201);
+    let accepted = second.send("PUT", &backup_path(), &[], "new").await;
+    assert_eq!(accepted.status, 204);
+}
+
+#[tokio::test]
 async fn what_an_earlier_server_left_behind_is_swept() {
     let site = Site::new();
     site.place_backup(ID, b"backup", crate::support::now());
