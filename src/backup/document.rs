@@ -1,29 +1,26 @@
-//! The JSON inside a backup: identity, contacts, groups, settings.
+//! The JSON inside a backup, as the bytes it was read from: nothing that an app wrote is lost,
+//! reordered or rounded.
 //!
-//! A document is kept as the bytes it was read from, so that nothing an app wrote is ever lost or
-//! reordered; parsing only makes sure that it is one (schema `https://safe.threema.ch/schema/1.json`).
+//! Any JSON object is a document, also one that no app could restore: whoever holds the password gets
+//! back what is there. What the apps make of it is the business of `contents.rs` and `validate.rs`.
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
-
-/// The one version of the schema that exists; both apps refuse a higher one.
-const SCHEMA_VERSION: u64 = 1;
 
 /// Why some bytes are not a backup document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
-    /// Not JSON at all, or a required part is missing or of another type.
-    #[error("not the JSON of a backup (line {line}, column {column})")]
-    Json {
+    /// Not JSON in UTF-8 (RFC 8259).
+    #[error("not JSON (line {line}, column {column})")]
+    NotJson {
         /// Line of the first error, from 1.
         line: usize,
         /// Column of the first error, from 1; 0 at the end of the text.
         column: usize,
     },
-    /// `info.version` is not 1.
-    #[error("schema version {0}, and version 1 is the one that is known")]
-    Version(u64),
+    /// JSON, but an array, a string, a number, `true`, `false` or `null`.
+    #[error("JSON, but not an object")]
+    NotAnObject,
 }
 
 /// A backup document: the JSON text of one person's backup. Holds a private key; wiped when dropped,
@@ -33,63 +30,26 @@ pub struct Document {
     json: Zeroizing<Vec<u8>>,
 }
 
-/// The parts without which no app would restore a backup (all three roots and the private key are
-/// required by the schema).
-#[derive(Deserialize)]
-struct Required {
-    info: Info,
-    #[serde(rename = "user")]
-    _user: User,
-    #[serde(rename = "settings")]
-    _settings: std::collections::BTreeMap<String, IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Info {
-    version: u64,
-}
-
-#[derive(Deserialize)]
-struct User {
-    #[serde(rename = "privatekey")]
-    _private_key: IgnoredString,
-}
-
-/// A JSON string whose contents are not kept: the private key is not copied around.
-struct IgnoredString;
-
-impl<'de> Deserialize<'de> for IgnoredString {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = IgnoredString;
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("a string")
-            }
-            fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<IgnoredString, E> {
-                Ok(IgnoredString)
-            }
-        }
-        deserializer.deserialize_str(Visitor)
-    }
-}
-
 impl Document {
     /// Takes over the UTF-8 bytes of a document's JSON.
     ///
     /// # Errors
-    /// When they are not JSON, or `info`, `user.privatekey` or `settings` is missing, or `info.version`
-    /// is not 1.
+    /// When they are not a JSON object.
     pub fn from_json(json: Zeroizing<Vec<u8>>) -> Result<Self, DocumentError> {
-        let required: Required =
-            serde_json::from_slice(&json).map_err(|error| DocumentError::Json {
-                line: error.line(),
-                column: error.column(),
-            })?;
-        if required.info.version != SCHEMA_VERSION {
-            return Err(DocumentError::Version(required.info.version));
+        let text = str::from_utf8(&json).map_err(|error| {
+            let (line, column) = position(&json, error.valid_up_to());
+            DocumentError::NotJson { line, column }
+        })?;
+        // Nothing is kept of it: reading allocates nothing.
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| DocumentError::NotJson {
+            line: error.line(),
+            column: error.column(),
+        })?;
+        if text.trim_ascii_start().starts_with('{') {
+            Ok(Self { json })
+        } else {
+            Err(DocumentError::NotAnObject)
         }
-        Ok(Self { json })
     }
 
     /// The JSON, exactly the bytes it was made from.
@@ -99,38 +59,52 @@ impl Document {
     }
 }
 
+/// Line and column, each from 1, of the byte at `offset`.
+fn position(text: &[u8], offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let lines = before.split(|&byte| byte == b'\n');
+    lines.fold((0, 0), |(line, _), last| (line + 1, last.len() + 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(json: &str) -> Result<Document, DocumentError> {
+    fn parse(json: &[u8]) -> Result<Document, DocumentError> {
         Document::from_json(Zeroizing::new(json.into()))
     }
 
     #[test]
-    fn unknown_parts_are_kept_to_the_byte() {
-        let json = r#" { "future": [1, 2.50], "settings": {}, "user": {"privatekey": "AA=="}, "info": {"version": 1} } "#;
-        assert_eq!(parse(json).unwrap().json(), json.as_bytes());
+    fn a_document_is_kept_to_the_byte() {
+        for json in [
+            r#" { "future": [1, 2.50, 1e400], "b": 1, "a": 2, "a": 3 } "#,
+            "{}",
+            "\n\t{}\r\n",
+            &format!("{{\"deep\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000)),
+        ] {
+            assert_eq!(parse(json.as_bytes()).unwrap().json(), json.as_bytes());
+        }
     }
 
     #[test]
-    fn a_missing_part_or_a_newer_version_is_an_error() {
-        let whole = r#"{"info":{"version":1},"user":{"privatekey":"AA=="},"settings":{}}"#;
-        assert!(parse(whole).is_ok());
-        for part in [
-            r#""info":{"version":1},"#,
-            r#""privatekey":"AA==""#,
-            r#","settings":{}"#,
+    fn what_is_not_json_says_where() {
+        for (json, line, column) in [
+            (&b""[..], 1, 0),
+            (b"{\n \"a\": nul }", 2, 10),
+            (b"{} x", 1, 4),
+            (b"{\n\"a\":\"\xff\"}", 2, 6),
+            (b"\xff", 1, 1),
         ] {
-            let missing = whole.replace(part, "");
-            assert!(
-                matches!(parse(&missing), Err(DocumentError::Json { .. })),
-                "{missing}"
-            );
+            let error = parse(json).err().unwrap();
+            assert_eq!(error, DocumentError::NotJson { line, column });
         }
-        assert_eq!(
-            parse(&whole.replace(":1}", ":2}")).err(),
-            Some(DocumentError::Version(2))
-        );
+    }
+
+    #[test]
+    fn other_json_is_not_a_document() {
+        for json in ["[]", "1", "\"{}\"", "null", " true"] {
+            let error = parse(json.as_bytes()).err();
+            assert_eq!(error, Some(DocumentError::NotAnObject), "{json}");
+        }
     }
 }

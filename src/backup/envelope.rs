@@ -5,12 +5,13 @@
 //! level 0, stored: since Android 4.84 and iOS 4.8.3 the apps do so against a compression side channel
 //! (an attacker who makes you add contacts could watch the size). Any gzip is read.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use crypto_secretbox::aead::AeadInPlace;
 use crypto_secretbox::{Key, KeyInit, Tag, XSalsa20Poly1305};
-use zeroize::Zeroizing;
+use flate2::bufread::GzDecoder;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::document::{Document, DocumentError};
 use super::key::BackupKey;
@@ -25,6 +26,8 @@ pub const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
 /// the memory.
 pub const INFLATE_LIMIT: usize = 64 << 20;
 
+/// How a gzip member begins (RFC 1952 §2.3.1).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Where gzip notes how hard the compressor tried (XFL, RFC 1952 §2.3.1). Java, and so Android, writes 0.
 const GZIP_EXTRA_FLAGS: usize = 8;
 
@@ -66,11 +69,14 @@ pub enum OpenError {
         "wrong password or damaged: the backup does not belong to this password and Threema ID, or it was changed"
     )]
     WrongPasswordOrDamaged,
-    /// What was decrypted is not gzip, or its checksum is wrong.
-    #[error("not gzip: the backup decrypts, but what is inside cannot be unpacked")]
+    /// What was decrypted does not begin as gzip does.
+    #[error("not gzip: the backup decrypts, but what is inside is something else")]
     NotGzip,
+    /// gzip that breaks off, or whose data or checksum is wrong.
+    #[error("broken gzip: the backup decrypts, but what is inside cannot be unpacked")]
+    BrokenGzip,
     /// The document is larger than the bound.
-    #[error("too large: the document inside is larger than {limit} bytes")]
+    #[error("too large: the document inside has more than {limit} bytes")]
     TooLarge {
         /// The bound, in bytes.
         limit: usize,
@@ -132,42 +138,86 @@ pub fn seal(document: &Document, key: &BackupKey, nonce: Nonce) -> SealedBackup 
 
 /// Opens a sealed backup; the document inside may have at most `limit` bytes ([`INFLATE_LIMIT`]).
 ///
+/// Decrypts in place if nobody else holds the bytes, and then allocates the document and nothing
+/// else of its size; otherwise it works on a copy. Either is wiped.
+///
 /// # Errors
 /// One variant for each way in which the bytes can be wrong.
-pub fn open(sealed: &SealedBackup, key: &BackupKey, limit: usize) -> Result<Document, OpenError> {
-    let too_short = || OpenError::TooShort {
-        length: sealed.0.len(),
-    };
-    let (nonce, rest) = sealed
-        .0
-        .split_first_chunk::<NONCE_LENGTH>()
-        .ok_or_else(too_short)?;
-    let (tag, ciphertext) = rest
-        .split_first_chunk::<TAG_LENGTH>()
-        .ok_or_else(too_short)?;
+pub fn open(sealed: SealedBackup, key: &BackupKey, limit: usize) -> Result<Document, OpenError> {
+    let length = sealed.0.len();
+    let bytes = sealed.0.try_into_mut();
+    let mut bytes = Wiped(bytes.unwrap_or_else(|shared| BytesMut::from(&*shared)));
+    let (nonce, tag, contents) = split(&mut bytes.0).ok_or(OpenError::TooShort { length })?;
 
-    let mut contents = Zeroizing::new(ciphertext.to_vec());
     cipher(key)
-        .decrypt_in_place_detached(nonce.into(), b"", &mut contents, &Tag::from(*tag))
+        .decrypt_in_place_detached((&*nonce).into(), b"", contents, &Tag::from(*tag))
         .map_err(|_| OpenError::WrongPasswordOrDamaged)?;
-    Ok(Document::from_json(inflate(&contents, limit)?)?)
+    Ok(Document::from_json(inflate(contents, limit)?)?)
+}
+
+/// A backup's bytes, decrypted in place and gone after use.
+struct Wiped(BytesMut);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        self.0.as_mut().zeroize();
+    }
+}
+
+/// The three parts of a sealed backup.
+fn split(bytes: &mut [u8]) -> Option<(&mut [u8; NONCE_LENGTH], &mut [u8; TAG_LENGTH], &mut [u8])> {
+    let (nonce, rest) = bytes.split_first_chunk_mut()?;
+    let (tag, ciphertext) = rest.split_first_chunk_mut()?;
+    Some((nonce, tag, ciphertext))
 }
 
 fn cipher(key: &BackupKey) -> XSalsa20Poly1305 {
     XSalsa20Poly1305::new(Key::from_slice(key.as_bytes()))
 }
 
-/// Unpacks one gzip file (of one or more members) of at most `limit` bytes of contents.
+/// Unpacks gzip whose contents have at most `limit` bytes.
+///
+/// It is read twice: what it says of its own length is not to be relied on, and only a buffer of
+/// exactly the right size neither grows, which leaves copies behind, nor can be made huge by a bomb.
 fn inflate(gzip: &[u8], limit: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-    let mut contents = Zeroizing::new(Vec::new());
-    let mut bounded = flate2::read::MultiGzDecoder::new(gzip).take(limit as u64 + 1);
-    bounded
-        .read_to_end(&mut contents)
-        .map_err(|_| OpenError::NotGzip)?;
-    if contents.len() > limit {
-        return Err(OpenError::TooLarge { limit });
+    if !gzip.starts_with(&GZIP_MAGIC) {
+        return Err(OpenError::NotGzip);
     }
+    let mut bounded = Members::of(gzip).take(limit as u64 + 1);
+    let length = io::copy(&mut bounded, &mut io::sink()).map_err(|_| OpenError::BrokenGzip)?;
+    let length = usize::try_from(length)
+        .ok()
+        .filter(|&length| length <= limit)
+        .ok_or(OpenError::TooLarge { limit })?;
+
+    let mut contents = Zeroizing::new(vec![0; length]);
+    Members::of(gzip)
+        .read_exact(&mut contents)
+        .map_err(|_| OpenError::BrokenGzip)?;
     Ok(contents)
+}
+
+/// The contents of all members of gzip (RFC 1952 §2.2), one after the other. What follows the last
+/// and does not begin as a member is left alone, as Java does, and so Android.
+struct Members<'a>(GzDecoder<&'a [u8]>);
+
+impl<'a> Members<'a> {
+    fn of(gzip: &'a [u8]) -> Self {
+        Self(GzDecoder::new(gzip))
+    }
+}
+
+impl Read for Members<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let length = self.0.read(buffer)?;
+            let rest = *self.0.get_ref();
+            if length > 0 || buffer.is_empty() || !rest.starts_with(&GZIP_MAGIC) {
+                return Ok(length);
+            }
+            *self = Self::of(rest);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -200,7 +250,7 @@ mod tests {
         gzip.finish().unwrap()
     }
 
-    fn open_error(sealed: &SealedBackup, limit: usize) -> OpenError {
+    fn open_error(sealed: SealedBackup, limit: usize) -> OpenError {
         open(sealed, &key(), limit).err().unwrap()
     }
 
@@ -208,7 +258,7 @@ mod tests {
     fn what_was_sealed_opens_to_the_same_bytes() {
         let sealed = seal(&document(), &key(), Nonce::random());
 
-        let opened = open(&sealed, &key(), INFLATE_LIMIT).unwrap();
+        let opened = open(sealed, &key(), INFLATE_LIMIT).unwrap();
 
         assert_eq!(opened.json(), DOCUMENT.as_bytes());
     }
@@ -239,7 +289,7 @@ mod tests {
             changed[position] ^= 1;
             let changed = Bytes::from(changed).try_into().unwrap();
             assert_eq!(
-                open_error(&changed, INFLATE_LIMIT),
+                open_error(changed, INFLATE_LIMIT),
                 OpenError::WrongPasswordOrDamaged
             );
         }
@@ -255,19 +305,43 @@ mod tests {
     }
 
     #[test]
-    fn contents_that_are_not_gzip_are_told_apart() {
+    fn contents_that_are_not_gzip_are_told_apart_from_broken_gzip() {
         let whole = gzip(DOCUMENT.as_bytes(), 6);
         let mut wrong_checksum = whole.clone();
         let last = wrong_checksum.len() - 5;
         wrong_checksum[last] ^= 1;
-        for contents in [
-            DOCUMENT.as_bytes(),
-            &whole[..whole.len() - 1],
-            &wrong_checksum,
+        for (contents, expected) in [
+            (DOCUMENT.as_bytes(), OpenError::NotGzip),
+            (b"", OpenError::NotGzip),
+            (&whole[..1], OpenError::NotGzip),
+            (&whole[..2], OpenError::BrokenGzip),
+            (&whole[..whole.len() - 1], OpenError::BrokenGzip),
+            (&wrong_checksum, OpenError::BrokenGzip),
+            (
+                &[whole.clone(), wrong_checksum.clone()].concat(),
+                OpenError::BrokenGzip,
+            ),
         ] {
+            assert_eq!(inflate(contents, INFLATE_LIMIT).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn members_are_joined_and_what_follows_them_is_left_alone() {
+        let (first, second) = DOCUMENT.split_at(30);
+        let joined = [gzip(first.as_bytes(), 0), gzip(second.as_bytes(), 9)].concat();
+        let empty_at_the_end = [joined.clone(), gzip(b"", 0)].concat();
+        let padded = [&joined[..], &[0; 512]].concat();
+        for contents in [joined, empty_at_the_end, padded] {
             assert_eq!(
-                open_error(&seal_raw(contents), INFLATE_LIMIT),
-                OpenError::NotGzip
+                &*inflate(&contents, DOCUMENT.len()).unwrap(),
+                DOCUMENT.as_bytes()
+            );
+            assert_eq!(
+                inflate(&contents, DOCUMENT.len() - 1).unwrap_err(),
+                OpenError::TooLarge {
+                    limit: DOCUMENT.len() - 1
+                }
             );
         }
     }
@@ -277,42 +351,37 @@ mod tests {
         let sealed = seal_raw(&gzip(DOCUMENT.as_bytes(), 9));
 
         assert_eq!(
-            open(&sealed, &key(), INFLATE_LIMIT).unwrap().json(),
+            open(sealed, &key(), INFLATE_LIMIT).unwrap().json(),
             DOCUMENT.as_bytes()
         );
     }
 
     #[test]
-    fn inflating_stops_at_the_limit() {
+    fn a_bomb_stops_at_the_limit() {
         let bomb = seal_raw(&gzip(&vec![b' '; 10_000_000], 9));
         assert!(bomb.as_bytes().len() < 20_000);
 
         assert_eq!(
-            open_error(&bomb, 1_000_000),
+            open_error(bomb, 1_000_000),
             OpenError::TooLarge { limit: 1_000_000 }
-        );
-
-        let exact = seal_raw(&gzip(DOCUMENT.as_bytes(), 6));
-        assert!(open(&exact, &key(), DOCUMENT.len()).is_ok());
-        assert_eq!(
-            open_error(&exact, DOCUMENT.len() - 1),
-            OpenError::TooLarge {
-                limit: DOCUMENT.len() - 1
-            }
         );
     }
 
     #[test]
+    fn the_bytes_of_others_are_left_as_they_are() {
+        let sealed = seal(&document(), &key(), Nonce::random());
+        let before = sealed.as_bytes().to_vec();
+
+        open(sealed.clone(), &key(), INFLATE_LIMIT).unwrap();
+
+        assert_eq!(sealed.as_bytes(), &before);
+    }
+
+    #[test]
     fn contents_that_are_no_document_are_told_apart() {
-        for contents in [
-            &b"not json"[..],
-            b"{}",
-            b"[]",
-            b"\xff",
-            b"{\"info\":{\"version\":2}}",
-        ] {
+        for contents in [&b"not json"[..], b"[]", b"\xff", b"", b"{\"a\":\"\xff\"}"] {
             assert!(matches!(
-                open_error(&seal_raw(&gzip(contents, 0)), INFLATE_LIMIT),
+                open_error(seal_raw(&gzip(contents, 0)), INFLATE_LIMIT),
                 OpenError::NotADocument(_)
             ));
         }

@@ -241,7 +241,7 @@ impl Output {
 
 fn open(key: &MasterKey, blob: Bytes) -> anyhow::Result<Document> {
     Ok(backup::open(
-        &SealedBackup::try_from(blob)?,
+        SealedBackup::try_from(blob)?,
         &key.backup_key(),
         INFLATE_LIMIT,
     )?)

@@ -215,7 +215,7 @@ async fn restore(
     expected: &Document,
 ) -> anyhow::Result<()> {
     let sealed = SealedBackup::try_from(phone.get(id).await?)?;
-    let document = open(&sealed, &key.backup_key(), INFLATE_LIMIT)?;
+    let document = open(sealed, &key.backup_key(), INFLATE_LIMIT)?;
     ensure!(
         document.json() == expected.json(),
         "what came back is not what was backed up"

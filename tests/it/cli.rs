@@ -195,7 +195,11 @@ fn a_backup_that_does_not_open_says_why_on_one_line() {
         (damaged, "wrong password or damaged"),
         (seal(DOCUMENT.as_bytes()), "not gzip"),
         (seal(&bomb), "too large"),
-        (seal(&gzip(b"{\"info\":1}")), "not a backup document"),
+        (
+            seal(&gzip(&DOCUMENT.as_bytes()[1..])),
+            "not a backup document",
+        ),
+        (seal(b"\x1f\x8b"), "broken gzip"),
     ] {
         std::fs::write(folder.path("blob"), blob).unwrap();
         let arguments = [

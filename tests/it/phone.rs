@@ -51,7 +51,7 @@ fn right_phone(server: &TestServer, profile: Profile) -> Phone {
 async fn restored(phone: &Phone, person: &Person) -> Document {
     let blob = phone.get(person.key.backup_id()).await.unwrap();
     open(
-        &SealedBackup::try_from(blob).unwrap(),
+        SealedBackup::try_from(blob).unwrap(),
         &person.key(),
         INFLATE_LIMIT,
     )
@@ -184,7 +184,7 @@ async fn a_wrong_safe_password_finds_no_backup_and_opens_none() {
     ));
     let blob = phone.get(right.key.backup_id()).await.unwrap();
     let opened = open(
-        &SealedBackup::try_from(blob).unwrap(),
+        SealedBackup::try_from(blob).unwrap(),
         &wrong.key(),
         INFLATE_LIMIT,
     );

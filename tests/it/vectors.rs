@@ -82,7 +82,7 @@ fn every_derivation_gives_the_backup_id_and_the_key() {
         let document = Document::sample(&"ECHOECHO".parse().unwrap(), 0);
         let sealed = seal(&document, &key.backup_key(), Nonce::random());
         assert!(
-            open(&sealed, &expected, INFLATE_LIMIT).is_ok(),
+            open(sealed, &expected, INFLATE_LIMIT).is_ok(),
             "{}",
             vector.identity
         );
@@ -99,7 +99,7 @@ fn every_envelope_opens_to_the_document() {
         assert_eq!(blob.len(), vector.blob_len);
 
         let sealed = SealedBackup::try_from(bytes::Bytes::from(blob)).unwrap();
-        let document = open(&sealed, &key, INFLATE_LIMIT).unwrap();
+        let document = open(sealed, &key, INFLATE_LIMIT).unwrap();
 
         assert_eq!(
             document.json(),
