@@ -13,13 +13,21 @@
 
 mod document;
 mod envelope;
+mod field;
+mod finding;
 mod id;
 mod key;
 mod sample;
+mod validate;
 
-pub use document::{Document, DocumentError};
+pub use document::{
+    Contact, Contents, DistributionList, Document, DocumentError, Group, Info, Link, List,
+    Settings, User,
+};
 pub use envelope::{
     INFLATE_LIMIT, NONCE_LENGTH, Nonce, OVERHEAD, OpenError, SealedBackup, TAG_LENGTH, open, seal,
 };
+pub use field::{Field, Json, SecretText, Unknown};
+pub use finding::{Effect, Finding, Grade};
 pub use id::{BackupId, ParseIdError, ThreemaId};
 pub use key::{BackupKey, MasterKey, Password};

@@ -1,0 +1,159 @@
+//! One field of the JSON, as it stands there: absent, `null`, of the right type or of a wrong one.
+//!
+//! The apps do not agree on what a wrong field means, and nothing may get lost, so reading never
+//! fails on one: what has a wrong type is kept as it is and written back.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+/// A field of type `T`, or what stands in its place.
+#[derive(Clone, Default, PartialEq)]
+pub enum Field<T> {
+    /// The key is not there.
+    #[default]
+    Absent,
+    /// `null`.
+    Null,
+    /// What it should be.
+    Is(T),
+    /// JSON of another type, kept as it is.
+    Other(Value),
+}
+
+impl<T> Field<T> {
+    /// The value, if it is there and has the right type.
+    #[must_use]
+    pub fn get(&self) -> Option<&T> {
+        match self {
+            Self::Is(value) => Some(value),
+            Self::Absent | Self::Null | Self::Other(_) => None,
+        }
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
+impl<T> Field<Vec<T>> {
+    /// The items of a list; none if there is no list.
+    pub fn items(&self) -> impl Iterator<Item = &T> {
+        self.get().into_iter().flatten()
+    }
+}
+
+impl<T> From<T> for Field<T> {
+    fn from(value: T) -> Self {
+        Self::Is(value)
+    }
+}
+
+impl From<&str> for Field<String> {
+    fn from(text: &str) -> Self {
+        Self::Is(text.to_owned())
+    }
+}
+
+impl<T: Json> Serialize for Field<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Absent | Self::Null => serializer.serialize_unit(),
+            Self::Is(value) => value.serialize(serializer),
+            Self::Other(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl<'de, T: Json> Deserialize<'de> for Field<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        if value.is_null() {
+            return Ok(Self::Null);
+        }
+        if !T::has_type_of(&value) {
+            return Ok(Self::Other(value));
+        }
+        // By value: strings move and leave no copies behind.
+        serde_json::from_value(value)
+            .map(Self::Is)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// A Rust type and its type in JSON. Reading a value of the right type does not fail.
+pub trait Json: Serialize + DeserializeOwned {
+    /// The type, as it is called in a finding.
+    const TYPE: &'static str;
+    /// Whether the value has this type.
+    fn has_type_of(value: &Value) -> bool;
+}
+
+impl Json for String {
+    const TYPE: &'static str = "a string";
+    fn has_type_of(value: &Value) -> bool {
+        value.is_string()
+    }
+}
+
+impl Json for bool {
+    const TYPE: &'static str = "true or false";
+    fn has_type_of(value: &Value) -> bool {
+        value.is_boolean()
+    }
+}
+
+impl Json for u64 {
+    const TYPE: &'static str = "a whole number from 0";
+    fn has_type_of(value: &Value) -> bool {
+        value.is_u64()
+    }
+}
+
+impl<T: Json> Json for Vec<Field<T>> {
+    const TYPE: &'static str = "a list";
+    fn has_type_of(value: &Value) -> bool {
+        value.is_array()
+    }
+}
+
+/// The fields of an object that this version of the schema does not know, in their order.
+pub type Unknown = Map<String, Value>;
+
+/// A string that is a secret: wiped when dropped, and cannot be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Takes over the text.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text, for whoever has a reason to see it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for SecretText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+impl Json for SecretText {
+    const TYPE: &'static str = String::TYPE;
+    fn has_type_of(value: &Value) -> bool {
+        String::has_type_of(value)
+    }
+}

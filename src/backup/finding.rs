@@ -1,0 +1,217 @@
+//! What may be found in a document, and how it is looked through.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::document::List;
+use super::field::{Field, Json};
+
+use Effect::{Fails, Fine, Loses};
+
+/// What one app does about a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It reads the document as it is meant.
+    Fine,
+    /// It goes on, but something of the document does not arrive. The text goes on after its name.
+    Loses(&'static str),
+    /// It cannot restore the document.
+    Fails,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// An app would ignore something.
+    Warning,
+    /// An app would fail to restore.
+    Error,
+}
+
+/// Something in a document that an app would not restore as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Where: a path such as `contacts[3].identity`.
+    pub path: String,
+    /// What is wrong there.
+    pub problem: String,
+    /// What Android does.
+    pub android: Effect,
+    /// What iOS does.
+    pub ios: Effect,
+}
+
+impl Finding {
+    /// The worse of what the two apps do.
+    #[must_use]
+    pub fn grade(&self) -> Grade {
+        if self.android == Fails || self.ios == Fails {
+            Grade::Error
+        } else {
+            Grade::Warning
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grade = match self.grade() {
+            Grade::Warning => "warning",
+            Grade::Error => "error",
+        };
+        write!(formatter, "{grade}: {}: {}", self.path, self.problem)?;
+        let clause = |effect| match effect {
+            Fine => None,
+            Loses(what) => Some(what),
+            Fails => Some("cannot restore the backup"),
+        };
+        match (clause(self.android), clause(self.ios)) {
+            (Some(android), Some(ios)) if android == ios => {
+                write!(formatter, "; Android and iOS: {android}")
+            }
+            (Some(android), Some(ios)) => {
+                write!(formatter, "; Android: {android}; iOS: {ios}")
+            }
+            (Some(android), None) => write!(formatter, "; Android: {android}"),
+            (None, Some(ios)) => write!(formatter, "; iOS: {ios}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Effects on Android and on iOS.
+pub(super) type Effects = (Effect, Effect);
+
+/// What happens if a field is not what it should be.
+#[derive(Clone, Copy)]
+pub(super) struct Rule {
+    pub(super) absent: Effects,
+    pub(super) null: Effects,
+    pub(super) wrong: Effects,
+}
+
+const NONE: Effects = (Fine, Fine);
+/// Both apps need it.
+pub(super) const REQUIRED: Rule = Rule::same((Fails, Fails));
+/// A text that may be absent. Android makes a text of whatever stands there.
+pub(super) const TEXT: Rule = Rule {
+    null: (Loses("takes the word null for it"), Fine),
+    ..Rule::wrong((Fine, Fails))
+};
+/// A number that may be absent.
+pub(super) const NUMBER: Rule = Rule::wrong((Loses("takes its default"), Fails));
+/// A switch that may be absent.
+pub(super) const SWITCH: Rule = NUMBER;
+/// A list that may be absent.
+pub(super) const LIST: Rule = Rule::wrong((Loses("ignores the list"), Fails));
+
+impl Rule {
+    /// The same for all three.
+    pub(super) const fn same(effects: Effects) -> Self {
+        Self {
+            absent: effects,
+            null: effects,
+            wrong: effects,
+        }
+    }
+
+    /// It may be absent or null, but not of another type.
+    pub(super) const fn wrong(effects: Effects) -> Self {
+        Self {
+            wrong: effects,
+            ..Self::same(NONE)
+        }
+    }
+
+    /// An item of a list: iOS takes nothing else there, not even null.
+    pub(super) const fn entry(android: Effect) -> Self {
+        Self::same((android, Fails))
+    }
+
+    /// iOS does not know the field.
+    pub(super) const fn android_only(self) -> Self {
+        Self {
+            absent: (self.absent.0, Fine),
+            null: (self.null.0, Fine),
+            wrong: (self.wrong.0, Fine),
+        }
+    }
+
+    /// Android does not know the field.
+    pub(super) const fn ios_only(self) -> Self {
+        Self {
+            absent: (Fine, self.absent.1),
+            null: (Fine, self.null.1),
+            wrong: (Fine, self.wrong.1),
+        }
+    }
+}
+
+/// Where in the document we are, and what was found so far.
+#[derive(Default)]
+pub(super) struct Place {
+    path: String,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Place {
+    /// Looks at the field `key` of an object: by its rule if it is not what it should be, otherwise
+    /// more closely.
+    pub(super) fn field<T: Json>(
+        &mut self,
+        key: &str,
+        field: &Field<T>,
+        rule: Rule,
+        look: impl FnOnce(&T, &mut Self),
+    ) {
+        let length = self.path.len();
+        if length > 0 && !key.starts_with('[') {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        match field {
+            Field::Is(value) => look(value, self),
+            Field::Absent => self.note("missing", rule.absent),
+            Field::Null => self.note("null", rule.null),
+            Field::Other(value) if T::TYPE == u64::TYPE && is_whole(value) => {
+                let unsure = (Fine, Loses("may not be able to read it"));
+                self.note("a whole number with a fraction", unsure);
+            }
+            Field::Other(_) => self.note(format!("not {}", T::TYPE), rule.wrong),
+        }
+        self.path.truncate(length);
+    }
+
+    /// Looks at each item of a list.
+    pub(super) fn items<T: Json>(
+        &mut self,
+        list: &List<T>,
+        rule: Rule,
+        mut look: impl FnMut(&T, &mut Self),
+    ) {
+        for (number, item) in list.iter().enumerate() {
+            self.field(&format!("[{number}]"), item, rule, &mut look);
+        }
+    }
+
+    pub(super) fn note(&mut self, problem: impl Into<String>, (android, ios): Effects) {
+        if (android, ios) != NONE {
+            self.findings.push(Finding {
+                path: self.path.clone(),
+                problem: problem.into(),
+                android,
+                ios,
+            });
+        }
+    }
+
+    /// There is nothing more to look at.
+    pub(super) fn enough<T>(_: &T, _: &mut Self) {}
+}
+
+/// Whether a number is whole though it is written with a fraction or an exponent, such as `1.0`.
+fn is_whole(value: &Value) -> bool {
+    let number = value.as_f64().unwrap_or(-1.0);
+    value.is_f64() && number.fract() == 0.0 && (0.0..9e15).contains(&number)
+}

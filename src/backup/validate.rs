@@ -1,0 +1,645 @@
+//! What the apps would make of a document: every finding, with its place and what each app does.
+//!
+//! Android reads entry by entry and uses a default where it can; iOS decodes the whole document with
+//! fixed types, and one wrong type anywhere ends the restore. Read in Threema for Android 6.4.2
+//! (`ThreemaSafeServiceImpl`) and Threema for iOS 7.2 (`SafeJsonParser`, `SafeStore`).
+
+use std::collections::HashSet;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use zeroize::Zeroizing;
+
+use super::document::{
+    Contact, Contents, DistributionList, Group, Info, Link, List, Settings, User,
+};
+use super::field::Field;
+use super::finding::Effect::{self, Fails, Fine, Loses};
+use super::finding::{Finding, LIST, NUMBER, Place, REQUIRED, Rule, SWITCH, TEXT};
+use super::id::ThreemaId;
+
+/// Length of a public or private key, in bytes.
+const KEY_LENGTH: usize = 32;
+/// Bytes of UTF-8 to which Android cuts a nickname.
+const NICKNAME_LENGTH: usize = 32;
+
+impl Contents {
+    /// Everything that an app would not restore as it stands.
+    #[must_use]
+    pub fn validate(&self) -> Vec<Finding> {
+        let mut place = Place::default();
+        place.field("info", &self.info, REQUIRED, Info::look);
+        place.field("user", &self.user, REQUIRED, User::look);
+        let has_groups = self.groups.items().next().is_some()
+            || self.distribution_lists.items().next().is_some();
+        let without = if has_groups {
+            Loses("restores no groups and no distribution lists")
+        } else {
+            Fine
+        };
+        let contacts = Rule {
+            absent: (without, Fine),
+            null: (without, Fine),
+            wrong: (
+                Loses("restores no contacts, groups and distribution lists"),
+                Fails,
+            ),
+        };
+        place.field("contacts", &self.contacts, contacts, |contacts, place| {
+            let mut seen = HashSet::new();
+            let item = Rule::entry(Loses("skips the contact"));
+            place.items(contacts, item, |contact, place| {
+                contact.look(place, &mut seen);
+            });
+        });
+        place.field("groups", &self.groups, LIST, |groups, place| {
+            let item = Rule::entry(Loses("skips the group"));
+            place.items(groups, item, Group::look);
+        });
+        let lists = LIST.android_only();
+        place.field(
+            "distributionlists",
+            &self.distribution_lists,
+            lists,
+            |lists, place| {
+                if !lists.is_empty() {
+                    place.note(
+                        "distribution lists",
+                        (Fine, Loses("has none and ignores them")),
+                    );
+                }
+                let item = Rule::entry(Loses("skips the list")).android_only();
+                place.items(lists, item, DistributionList::look);
+            },
+        );
+        let kept = Loses("keeps its own settings");
+        place.field(
+            "settings",
+            &self.settings,
+            Rule::same((kept, Fails)),
+            Settings::look,
+        );
+        place.findings
+    }
+}
+
+impl Info {
+    fn look(&self, place: &mut Place) {
+        place.field("version", &self.version, REQUIRED, |&version, place| {
+            let problem = format!("version {version}, and 1 is the only one");
+            match version {
+                0 => place.note(problem, (Fine, Fails)),
+                1 => {}
+                2.. => place.note(problem, (Fails, Fails)),
+            }
+        });
+        place.field("device", &self.device, TEXT.ios_only(), Place::enough);
+    }
+}
+
+impl User {
+    fn look(&self, place: &mut Place) {
+        place.field("privatekey", &self.private_key, REQUIRED, |key, place| {
+            if !is_key(key.reveal()) {
+                place.note("not the base64 of 32 bytes", (Fails, Fails));
+            }
+        });
+        place.field("nickname", &self.nickname, TEXT, |nickname, place| {
+            if nickname.len() > NICKNAME_LENGTH {
+                place.note("longer than 32 bytes", (Loses("cuts it"), Fine));
+            }
+        });
+        let ignored = Loses("ignores the picture");
+        let picture = Rule::wrong((ignored, Fails));
+        place.field(
+            "profilePic",
+            &self.profile_picture,
+            picture,
+            |picture, place| {
+                if BASE64_STANDARD.decode(picture).is_err() {
+                    place.note("not base64", (ignored, ignored));
+                }
+            },
+        );
+        let release = &self.profile_picture_release;
+        place.field("profilePicRelease", release, LIST, |release, place| {
+            look_at_release(release, place);
+        });
+        place.field("links", &self.links, LIST, |links, place| {
+            place.items(links, Rule::entry(Loses("ignores the link")), Link::look);
+        });
+        let group_key = &self.device_group_key;
+        place.field(
+            "temporaryDeviceGroupKeyTodoRemove",
+            group_key,
+            TEXT.ios_only(),
+            Place::enough,
+        );
+    }
+}
+
+/// `["*"]`, `[null]`, or Threema IDs.
+fn look_at_release(release: &List<String>, place: &mut Place) {
+    let ignored = Loses("ignores the entry");
+    let among_others = release.len() > 1;
+    let null = if among_others {
+        (Loses("gives the picture to nobody"), ignored)
+    } else {
+        (Fine, Fine)
+    };
+    let item = Rule {
+        null,
+        ..Rule::entry(ignored)
+    };
+    place.items(release, item, |entry, place| {
+        if entry == "*" {
+            if among_others {
+                let everyone = Loses("gives the picture to everyone");
+                place.note("* among others", (everyone, ignored));
+            }
+        } else if !is_id(entry) {
+            place.note("not a Threema ID", (ignored, ignored));
+        }
+    });
+}
+
+impl Link {
+    fn look(&self, place: &mut Place) {
+        let ignored = Loses("ignores the link");
+        let rule = Rule {
+            wrong: (ignored, Fails),
+            ..Rule::same((ignored, ignored))
+        };
+        place.field("type", &self.kind, rule, |kind, place| {
+            if kind != "mobile" && kind != "email" {
+                place.note("neither mobile nor email", (ignored, ignored));
+            }
+        });
+        place.field("value", &self.value, rule, |value, place| {
+            let kind = self.kind.get().map(String::as_str);
+            let digits = value.strip_prefix('+').unwrap_or(value);
+            let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let cannot = Loses("cannot link it");
+            if kind == Some("mobile") && !is_number {
+                place.note("not a telephone number in E.164", (cannot, cannot));
+            }
+            if kind == Some("email") && !value.contains('@') {
+                place.note("not an email address", (cannot, cannot));
+            }
+        });
+        place.field("name", &self.name, TEXT.ios_only(), Place::enough);
+    }
+}
+
+impl Contact {
+    fn look(&self, place: &mut Place, seen: &mut HashSet<String>) {
+        let skipped = Loses("skips the contact");
+        let identity = Rule {
+            wrong: (skipped, Fails),
+            ..Rule::same((skipped, skipped))
+        };
+        place.field("identity", &self.identity, identity, |identity, place| {
+            let capitals = identity.to_ascii_uppercase();
+            if !is_id(&capitals) {
+                place.note("not a Threema ID", (skipped, skipped));
+            } else if *identity != capitals {
+                place.note("small letters", (skipped, Fine));
+            }
+            if !seen.insert(capitals) {
+                let first = Loses("uses the first only");
+                place.note("an ID that stands there already", (Fine, first));
+            }
+        });
+        self.look_at_key(place);
+        place.field("createdAt", &self.created_at, NUMBER, Place::enough);
+        place.field(
+            "verification",
+            &self.verification,
+            NUMBER,
+            |&level, place| {
+                if level > 2 {
+                    let unverified = Loses("takes the contact as unverified");
+                    place.note("neither 0, 1 nor 2", (unverified, unverified));
+                }
+            },
+        );
+        place.field("workVerified", &self.work_verified, SWITCH, Place::enough);
+        place.field("hidden", &self.hidden, SWITCH, Place::enough);
+        place.field("firstname", &self.first_name, TEXT, Place::enough);
+        place.field("lastname", &self.last_name, TEXT, Place::enough);
+        place.field(
+            "nickname",
+            &self.nickname,
+            Rule::wrong((Fine, Fails)),
+            Place::enough,
+        );
+        let last_update = Rule::wrong((skipped, Fails));
+        place.field("lastUpdate", &self.last_update, last_update, Place::enough);
+        for (key, field) in [
+            ("typingIndicators", &self.typing_indicators),
+            ("readReceipts", &self.read_receipts),
+        ] {
+            place.field(key, field, NUMBER, |&choice, place| {
+                if choice > 2 {
+                    let default = Loses("takes its default");
+                    place.note("neither 0, 1 nor 2", (Fine, default));
+                }
+            });
+        }
+        place.field("private", &self.private, SWITCH, Place::enough);
+    }
+
+    /// Only Android uses the key, and only of a contact that was verified in person; iOS asks the
+    /// directory for all keys.
+    fn look_at_key(&self, place: &mut Place) {
+        let mut rule = Rule::wrong((Fine, Fails));
+        let in_person = self.verification.get() == Some(&2);
+        let skipped = Loses("skips the contact");
+        if in_person {
+            let unverified = Loses("takes the contact as unverified");
+            rule.absent = (unverified, Fine);
+            rule.null = (skipped, Fine);
+            rule.wrong = (skipped, Fails);
+        }
+        place.field("publickey", &self.public_key, rule, |key, place| {
+            if in_person && !is_key(key) {
+                place.note("not the base64 of 32 bytes", (skipped, Fine));
+            }
+        });
+    }
+}
+
+impl Group {
+    fn look(&self, place: &mut Place) {
+        let skipped = Loses("skips the group");
+        let needed = Rule {
+            wrong: (skipped, Fails),
+            ..Rule::same((skipped, skipped))
+        };
+        place.field("id", &self.id, needed, |id, place| {
+            let foreign = Loses("makes a group that nobody else has");
+            if !id.len().is_multiple_of(2) {
+                place.note("an odd number of digits", (foreign, Fails));
+            } else if hex::decode(id).is_err() {
+                place.note("not hexadecimal", (foreign, skipped));
+            } else if id.len() != 16 {
+                place.note("not 16 digits", (foreign, foreign));
+            }
+        });
+        place.field("creator", &self.creator, needed, |creator, place| {
+            if !is_id(&creator.to_ascii_uppercase()) {
+                place.note("not a Threema ID", (skipped, skipped));
+            } else if !is_id(creator) {
+                place.note("small letters", (skipped, Fine));
+            }
+        });
+        place.field("groupname", &self.name, TEXT, Place::enough);
+        place.field("createdAt", &self.created_at, NUMBER, Place::enough);
+        let alone = Loses("restores the group without members");
+        let members = Rule {
+            absent: (alone, skipped),
+            null: (alone, skipped),
+            wrong: (alone, Fails),
+        };
+        place.field("members", &self.members, members, |members, place| {
+            look_at_ids(place, members, Fails);
+        });
+        place.field("deleted", &self.deleted, SWITCH, |&deleted, place| {
+            if deleted {
+                place.note("a deleted group", (skipped, Fine));
+            }
+        });
+        let last_update = Rule::wrong((skipped, Fails));
+        place.field("lastUpdate", &self.last_update, last_update, Place::enough);
+        place.field("private", &self.private, SWITCH, Place::enough);
+    }
+}
+
+impl DistributionList {
+    fn look(&self, place: &mut Place) {
+        let skipped = Loses("skips the list");
+        let another = Loses("gives the list another id");
+        let id = Rule::wrong((another, Fine));
+        place.field("id", &self.id, id, |id, place| {
+            if id.len() != 16 || hex::decode(id).is_err() {
+                place.note("not 16 hexadecimal digits", (another, Fine));
+            }
+        });
+        let name = Rule {
+            absent: (skipped, Fine),
+            ..TEXT.android_only()
+        };
+        place.field("name", &self.name, name, Place::enough);
+        place.field(
+            "createdAt",
+            &self.created_at,
+            NUMBER.android_only(),
+            Place::enough,
+        );
+        let empty = Loses("restores the list without members");
+        let members = Rule::same((empty, Fine));
+        place.field("members", &self.members, members, |members, place| {
+            look_at_ids(place, members, Fine);
+        });
+        let last_update = Rule::wrong((skipped, Fine));
+        place.field("lastUpdate", &self.last_update, last_update, Place::enough);
+        place.field(
+            "private",
+            &self.private,
+            SWITCH.android_only(),
+            Place::enough,
+        );
+    }
+}
+
+impl Settings {
+    fn look(&self, place: &mut Place) {
+        let required_on_ios = Rule {
+            absent: (Fine, Fails),
+            null: (Fine, Fails),
+            ..SWITCH
+        };
+        place.field(
+            "syncContacts",
+            &self.sync_contacts,
+            required_on_ios,
+            Place::enough,
+        );
+        for (key, field, rule) in [
+            ("blockUnknown", &self.block_unknown, SWITCH),
+            ("sendTyping", &self.send_typing, SWITCH),
+            ("readReceipts", &self.read_receipts, SWITCH),
+            ("threemaCalls", &self.calls, SWITCH),
+            ("relayThreemaCalls", &self.relay_calls, SWITCH),
+            (
+                "disableScreenshots",
+                &self.disable_screenshots,
+                SWITCH.android_only(),
+            ),
+            (
+                "incognitoKeyboard",
+                &self.incognito_keyboard,
+                SWITCH.android_only(),
+            ),
+        ] {
+            place.field(key, field, rule, Place::enough);
+        }
+        place.field(
+            "blockedContacts",
+            &self.blocked_contacts,
+            LIST,
+            |blocked, place| {
+                look_at_ids(place, blocked, Fails);
+            },
+        );
+        let other_key = Loses("has another name for it and ignores it");
+        let (android, ios) = (&self.sync_excluded_ids, &self.sync_excluded_ids_ios);
+        let only = |one: &Field<List<String>>, other: &Field<List<String>>| {
+            one.items().next().is_some() && other.is_absent()
+        };
+        place.field(
+            "syncExcludedIds",
+            android,
+            LIST.android_only(),
+            |excluded, place| {
+                if only(android, ios) {
+                    place.note("a list for Android alone", (Fine, other_key));
+                }
+                look_at_ids(place, excluded, Fine);
+            },
+        );
+        place.field(
+            "syncExcludedIDs",
+            ios,
+            LIST.ios_only(),
+            |excluded, place| {
+                if only(ios, android) {
+                    place.note("a list for iOS alone", (other_key, Fine));
+                }
+                look_at_ids(place, excluded, Fails);
+            },
+        );
+        let emojis = LIST.android_only();
+        place.field("recentEmojis", &self.recent_emojis, emojis, Place::enough);
+    }
+}
+
+/// Looks at a list of Threema IDs.
+fn look_at_ids(place: &mut Place, list: &List<String>, wrong_on_ios: Effect) {
+    let ignored = Loses("ignores the entry");
+    let item = Rule::same((ignored, wrong_on_ios));
+    let ignored_on_ios = if wrong_on_ios == Fine { Fine } else { ignored };
+    place.items(list, item, |id, place| {
+        if !is_id(id) {
+            place.note("not a Threema ID", (ignored, ignored_on_ios));
+        }
+    });
+}
+
+fn is_id(text: &str) -> bool {
+    text.parse::<ThreemaId>().is_ok()
+}
+
+fn is_key(text: &str) -> bool {
+    let decoded = BASE64_STANDARD.decode(text).map(Zeroizing::new);
+    decoded.is_ok_and(|bytes| bytes.len() == KEY_LENGTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A document with which both apps are happy, with every field that both know.
+    fn whole() -> Value {
+        json!({
+            "info": { "version": 1, "device": "ios" },
+            "user": {
+                "privatekey": "AQIDBAUGBwhkZWZnaGlqawECAwQFBgcIZGVmZ2hpams=",
+                "nickname": "Zoë",
+                "profilePic": "/9j/2Q==",
+                "profilePicRelease": ["*"],
+                "links": [{ "type": "mobile", "name": "", "value": "41791234567" }],
+                "temporaryDeviceGroupKeyTodoRemove": "AA==",
+            },
+            "contacts": [{
+                "identity": "ECHOECHO",
+                "publickey": "AQIDBAUGBwhkZWZnaGlqawECAwQFBgcIZGVmZ2hpams=",
+                "createdAt": 1_700_000_000_000_u64,
+                "verification": 2,
+                "workVerified": false,
+                "hidden": false,
+                "firstname": "Echo",
+                "lastname": "Echo",
+                "nickname": "echo",
+                "lastUpdate": null,
+                "typingIndicators": 0,
+                "readReceipts": 2,
+                "private": false,
+            }],
+            "groups": [{
+                "id": "0100000000000000",
+                "creator": "*THREEMA",
+                "groupname": "Group",
+                "createdAt": 0,
+                "members": ["ECHOECHO"],
+                "deleted": false,
+                "lastUpdate": 1_700_000_000_000_u64,
+                "private": true,
+            }],
+            "distributionlists": [],
+            "settings": {
+                "syncContacts": true,
+                "blockUnknown": false,
+                "blockedContacts": ["ECHOECHO"],
+                "syncExcludedIds": ["ECHOECHO"],
+                "syncExcludedIDs": ["ECHOECHO"],
+                "recentEmojis": ["😀"],
+            },
+        })
+    }
+
+    fn findings(document: Value) -> Vec<String> {
+        let contents: Contents = serde_json::from_value(document).unwrap();
+        let findings = contents.validate();
+        findings.iter().map(Finding::to_string).collect()
+    }
+
+    /// The document with one value replaced, or removed.
+    fn with(pointer: &str, value: Option<Value>) -> Value {
+        let mut document = whole();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        match (document.pointer_mut(parent).unwrap(), value) {
+            (Value::Object(fields), Some(value)) => drop(fields.insert(key.into(), value)),
+            (Value::Object(fields), None) => drop(fields.shift_remove(key)),
+            (Value::Array(items), Some(value)) => items[key.parse::<usize>().unwrap()] = value,
+            (other, _) => panic!("{other}"),
+        }
+        document
+    }
+
+    #[test]
+    fn a_whole_document_has_no_findings() {
+        assert_eq!(findings(whole()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_flaw_is_found_with_what_each_app_does() {
+        const BOTH: &str = "Android and iOS: cannot restore the backup";
+        const IOS: &str = "iOS: cannot restore the backup";
+        for (pointer, value, expected) in [
+            ("/info", None, format!("error: info: missing; {BOTH}")),
+            ("/info", Some(json!([])), format!("error: info: not an object; {BOTH}")),
+            ("/info/version", None, format!("error: info.version: missing; {BOTH}")),
+            ("/info/version", Some(json!(2)), format!("error: info.version: version 2, and 1 is the only one; {BOTH}")),
+            ("/info/version", Some(json!(0)), format!("error: info.version: version 0, and 1 is the only one; {IOS}")),
+            ("/info/device", Some(json!(1)), format!("error: info.device: not a string; {IOS}")),
+            ("/user", Some(json!(null)), format!("error: user: null; {BOTH}")),
+            ("/user/privatekey", None, format!("error: user.privatekey: missing; {BOTH}")),
+            ("/user/privatekey", Some(json!("AQID")), format!("error: user.privatekey: not the base64 of 32 bytes; {BOTH}")),
+            ("/user/nickname", Some(json!("x".repeat(33))), "warning: user.nickname: longer than 32 bytes; Android: cuts it".into()),
+            ("/user/nickname", Some(json!(null)), "warning: user.nickname: null; Android: takes the word null for it".into()),
+            ("/user/profilePic", Some(json!("%")), "warning: user.profilePic: not base64; Android and iOS: ignores the picture".into()),
+            ("/user/profilePicRelease", Some(json!([null, "ECHOECHO"])), "warning: user.profilePicRelease[0]: null; Android: gives the picture to nobody; iOS: ignores the entry".into()),
+            ("/user/profilePicRelease", Some(json!(["ECHOECHO", "*"])), "warning: user.profilePicRelease[1]: * among others; Android: gives the picture to everyone; iOS: ignores the entry".into()),
+            ("/user/profilePicRelease", Some(json!(["me"])), "warning: user.profilePicRelease[0]: not a Threema ID; Android and iOS: ignores the entry".into()),
+            ("/user/links/0", Some(json!(null)), format!("error: user.links[0]: null; Android: ignores the link; {IOS}")),
+            ("/user/links/0/type", Some(json!("Mobile")), "warning: user.links[0].type: neither mobile nor email; Android and iOS: ignores the link".into()),
+            ("/user/links/0/value", Some(json!("by post")), "warning: user.links[0].value: not a telephone number in E.164; Android and iOS: cannot link it".into()),
+            ("/user/links/0", Some(json!({"type": "email", "value": "me"})), "warning: user.links[0].value: not an email address; Android and iOS: cannot link it".into()),
+            ("/user/temporaryDeviceGroupKeyTodoRemove", Some(json!(1)), format!("error: user.temporaryDeviceGroupKeyTodoRemove: not a string; {IOS}")),
+            ("/contacts", None, "warning: contacts: missing; Android: restores no groups and no distribution lists".into()),
+            ("/contacts", Some(json!({})), format!("error: contacts: not a list; Android: restores no contacts, groups and distribution lists; {IOS}")),
+            ("/contacts/0", Some(json!("ECHOECHO")), format!("error: contacts[0]: not an object; Android: skips the contact; {IOS}")),
+            ("/contacts/0/identity", None, "warning: contacts[0].identity: missing; Android and iOS: skips the contact".into()),
+            ("/contacts/0/identity", Some(json!("echoecho")), "warning: contacts[0].identity: small letters; Android: skips the contact".into()),
+            ("/contacts/0/identity", Some(json!("?")), "warning: contacts[0].identity: not a Threema ID; Android and iOS: skips the contact".into()),
+            ("/contacts/0/publickey", None, "warning: contacts[0].publickey: missing; Android: takes the contact as unverified".into()),
+            ("/contacts/0/publickey", Some(json!("AA==")), "warning: contacts[0].publickey: not the base64 of 32 bytes; Android: skips the contact".into()),
+            ("/contacts/0/verification", Some(json!(3)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: takes the contact as unverified".into()),
+            ("/contacts/0/createdAt", Some(json!("today")), format!("error: contacts[0].createdAt: not a whole number from 0; Android: takes its default; {IOS}")),
+            ("/contacts/0/createdAt", Some(json!(1.0)), "warning: contacts[0].createdAt: a whole number with a fraction; iOS: may not be able to read it".into()),
+            ("/contacts/0/createdAt", Some(json!(-1)), format!("error: contacts[0].createdAt: not a whole number from 0; Android: takes its default; {IOS}")),
+            ("/contacts/0/lastUpdate", Some(json!("x")), format!("error: contacts[0].lastUpdate: not a whole number from 0; Android: skips the contact; {IOS}")),
+            ("/contacts/0/hidden", Some(json!(1)), format!("error: contacts[0].hidden: not true or false; Android: takes its default; {IOS}")),
+            ("/contacts/0/firstname", Some(json!(null)), "warning: contacts[0].firstname: null; Android: takes the word null for it".into()),
+            ("/contacts/0/lastname", Some(json!(5)), format!("error: contacts[0].lastname: not a string; {IOS}")),
+            ("/contacts/0/readReceipts", Some(json!(3)), "warning: contacts[0].readReceipts: neither 0, 1 nor 2; iOS: takes its default".into()),
+            ("/groups", Some(json!("")), format!("error: groups: not a list; Android: ignores the list; {IOS}")),
+            ("/groups/0/id", Some(json!("1")), "error: groups[0].id: an odd number of digits; Android: makes a group that nobody else has; iOS: cannot restore the backup".into()),
+            ("/groups/0/id", Some(json!("01")), "warning: groups[0].id: not 16 digits; Android and iOS: makes a group that nobody else has".into()),
+            ("/groups/0/id", Some(json!("g100000000000000")), "warning: groups[0].id: not hexadecimal; Android: makes a group that nobody else has; iOS: skips the group".into()),
+            ("/groups/0/creator", Some(json!("echoecho")), "warning: groups[0].creator: small letters; Android: skips the group".into()),
+            ("/groups/0/members", None, "warning: groups[0].members: missing; Android: restores the group without members; iOS: skips the group".into()),
+            ("/groups/0/members", Some(json!([1])), format!("error: groups[0].members[0]: not a string; Android: ignores the entry; {IOS}")),
+            ("/groups/0/deleted", Some(json!(true)), "warning: groups[0].deleted: a deleted group; Android: skips the group".into()),
+            ("/distributionlists", Some(json!([{"name": "List", "members": []}])), "warning: distributionlists: distribution lists; iOS: has none and ignores them".into()),
+            ("/settings", None, format!("error: settings: missing; Android: keeps its own settings; {IOS}")),
+            ("/settings/syncContacts", None, format!("error: settings.syncContacts: missing; {IOS}")),
+            ("/settings/syncContacts", Some(json!("true")), format!("error: settings.syncContacts: not true or false; Android: takes its default; {IOS}")),
+            ("/settings/blockedContacts/0", Some(json!(null)), format!("error: settings.blockedContacts[0]: null; Android: ignores the entry; {IOS}")),
+            ("/settings/syncExcludedIds", None, "warning: settings.syncExcludedIDs: a list for iOS alone; Android: has another name for it and ignores it".into()),
+            ("/settings/syncExcludedIDs", None, "warning: settings.syncExcludedIds: a list for Android alone; iOS: has another name for it and ignores it".into()),
+            ("/settings/recentEmojis", Some(json!(1)), "warning: settings.recentEmojis: not a list; Android: ignores the list".into()),
+        ] {
+            assert_eq!(findings(with(pointer, value)), [expected], "{pointer}");
+        }
+    }
+
+    #[test]
+    fn distribution_lists_matter_to_android_alone() {
+        let lists = json!([
+            { "id": "1", "members": 1 },
+            { "name": "List", "lastUpdate": "x", "members": ["?"] },
+            3,
+        ]);
+        assert_eq!(
+            findings(with("/distributionlists", Some(lists))),
+            [
+                "warning: distributionlists: distribution lists; iOS: has none and ignores them",
+                "warning: distributionlists[0].id: not 16 hexadecimal digits; Android: gives the list another id",
+                "warning: distributionlists[0].name: missing; Android: skips the list",
+                "warning: distributionlists[0].members: not a list; Android: restores the list without members",
+                "warning: distributionlists[1].members[0]: not a Threema ID; Android: ignores the entry",
+                "warning: distributionlists[1].lastUpdate: not a whole number from 0; Android: skips the list",
+                "warning: distributionlists[2]: not an object; Android: skips the list",
+            ]
+        );
+    }
+
+    #[test]
+    fn all_flaws_are_found_at_once_in_the_order_of_the_document() {
+        let empty = findings(json!({}));
+        assert_eq!(empty.len(), 3, "{empty:?}");
+
+        let many = json!({ "user": {}, "info": { "version": "1" }, "settings": { "syncContacts": 0 }, "contacts": [{}, {}] });
+        let places: Vec<_> = findings(many)
+            .iter()
+            .map(|finding| finding.split(": ").nth(1).unwrap().to_owned())
+            .collect();
+        assert_eq!(
+            places,
+            [
+                "info.version",
+                "user.privatekey",
+                "contacts[0].identity",
+                "contacts[1].identity",
+                "settings.syncContacts"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_id_that_stands_there_twice_is_found() {
+        let mut document = whole();
+        let contact = document["contacts"][0].clone();
+        document["contacts"].as_array_mut().unwrap().push(contact);
+        assert_eq!(
+            findings(document),
+            [
+                "warning: contacts[1].identity: an ID that stands there already; iOS: uses the first only"
+            ]
+        );
+    }
+}
