@@ -24,15 +24,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ::http::Version;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::account::Gate;
 use crate::config::{Config, Limits, Problem, Storage};
@@ -154,20 +155,26 @@ impl Server {
         self.admin.local_addr()
     }
 
+    /// Answers one connection whose handshake is done elsewhere, until it ends; the listeners do the same with
+    /// theirs. For whoever searches for bytes that no connection survives (`fuzz/`).
+    pub async fn answer(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        version: Version,
+    ) {
+        let (_running, stopped) = watch::channel(false);
+        self.connection(stopped).answer(stream, version).await;
+    }
+
     /// Answers until `stop` is done; then accepts nothing more, lets requests under way finish within
     /// `drainSeconds`, and returns.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);
         let places = Arc::new(Semaphore::new(self.limits.connections));
         let mut listeners = JoinSet::new();
+        let connection = self.connection(stopped);
         for listener in self.public {
-            let connection = Connection {
-                tls: self.tls.clone(),
-                app: Arc::clone(&self.app),
-                limits: self.limits,
-                stopped: stopped.clone(),
-            };
-            listeners.spawn(accept(listener, Arc::clone(&places), connection));
+            listeners.spawn(accept(listener, Arc::clone(&places), connection.clone()));
         }
         let mut background = JoinSet::new();
         background.spawn(admin::serve(self.admin));
@@ -178,6 +185,15 @@ impl Server {
         stopping.send_replace(true);
         while listeners.join_next().await.is_some() {}
         tracing::info!("stopped");
+    }
+
+    fn connection(&self, stopped: watch::Receiver<bool>) -> Connection {
+        Connection {
+            tls: self.tls.clone(),
+            app: Arc::clone(&self.app),
+            limits: self.limits,
+            stopped,
+        }
     }
 }
 
@@ -325,7 +341,18 @@ impl Connection {
                 Err(_) => return tracing::debug!("handshake took too long"),
             },
         };
-        let served = if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2) {
+        let version = match stream.get_ref().1.alpn_protocol() {
+            Some(tls::HTTP_2) => Version::HTTP_2,
+            _ => Version::HTTP_11,
+        };
+        self.answer(stream, version).await;
+    }
+
+    async fn answer<S>(self, stream: S, version: Version)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let served = if version == Version::HTTP_2 {
             self.serve_http_2(stream).await
         } else {
             self.serve_http_1(stream).await
@@ -335,7 +362,10 @@ impl Connection {
         }
     }
 
-    async fn serve_http_1(mut self, stream: TlsStream<TcpStream>) -> hyper::Result<()> {
+    async fn serve_http_1<S>(mut self, stream: S) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let app = self.app;
         let mut connection = pin!(
             http1::Builder::new()
@@ -354,7 +384,10 @@ impl Connection {
         connection.await
     }
 
-    async fn serve_http_2(mut self, stream: TlsStream<TcpStream>) -> hyper::Result<()> {
+    async fn serve_http_2<S>(mut self, stream: S) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let app = self.app;
         let mut connection = pin!(
             http2::Builder::new(TokioExecutor::new())
@@ -403,6 +436,8 @@ async fn sweep_hourly(store: Arc<dyn Store>, retention: Retention, clock: fn() -
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -420,6 +455,31 @@ mod tests {
             tokio::task::yield_now().await;
         }
         panic!("nobody swept");
+    }
+
+    #[tokio::test]
+    async fn a_connection_from_elsewhere_is_answered_and_ends_with_its_client() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = development_certificate(&["localhost".into()], clock()).unwrap();
+        for (name, text) in [("chain", made.chain_pem), ("key", made.private_key_pem)] {
+            crate::durable::replace(&directory.path().join(name), text.as_bytes()).unwrap();
+        }
+        let text = br#"{ "listen": ["127.0.0.1:0"], "admin": { "listen": "127.0.0.1:0" }, "allowAnonymous": true,
+            "tls": { "certificateFile": "chain", "privateKeyFile": "key" } }"#;
+        let config = Config::from_json(text, &directory.path().join("config.json")).unwrap();
+        let server = Server::bind(&config, clock).await.unwrap();
+        let (mut client, stream) = tokio::io::duplex(1 << 10);
+        let talk = async {
+            let request = b"GET /config HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            client.write_all(request).await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+
+        let ((), answer) = tokio::join!(server.answer(stream, Version::HTTP_11), talk);
+
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
 
     #[tokio::test(start_paused = true)]
