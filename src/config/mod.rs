@@ -187,19 +187,24 @@ impl Config {
     /// # Errors
     /// With everything that is wrong, at once.
     pub fn from_json(text: &[u8], path: &Path) -> Result<Self, Error> {
-        Self::parse(text, path, Vec::new())
+        Self::parse(text, path, [])
     }
 
-    fn parse(
+    /// The configuration of a file's text and the variables `SAFE_…`, which win: [`Config::load`] without the
+    /// file, so that whoever searches for texts that break it (`fuzz/`) need not write one.
+    ///
+    /// # Errors
+    /// With everything that is wrong, at once.
+    pub fn parse(
         text: &[u8],
         path: &Path,
-        overrides: Vec<environment::Override>,
+        environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Error> {
         let mut tree = Tree::parse(text).map_err(|source| Error::Json {
             path: path.to_owned(),
             source,
         })?;
-        for (variable, value) in overrides {
+        for (variable, value) in environment::overrides(environment) {
             tree.set(&variable, value);
         }
         let directory = path.parent().unwrap_or(Path::new(""));
