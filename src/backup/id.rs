@@ -25,6 +25,26 @@ pub enum ParseIdError {
 pub struct ThreemaId([u8; 8]);
 
 impl ThreemaId {
+    /// A made-up ID. Somebody may have it all the same.
+    ///
+    /// # Panics
+    /// When the operating system has no randomness.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        Self(bytes.map(|byte| match byte % 36 {
+            digit @ ..10 => b'0' + digit,
+            letter => b'A' + letter - 10,
+        }))
+    }
+
+    /// The ID as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("an ID is ASCII")
+    }
+
     /// The 8 ASCII bytes: the salt of the key derivation.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 8] {
@@ -149,6 +169,14 @@ mod tests {
                 Err(ParseIdError::ThreemaId),
                 "{bad:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_made_up_id_is_an_id() {
+        for _ in 0..1_000 {
+            let id = ThreemaId::random();
+            assert_eq!(id.as_str().parse(), Ok(id));
         }
     }
 

@@ -2,9 +2,10 @@
 //!
 //! Nothing here can be printed, cloned or compared, and all of it is wiped from memory when dropped.
 
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::id::{BackupId, ThreemaId};
+use super::password::Password;
 
 /// scrypt's cost: N = 2^16 (Android `LibthreemaJavaBridge` log cost 16, iOS `Scrypt.c` 65536).
 const LOG_N: u8 = 16;
@@ -12,25 +13,6 @@ const LOG_N: u8 = 16;
 const R: u32 = 8;
 /// scrypt's parallelisation.
 const P: u32 = 1;
-
-/// The password of a backup, as the person typed it.
-///
-/// The bytes count as they are: no trimming and no Unicode normalisation, in any app.
-pub struct Password(Zeroizing<Vec<u8>>);
-
-impl Password {
-    /// Takes over the UTF-8 bytes of a password.
-    #[must_use]
-    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(bytes)
-    }
-}
-
-impl From<&str> for Password {
-    fn from(text: &str) -> Self {
-        Self(Zeroizing::new(text.as_bytes().to_vec()))
-    }
-}
 
 /// The 64 bytes that scrypt makes of password and Threema ID: first the backup id, then the key.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -54,7 +36,7 @@ impl MasterKey {
         let parameters =
             scrypt::Params::new(LOG_N, R, P).expect("the constants are valid scrypt parameters");
         let mut key = Self([0; 64]);
-        scrypt::scrypt(&password.0, salt, &parameters, &mut key.0)
+        scrypt::scrypt(password.as_bytes(), salt, &parameters, &mut key.0)
             .expect("64 bytes are a valid scrypt output length");
         key
     }

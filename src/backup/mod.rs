@@ -11,15 +11,18 @@
 //! Sources: Threema for Android 6.4.2 and Threema for iOS 7.2.2, read; the published key derivation
 //! vector; `tests/vectors/`.
 
+mod app;
 mod document;
 mod envelope;
 mod field;
 mod finding;
 mod id;
 mod key;
+mod password;
 mod sample;
 mod validate;
 
+pub use app::{App, UnknownApp};
 pub use document::{
     Contact, Contents, DistributionList, Document, DocumentError, Group, Info, Link, List,
     Settings, User,
@@ -30,4 +33,5 @@ pub use envelope::{
 pub use field::{Field, Json, SecretText, Unknown};
 pub use finding::{Effect, Finding, Grade};
 pub use id::{BackupId, ParseIdError, ThreemaId};
-pub use key::{BackupKey, MasterKey, Password};
+pub use key::{BackupKey, MasterKey};
+pub use password::{Password, PasswordConcern};

@@ -1,85 +1,349 @@
-//! A made-up document, as large and as detailed as a real one of so many contacts.
+//! Made-up contents, as large and as varied as a real person's, in the shape in which each app writes
+//! them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
-use super::document::Document;
+use super::app::App;
+use super::document::{
+    Contact, Contents, DistributionList, Group, Info, Link, List, Settings, User,
+};
+use super::field::{Field, SecretText};
 use super::id::ThreemaId;
 
-/// The first time in a sample, in milliseconds since 1970: 2024-01-01.
-const FIRST_TIME: u64 = 1_704_067_200_000;
-const DAY_MILLISECONDS: u64 = 24 * 60 * 60 * 1000;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// A small picture, JPEG.
+const PICTURE: &[u8] = include_bytes!("sample.jpg");
+const FIRST_NAMES: [&str; 13] = [
+    "Aline",
+    "Björn",
+    "Chiara",
+    "Dmitri",
+    "Elif",
+    "François",
+    "Greta",
+    "Hồng",
+    "Ida",
+    "Jürg",
+    "Kofi",
+    "Łucja",
+    "Mehmet",
+];
+const LAST_NAMES: [&str; 11] = [
+    "Ammann",
+    "Bianchi",
+    "Çelik",
+    "Dubois",
+    "Eriksen",
+    "Fässler",
+    "García",
+    "Hofer",
+    "Ivanova",
+    "Jørgensen",
+    "Keller",
+];
 
-impl Document {
-    /// A document for `identity` with so many contacts and a tenth as many groups, in the shape in which
-    /// Android writes it. Keys are random and belong to nobody.
+impl Contents {
+    /// What `app` would back up for `identity` with so many contacts, a tenth as many groups and, on
+    /// Android, a fiftieth as many distribution lists. Keys are random and belong to nobody. The newest
+    /// entry is an hour older than `now`.
     ///
     /// # Panics
     /// When the operating system has no randomness.
     #[must_use]
-    pub fn sample(identity: &ThreemaId, contacts: u32) -> Self {
-        let contact = |number: u32| {
-            json!({
-                "identity": sample_id(number),
-                "publickey": random_key(),
-                "createdAt": FIRST_TIME + u64::from(number) * DAY_MILLISECONDS,
-                "verification": number % 3,
-                "workVerified": number.is_multiple_of(2),
-                "hidden": false,
-                "firstname": "Sample",
-                "lastname": format!("Contact {number}"),
-                "nickname": format!("sample-{number}"),
-                "lastUpdate": FIRST_TIME + u64::from(number) * DAY_MILLISECONDS,
-                "private": false,
-                "readReceipts": 0,
-                "typingIndicators": 0,
-            })
+    pub fn sample(identity: &ThreemaId, contacts: u32, app: App, now: SystemTime) -> Self {
+        let sample = Sample {
+            identity: identity.as_str(),
+            contacts,
+            app,
+            now,
         };
-        let group = |number: u32| {
-            json!({
-                "id": hex::encode(u64::from(number).to_le_bytes()),
-                "creator": str::from_utf8(identity.as_bytes()).unwrap_or_default(),
-                "groupname": format!("Group {number}"),
-                "createdAt": FIRST_TIME,
-                "lastUpdate": FIRST_TIME + DAY_MILLISECONDS,
-                "members": (0..contacts.min(10)).map(sample_id).collect::<Vec<_>>(),
-                "deleted": false,
-                "private": false,
-            })
-        };
-        let document = json!({
-            "info": { "version": 1, "device": "threema-safe-server/en" },
-            "user": { "privatekey": random_key(), "nickname": "Sample", "links": [] },
-            "contacts": (0..contacts).map(contact).collect::<Vec<Value>>(),
-            "groups": (0..contacts / 10).map(group).collect::<Vec<Value>>(),
-            "distributionlists": [],
-            "settings": {
-                "syncContacts": false,
-                "blockUnknown": false,
-                "readReceipts": true,
-                "sendTyping": true,
-                "threemaCalls": true,
-                "relayThreemaCalls": false,
-                "disableScreenshots": false,
-                "incognitoKeyboard": false,
-                "blockedContacts": [],
-                "syncExcludedIds": [],
-                "recentEmojis": [],
-            },
+        let contacts = sample.list(contacts, |number| sample.contact(number));
+        let groups = sample.list(sample.contacts / 10, |number| sample.group(number));
+        let lists = sample.list(sample.contacts / 50, |number| {
+            sample.distribution_list(number)
         });
-        let json = Zeroizing::new(document.to_string().into_bytes());
-        Self::from_json(json).expect("the sample has all that a document needs")
+        let device = match app {
+            App::Android => "6.4.2A/de_CH",
+            App::Ios => "ios",
+        };
+        Self {
+            info: Field::Is(Info {
+                version: Field::Is(1),
+                device: device.into(),
+                ..Info::default()
+            }),
+            user: Field::Is(sample.user()),
+            contacts,
+            groups,
+            distribution_lists: match app {
+                App::Android => lists,
+                App::Ios => Field::Absent,
+            },
+            settings: Field::Is(sample.settings()),
+            ..Self::default()
+        }
     }
 }
 
-fn sample_id(number: u32) -> String {
-    format!("SAMPL{:03X}", number % 0x1000)
+/// Whose backup it is, and made by what.
+struct Sample<'a> {
+    identity: &'a str,
+    contacts: u32,
+    app: App,
+    now: SystemTime,
+}
+
+impl Sample<'_> {
+    /// A list of so many; iOS leaves an empty one out.
+    fn list<T>(&self, count: u32, item: impl Fn(u32) -> T) -> Field<List<T>> {
+        if count == 0 && self.app == App::Ios {
+            return Field::Absent;
+        }
+        Field::Is((0..count).map(|number| Field::Is(item(number))).collect())
+    }
+
+    fn user(&self) -> User {
+        // Telephone number and address are of those that are kept free for examples.
+        let link = |kind: &str, value: &str| {
+            Field::Is(Link {
+                kind: kind.into(),
+                value: value.into(),
+                name: self.ios(String::new()),
+                ..Link::default()
+            })
+        };
+        User {
+            private_key: Field::Is(SecretText::new(random_key())),
+            nickname: "Sample".into(),
+            profile_picture: Field::Is(BASE64_STANDARD.encode(PICTURE)),
+            profile_picture_release: Field::Is(vec!["*".into()]),
+            links: Field::Is(vec![
+                link("mobile", "447700900123"),
+                link("email", "sample@example.org"),
+            ]),
+            ..User::default()
+        }
+    }
+
+    fn contact(&self, number: u32) -> Contact {
+        let verification = match number % 5 {
+            0 => 2,
+            1 | 2 => 1,
+            _ => 0,
+        };
+        let last_name = (!number.is_multiple_of(7)).then(|| pick(&LAST_NAMES, number));
+        Contact {
+            identity: Field::Is(contact_id(number)),
+            public_key: given((verification == 2).then(random_key)),
+            created_at: Field::Is(self.days_ago(30 + number % 1_000)),
+            verification: Field::Is(verification),
+            work_verified: Field::Is(verification == 1),
+            hidden: Field::Is(false),
+            first_name: pick(&FIRST_NAMES, number).into(),
+            last_name: self.name(last_name),
+            nickname: self.name((!number.is_multiple_of(3)).then(|| pick(&FIRST_NAMES, number))),
+            last_update: given((!number.is_multiple_of(4)).then(|| self.days_ago(number % 400))),
+            typing_indicators: Field::Is(u64::from(number.is_multiple_of(50)) * 2),
+            read_receipts: Field::Is(0),
+            private: Field::Is(false),
+            ..Contact::default()
+        }
+    }
+
+    fn group(&self, number: u32) -> Group {
+        let others =
+            (0..3 + number % 15).map(|offset| contact_id((number + offset) % self.contacts));
+        let members = [self.identity.to_owned()].into_iter().chain(others);
+        Group {
+            id: Field::Is(hex::encode(
+                (u64::from(number) + 1).wrapping_mul(SPREAD).to_le_bytes(),
+            )),
+            creator: if number.is_multiple_of(2) {
+                self.identity.into()
+            } else {
+                Field::Is(contact_id(number % self.contacts))
+            },
+            name: Field::Is(format!("{} & Co. 🎉", pick(&LAST_NAMES, number))),
+            created_at: Field::Is(match self.app {
+                App::Android => self.days_ago(200 + number),
+                App::Ios => 0,
+            }),
+            members: Field::Is(members.map(Field::Is).collect()),
+            deleted: Field::Is(false),
+            last_update: Field::Is(self.days_ago(number % 100)),
+            private: Field::Is(false),
+            ..Group::default()
+        }
+    }
+
+    fn distribution_list(&self, number: u32) -> DistributionList {
+        let members = (0..20).map(|offset| contact_id((number + offset) % self.contacts));
+        DistributionList {
+            id: Field::Is(hex::encode((u64::from(number) + 1).to_le_bytes())),
+            name: Field::Is(format!("Newsletter {}", number + 1)),
+            created_at: Field::Is(self.days_ago(300)),
+            members: Field::Is(members.map(Field::Is).collect()),
+            last_update: Field::Is(self.days_ago(14)),
+            private: Field::Is(false),
+            ..DistributionList::default()
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let excluded: List<String> = Vec::new();
+        let (android, ios) = match self.app {
+            App::Android => (Field::Is(excluded), Field::Absent),
+            App::Ios => (Field::Absent, Field::Is(excluded)),
+        };
+        Settings {
+            sync_contacts: Field::Is(false),
+            block_unknown: Field::Is(false),
+            send_typing: Field::Is(true),
+            read_receipts: Field::Is(true),
+            calls: Field::Is(true),
+            relay_calls: Field::Is(false),
+            disable_screenshots: self.android(false),
+            incognito_keyboard: self.android(false),
+            blocked_contacts: Field::Is(vec![]),
+            sync_excluded_ids: android,
+            sync_excluded_ids_ios: ios,
+            recent_emojis: self.android(vec!["👍".into(), "😀".into()]),
+            ..Settings::default()
+        }
+    }
+
+    /// A field that only Android writes.
+    fn android<T>(&self, value: T) -> Field<T> {
+        given((self.app == App::Android).then_some(value))
+    }
+
+    /// A field that only iOS writes.
+    fn ios<T>(&self, value: T) -> Field<T> {
+        given((self.app == App::Ios).then_some(value))
+    }
+
+    /// A name that may not be known: Android leaves it out, iOS writes an empty one.
+    fn name(&self, name: Option<&str>) -> Field<String> {
+        name.map_or_else(|| self.ios(String::new()), Field::from)
+    }
+
+    /// An hour and so many days before now, in milliseconds since 1970.
+    fn days_ago(&self, days: u32) -> u64 {
+        let time = self.now.checked_sub(DAY * days + DAY / 24);
+        let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        since.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+}
+
+fn given<T>(value: Option<T>) -> Field<T> {
+    value.map_or(Field::Absent, Field::Is)
+}
+
+/// Spreads numbers that follow each other; has no factor in common with a power of 2 or of 36.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The Threema ID of a made-up contact, another one for each number.
+fn contact_id(number: u32) -> String {
+    const ALPHABET: &[u8; 36] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    let mut rest = u128::from(number) * u128::from(SPREAD) % 36_u128.pow(8);
+    let digit = |_| {
+        let digit = ALPHABET.get(usize::try_from(rest % 36).unwrap_or_default());
+        rest /= 36;
+        char::from(*digit.unwrap_or(&b'0'))
+    };
+    (0..8).map(digit).collect()
+}
+
+fn pick<'a>(names: &[&'a str], number: u32) -> &'a str {
+    names
+        .iter()
+        .cycle()
+        .nth(number as usize % names.len())
+        .copied()
+        .unwrap_or_default()
 }
 
 fn random_key() -> String {
-    let mut key = [0; 32];
-    getrandom::fill(&mut key).expect("the operating system gives random bytes");
-    BASE64_STANDARD.encode(key)
+    let mut key = zeroize::Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *key).expect("the operating system gives random bytes");
+    BASE64_STANDARD.encode(*key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::finding::Effect;
+    use super::*;
+
+    fn sample(contacts: u32, app: App) -> Contents {
+        let now = UNIX_EPOCH + DAY * 20_000;
+        Contents::sample(&"ECHOECHO".parse().unwrap(), contacts, app, now)
+    }
+
+    #[test]
+    fn each_app_would_restore_its_sample_completely() {
+        for contacts in [0, 1, 9, 10, 137, 1_000] {
+            for app in App::ALL {
+                let findings = sample(contacts, app).validate();
+                let own = findings.iter().filter(|finding| match app {
+                    App::Android => finding.android != Effect::Fine,
+                    App::Ios => finding.ios != Effect::Fine,
+                });
+                assert_eq!(own.count(), 0, "{app} {contacts}: {findings:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sample_has_what_was_asked_for() {
+        let contents = sample(5_000, App::Android);
+
+        let contacts = contents.contacts.items().filter_map(Field::get);
+        let ids: HashSet<_> = contacts
+            .filter_map(|contact| contact.identity.get())
+            .collect();
+        assert_eq!(ids.len(), 5_000);
+        assert_eq!(contents.groups.items().count(), 500);
+        assert_eq!(contents.distribution_lists.items().count(), 100);
+        let newest = contents.newest_entry().unwrap();
+        assert_eq!(newest, (20_000 * 24 - 1) * 3_600_000);
+    }
+
+    /// Sizes that real backups have: 100 contacts with 20 groups about 40 kB beside the picture, 1000 about 335 kB.
+    #[test]
+    fn a_sample_is_as_large_as_a_real_backup() {
+        for (contacts, range) in [
+            (0, 1_000..2_000),
+            (100, 25_000..50_000),
+            (1_000, 270_000..400_000),
+        ] {
+            let size = sample(contacts, App::Android).to_document().json().len();
+            assert!(range.contains(&size), "{contacts} contacts: {size} bytes");
+        }
+    }
+
+    #[test]
+    fn the_apps_write_different_shapes() {
+        let text = |app| String::from_utf8(sample(0, app).to_document().json().to_vec()).unwrap();
+        let (android, ios) = (text(App::Android), text(App::Ios));
+        for (key, on_android, on_ios) in [
+            ("\"contacts\":[]", true, false),
+            ("\"distributionlists\":[]", true, false),
+            ("\"syncExcludedIds\":[]", true, false),
+            ("\"syncExcludedIDs\":[]", false, true),
+            ("\"device\":\"ios\"", false, true),
+            ("\"device\":\"6.4.2A\\/de_CH\"", true, false),
+            ("\"incognitoKeyboard\":", true, false),
+            ("\"name\":\"\"", false, true),
+        ] {
+            assert_eq!(android.contains(key), on_android, "{key}");
+            assert_eq!(ios.contains(key), on_ios, "{key}");
+        }
+    }
 }

@@ -4,9 +4,9 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Args;
 use tracing::Level;
 use zeroize::Zeroizing;
@@ -17,11 +17,8 @@ use super::log;
 use super::serve::Signals;
 use super::terminal::say;
 use crate::account::AccountName;
-use crate::backup::{
-    BackupId, Document, INFLATE_LIMIT, MasterKey, Nonce, Password, SealedBackup, ThreemaId, open,
-    seal,
-};
-use crate::client::{Error as ClientError, Login, Phone, Profile, ServerUrl, Trust};
+use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
+use crate::client::{Life, Login, OnFailure, Outcome, Phone, ServerUrl, Trust};
 use crate::config::{Config, Log, LogFormat};
 use crate::durable;
 use crate::server::{Server, StartError};
@@ -34,6 +31,8 @@ const MARKER: &str = "demo.txt";
 const IDENTITY: &str = "DEMO1234";
 /// The password that the made-up person chose.
 const PASSWORD: &str = "correct horse battery staple";
+/// Contacts in the first backup; the second has one more.
+const CONTACTS: u32 = 100;
 
 #[derive(Debug, Args)]
 pub(super) struct Demo {
@@ -83,18 +82,15 @@ impl Demo {
         let url = config.public_url.clone().unwrap_or_default();
         say(format!("  It listens on {url}"))?;
         let serving = tokio::spawn(server.run(async { drop(stopped.await) }));
-        for (profile, app) in [
-            (Profile::Android, "an Android phone"),
-            (Profile::Ios, "an iPhone"),
-        ] {
-            say(format!("\nNow {app}, over TLS, with a made-up identity:"))?;
+        for (app, phone) in [(App::Android, "an Android phone"), (App::Ios, "an iPhone")] {
+            say(format!("\nNow {phone}, over TLS, with a made-up identity:"))?;
             let login = Login {
                 username: name.to_string(),
                 password: Zeroizing::new(shown.reveal().into()),
             };
             let trust = Trust::system_and(Some(&authority))?;
-            let phone = Phone::new(profile, url.parse::<ServerUrl>()?, Some(login), trust)?;
-            live(&phone).await?;
+            let phone = Phone::new(app, url.parse::<ServerUrl>()?, Some(login), trust)?;
+            live(app, &phone).await?;
         }
         say("\nEverything worked: what was backed up came back, byte for byte.")?;
         if !self.once {
@@ -153,93 +149,40 @@ fn free_address(wanted: u16) -> anyhow::Result<SocketAddr> {
 }
 
 /// The life of a backup, step by step.
-async fn live(phone: &Phone) -> anyhow::Result<()> {
-    let mut steps = Steps(0);
+async fn live(app: App, phone: &Phone) -> anyhow::Result<()> {
     let identity: ThreemaId = IDENTITY.parse()?;
-    let key = steps.take(
+    let started = Instant::now();
+    let key = MasterKey::derive(&Password::from(PASSWORD), &identity);
+    let took = started.elapsed();
+    say(step(
+        1,
         "derive the keys from Threema ID and password (scrypt)",
-        async { Ok(MasterKey::derive(&Password::from(PASSWORD), &identity)) },
-    );
-    let key = key.await?;
-    let id = key.backup_id();
-    let document = Document::sample(&identity, 100);
-
-    let config = steps.take("activate: ask the server for its config", async {
-        Ok(phone.config().await?)
-    });
-    let config = config.await?;
-    say(format!(
-        "     up to {} bytes, kept for {} days",
-        config.max_backup_bytes, config.retention_days
+        took,
     ))?;
-    let backup = seal(&document, &key.backup_key(), Nonce::random());
-    steps
-        .take("back up: 100 contacts, encrypted, uploaded", async {
-            Ok(phone.put(id, &backup).await?)
-        })
-        .await?;
-    say(format!("     {} bytes", backup.as_bytes().len()))?;
-    let again = seal(&document, &key.backup_key(), Nonce::random());
-    steps
-        .take("back up again, replacing the first", async {
-            Ok(phone.put(id, &again).await?)
-        })
-        .await?;
-    steps
-        .take(
-            "restore: download, decrypt, compare",
-            restore(phone, id, &key, &document),
-        )
-        .await?;
-    steps
-        .take("turn Safe off: delete the backup", async {
-            Ok(phone.delete(id).await?)
-        })
-        .await?;
-    steps
-        .take("look again: it is gone", async {
-            let gone = matches!(phone.get(id).await, Err(ClientError::NotFound));
-            ensure!(
-                gone,
-                "the server still has the backup, or does not say that it is gone"
-            );
-            Ok(())
-        })
-        .await
+    let [first, second] = [CONTACTS, CONTACTS + 1]
+        .map(|contacts| Contents::sample(&identity, contacts, app, super::now()).to_document());
+
+    let mut number = 1;
+    let mut told: anyhow::Result<()> = Ok(());
+    let tell = |outcome: Outcome| {
+        if told.is_err() {
+            return;
+        }
+        number += 1;
+        let meaning = outcome.step.meaning();
+        told = match outcome.result {
+            Ok(text) => say(step(number, meaning, outcome.took)).and_then(|()| match &*text {
+                "" => Ok(()),
+                text => say(format!("     {text}")),
+            }),
+            Err(failure) => Err(failure).context(meaning),
+        };
+    };
+    let life = Life::new(&key, first, second);
+    life.live(phone, OnFailure::Stop, tell).await;
+    told
 }
 
-async fn restore(
-    phone: &Phone,
-    id: BackupId,
-    key: &MasterKey,
-    expected: &Document,
-) -> anyhow::Result<()> {
-    let sealed = SealedBackup::try_from(phone.get(id).await?)?;
-    let document = open(sealed, &key.backup_key(), INFLATE_LIMIT)?;
-    ensure!(
-        document.json() == expected.json(),
-        "what came back is not what was backed up"
-    );
-    Ok(())
-}
-
-/// Counts and prints steps.
-struct Steps(u32);
-
-impl Steps {
-    async fn take<T>(
-        &mut self,
-        text: &str,
-        work: impl Future<Output = anyhow::Result<T>>,
-    ) -> anyhow::Result<T> {
-        self.0 += 1;
-        let started = Instant::now();
-        let result = work.await.with_context(|| text.to_owned())?;
-        say(format!(
-            "  {}. {text} … ok ({} ms)",
-            self.0,
-            started.elapsed().as_millis()
-        ))?;
-        Ok(result)
-    }
+fn step(number: u32, meaning: &str, took: Duration) -> String {
+    format!("  {number}. {meaning} … ok ({} ms)", took.as_millis())
 }

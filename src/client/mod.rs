@@ -5,50 +5,24 @@
 //! (`HTTPClient.swift`, `SafeApiService.swift`, URLSession). Knows the format, nothing of the server.
 
 mod error;
+mod life;
 mod request;
 mod server_url;
 mod trust;
-
-use std::str::FromStr;
 
 use bytes::Bytes;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::backup::{BackupId, SealedBackup};
+use crate::backup::{App, BackupId, SealedBackup};
 
 pub use error::Error;
+pub use life::{Failure, Life, OnFailure, Outcome, Step};
 pub use server_url::{BadUrl, ServerUrl};
 pub use trust::{Trust, TrustError};
 
 use request::Session;
-
-/// The app that is played.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    /// Android from 6.2: credentials up front in ISO-8859-1, connections are kept.
-    Android,
-    /// iOS: no credentials until the 401, a fresh connection for each operation, every body twice.
-    Ios,
-}
-
-impl FromStr for Profile {
-    type Err = UnknownProfile;
-
-    fn from_str(text: &str) -> Result<Self, UnknownProfile> {
-        match text {
-            "android" => Ok(Self::Android),
-            "ios" => Ok(Self::Ios),
-            _ => Err(UnknownProfile),
-        }
-    }
-}
-
-/// A text that names no app.
-#[derive(Debug, thiserror::Error)]
-#[error("an app is android or ios")]
-pub struct UnknownProfile;
 
 /// User name and password of the server, as typed into the app.
 pub struct Login {
@@ -72,7 +46,7 @@ pub struct ServerConfig {
 pub struct Phone {
     server: ServerUrl,
     login: Option<Login>,
-    profile: Profile,
+    app: App,
     trust: Trust,
     /// Android's connections, kept between operations.
     session: Session,
@@ -84,16 +58,16 @@ impl Phone {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(
-        profile: Profile,
+        app: App,
         server: ServerUrl,
         login: Option<Login>,
         trust: Trust,
     ) -> Result<Self, Error> {
-        let session = Session::new(profile, &trust)?;
+        let session = Session::new(app, &trust)?;
         Ok(Self {
             server,
             login,
-            profile,
+            app,
             trust,
             session,
         })
@@ -116,9 +90,9 @@ impl Phone {
         let limit = self.config().await?.max_backup_bytes;
         let size = backup.as_bytes().len() as u64;
         // Android sends a backup of exactly the limit, iOS does not.
-        let fits = match self.profile {
-            Profile::Android => size <= limit,
-            Profile::Ios => size < limit,
+        let fits = match self.app {
+            App::Android => size <= limit,
+            App::Ios => size < limit,
         };
         if !fits {
             return Err(Error::TooLarge { size, limit });
@@ -153,15 +127,15 @@ impl Phone {
         url: reqwest::Url,
         body: Option<Bytes>,
     ) -> Result<Bytes, Error> {
-        match self.profile {
-            Profile::Android => {
+        match self.app {
+            App::Android => {
                 self.session
                     .as_android(method, url, body, self.login.as_ref())
                     .await
             }
-            Profile::Ios => {
+            App::Ios => {
                 // Every operation of the iOS app has a session, and so a connection, of its own.
-                let session = Session::new(self.profile, &self.trust)?;
+                let session = Session::new(self.app, &self.trust)?;
                 session.as_ios(method, url, body, self.login.as_ref()).await
             }
         }

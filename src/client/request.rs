@@ -12,9 +12,10 @@ use reqwest::header::{
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use zeroize::Zeroizing;
 
+use super::Login;
 use super::error::Error;
 use super::trust::{Trust, TrustError};
-use super::{Login, Profile};
+use crate::backup::App;
 
 /// What both apps call themselves, without a version.
 const THREEMA: HeaderValue = HeaderValue::from_static("Threema");
@@ -29,11 +30,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct Session(Client);
 
 impl Session {
-    pub(super) fn new(profile: Profile, trust: &Trust) -> Result<Self, Error> {
+    pub(super) fn new(app: App, trust: &Trust) -> Result<Self, Error> {
         // How long each app waits for the server to say something.
-        let read_timeout = match profile {
-            Profile::Android => Duration::from_secs(30),
-            Profile::Ios => Duration::from_secs(90),
+        let read_timeout = match app {
+            App::Android => Duration::from_secs(30),
+            App::Ios => Duration::from_secs(90),
         };
         Client::builder()
             .tls_backend_preconfigured(trust.client_config())

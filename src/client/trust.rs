@@ -17,6 +17,9 @@ pub struct Trust {
 /// Why the trusted certificates cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
+    /// The file of the authority cannot be read.
+    #[error("{}: cannot be read", .0.display())]
+    Unreadable(PathBuf, #[source] std::io::Error),
     /// The file of the authority cannot be used.
     #[error("{}: holds no certificate in PEM form that could be trusted", .0.display())]
     Authority(PathBuf),
@@ -32,14 +35,15 @@ impl Trust {
     /// What the system trusts, and the certificates in `authority`.
     ///
     /// # Errors
-    /// When `authority` holds none, or there are none at all.
+    /// When `authority` cannot be read or holds none, or there are none at all.
     pub fn system_and(authority: Option<&Path>) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
         if let Some(path) = authority {
             let unusable = || TrustError::Authority(path.to_owned());
-            let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect)
-                .map_err(|_| unusable())?;
+            let pem = std::fs::read(path)
+                .map_err(|error| TrustError::Unreadable(path.to_owned(), error))?;
+            let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+            let certificates = certificates.map_err(|_| unusable())?;
             let (added, _) = roots.add_parsable_certificates(certificates);
             if added == 0 {
                 return Err(unusable());

@@ -17,8 +17,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use threema_safe_server::backup::{BackupId, SealedBackup};
-use threema_safe_server::client::{Error, Login, Phone, Profile, Trust};
+use threema_safe_server::backup::{App, BackupId, Document, MasterKey, SealedBackup};
+use threema_safe_server::client::{Error, Failure, Life, Login, OnFailure, Phone, Step, Trust};
 use threema_safe_server::server::development_certificate;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -93,7 +93,7 @@ impl Recorder {
         recorder
     }
 
-    fn phone(&self, profile: Profile, password: &str) -> Phone {
+    fn phone(&self, app: App, password: &str) -> Phone {
         let url = format!("https://localhost:{}/safe", self.address.port());
         let trust = Trust::system_and(Some(&self.folder.path().join("ca.pem"))).unwrap();
         let password = Zeroizing::new(password.to_owned());
@@ -101,7 +101,7 @@ impl Recorder {
             username: "phones".into(),
             password,
         };
-        Phone::new(profile, url.parse().unwrap(), Some(login), trust).unwrap()
+        Phone::new(app, url.parse().unwrap(), Some(login), trust).unwrap()
     }
 
     /// What came since the last call.
@@ -159,7 +159,7 @@ fn requests(seen: &[Seen]) -> Vec<&str> {
 #[tokio::test]
 async fn android_sends_credentials_up_front_and_config_before_the_upload() {
     let recorder = Recorder::start().await;
-    let phone = recorder.phone(Profile::Android, "secret");
+    let phone = recorder.phone(App::Android, "secret");
     let backup_path = format!("/safe/backups/{ID}");
 
     phone.put(id(), &backup()).await.unwrap();
@@ -190,7 +190,7 @@ async fn android_sends_credentials_up_front_and_config_before_the_upload() {
 #[tokio::test]
 async fn ios_waits_for_the_401_and_sends_the_body_twice_on_a_fresh_connection() {
     let recorder = Recorder::start().await;
-    let phone = recorder.phone(Profile::Ios, "secret");
+    let phone = recorder.phone(App::Ios, "secret");
 
     phone.put(id(), &backup()).await.unwrap();
 
@@ -231,17 +231,63 @@ async fn ios_waits_for_the_401_and_sends_the_body_twice_on_a_fresh_connection() 
 #[tokio::test]
 async fn a_wrong_password_is_tried_once_by_android_and_seven_times_by_ios() {
     let recorder = Recorder::start().await;
-    for (profile, attempts) in [(Profile::Android, 1), (Profile::Ios, 8)] {
-        let phone = recorder.phone(profile, "wrong");
+    for (app, attempts) in [(App::Android, 1), (App::Ios, 8)] {
+        let phone = recorder.phone(app, "wrong");
 
         assert!(matches!(phone.config().await, Err(Error::WrongCredentials)));
 
         let seen = recorder.take();
-        assert_eq!(seen.len(), attempts, "{profile:?}");
+        assert_eq!(seen.len(), attempts, "{app:?}");
         let anonymous = seen
             .iter()
             .filter(|seen| seen.header("authorization").is_empty())
             .count();
-        assert_eq!(anonymous, usize::from(profile == Profile::Ios));
+        assert_eq!(anonymous, usize::from(app == App::Ios));
     }
+}
+
+/// The recorder keeps nothing: what comes back is not the backup, and it never says that it is gone.
+#[tokio::test]
+async fn a_life_on_a_server_that_keeps_nothing_fails_and_leaves_nothing_behind() {
+    let recorder = Recorder::start().await;
+    let phone = recorder.phone(App::Android, "secret");
+    let key = MasterKey::derive(&"a good password".into(), &"ECHOECHO".parse().unwrap());
+    let document = |json: &str| Document::from_json(Zeroizing::new(json.into())).unwrap();
+    let life = || Life::new(&key, document("{}"), document("{\"a\":1}"));
+
+    let mut stopped = Vec::new();
+    let all_well = life()
+        .live(&phone, OnFailure::Stop, |outcome| {
+            stopped.push((outcome.step, outcome.result.is_ok()));
+        })
+        .await;
+
+    assert!(!all_well);
+    let expected = [
+        (Step::Config, true),
+        (Step::Put, true),
+        (Step::Get, true),
+        (Step::Compare, false),
+        (Step::Delete, true),
+    ];
+    assert_eq!(stopped, expected);
+    let seen = recorder.take();
+    assert!(seen.last().unwrap().request.starts_with("DELETE "));
+
+    let mut failures = Vec::new();
+    life()
+        .live(&phone, OnFailure::GoOn, |outcome| {
+            if let Err(failure) = outcome.result {
+                failures.push((outcome.step, failure));
+            }
+        })
+        .await;
+    assert!(matches!(
+        &failures[..],
+        [
+            (Step::Compare, Failure::Open(_)),
+            (Step::GetAgain, Failure::Open(_)),
+            (Step::Gone, Failure::StillThere)
+        ]
+    ));
 }

@@ -1,221 +1,15 @@
 //! The built program: exit codes, texts, and the commands that scripts use.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
 
-use crate::support::TestServer;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_threema-safe-server");
-const DOCUMENT: &str = r#"{"info":{"version":1,"device":"test"},"user":{"privatekey":"AQIDBAUGBwhkZWZnaGlqawECAwQFBgcIZGVmZ2hpams="},"contacts":[],"settings":{"syncContacts":false}}"#;
-const ECHO_ID: &str = "066384d3695fbbd9f31a7d533900fd0cd8d1373beb6a28678522d2a49980c9c3";
-
-/// The program in a folder of its own, with nothing of our environment in it.
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        std::fs::write(self.path(name), text).unwrap();
-        name.to_owned()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command
-            .args(arguments)
-            .current_dir(self.0.path())
-            .env_clear()
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// What a successful command prints.
-    fn done(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            text(&output.stderr)
-        );
-        text(&output.stdout)
-    }
-
-    /// The exit code and the message of one that fails, and makes sure that it answers nothing.
-    fn failed(&self, arguments: &[&str]) -> (i32, String) {
-        let output = self.run(arguments);
-        assert_eq!(text(&output.stdout), "", "{arguments:?}");
-        (output.status.code().unwrap(), text(&output.stderr))
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
+use crate::program::{DOCUMENT, Folder, text};
+use crate::support::{ID, TestServer};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
-
-#[test]
-fn derive_prints_the_published_backup_id() {
-    let folder = Folder::new();
-    folder.write("password", "shootdeathstar\n");
-
-    let plain = folder.done(&[
-        "client",
-        "derive",
-        "--id",
-        "echoecho",
-        "--password-file",
-        "password",
-    ]);
-    let json = folder.done(&[
-        "client",
-        "derive",
-        "--id",
-        "ECHOECHO",
-        "--password-file",
-        "password",
-        "--json",
-    ]);
-
-    assert_eq!(plain, format!("{ECHO_ID}\n"));
-    assert_eq!(json, format!("{{\"backupId\":\"{ECHO_ID}\"}}\n"));
-}
-
-#[test]
-fn a_password_comes_from_standard_input_or_the_environment_too() {
-    let folder = Folder::new();
-    let mut child = folder
-        .command(&[
-            "client",
-            "derive",
-            "--id",
-            "ECHOECHO",
-            "--password-file",
-            "-",
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"shootdeathstar")
-        .unwrap();
-    assert_eq!(
-        text(&child.wait_with_output().unwrap().stdout),
-        format!("{ECHO_ID}\n")
-    );
-
-    let output = folder
-        .command(&["client", "derive", "--id", "ECHOECHO"])
-        .env("SAFE_CLIENT_PASSWORD", "shootdeathstar")
-        .output()
-        .unwrap();
-    assert_eq!(text(&output.stdout), format!("{ECHO_ID}\n"));
-
-    let (code, message) = folder.failed(&["client", "derive", "--id", "ECHOECHO"]);
-    assert_eq!(code, 2);
-    assert!(message.contains("no backup's password"), "{message}");
-}
-
-#[test]
-fn what_was_sealed_opens_and_files_are_private() {
-    let folder = Folder::new();
-    folder.write("password", "a good password");
-    folder.write("document.json", DOCUMENT);
-    let identity = ["--id", "ECHOECHO", "--password-file", "password"];
-    let with = |head: &[&'static str], tail: &[&'static str]| {
-        folder.done(&[head, &identity, tail].concat())
-    };
-
-    with(&["client", "seal"], &["document.json", "--out", "blob"]);
-    let printed = with(&["client", "open"], &["blob", "--json"]);
-    let summary = with(&["client", "open"], &["blob", "--out", "again.json"]);
-
-    assert_eq!(printed, format!("{DOCUMENT}\n"));
-    assert!(
-        !summary.contains("AQID"),
-        "the private key was not asked for: {summary}"
-    );
-    assert_eq!(
-        std::fs::read_to_string(folder.path("again.json")).unwrap(),
-        DOCUMENT
-    );
-    assert_eq!(
-        (mode(&folder.path("again.json")), mode(&folder.path("blob"))),
-        (0o600, 0o600)
-    );
-}
-
-/// The five ways in which a backup does not open, each with its name.
-#[test]
-fn a_backup_that_does_not_open_says_why_on_one_line() {
-    use crypto_secretbox::aead::Aead;
-    use crypto_secretbox::{KeyInit, XSalsa20Poly1305};
-    let folder = Folder::new();
-    folder.write("password", "shootdeathstar");
-    let key =
-        hex::decode("51c3d8d752fb6e1fd3199ead7f0895d6e3893ff691f2a5ee1976ed0897fc2f66").unwrap();
-    let cipher = XSalsa20Poly1305::new_from_slice(&key).unwrap();
-    let seal = |contents: &[u8]| {
-        [
-            vec![9; 24],
-            cipher.encrypt((&[9; 24]).into(), contents).unwrap(),
-        ]
-        .concat()
-    };
-    let gzip = |contents: &[u8]| {
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        gzip.write_all(contents).unwrap();
-        gzip.finish().unwrap()
-    };
-    let mut damaged = seal(&gzip(DOCUMENT.as_bytes()));
-    *damaged.last_mut().unwrap() ^= 1;
-    let bomb = gzip(&vec![b' '; (64 << 20) + 1]);
-
-    for (blob, word) in [
-        (vec![0; 40], "too short"),
-        (damaged, "wrong password or damaged"),
-        (seal(DOCUMENT.as_bytes()), "not gzip"),
-        (seal(&bomb), "too large"),
-        (
-            seal(&gzip(&DOCUMENT.as_bytes()[1..])),
-            "not a backup document",
-        ),
-        (seal(b"\x1f\x8b"), "broken gzip"),
-    ] {
-        std::fs::write(folder.path("blob"), blob).unwrap();
-        let arguments = [
-            "client",
-            "open",
-            "--id",
-            "ECHOECHO",
-            "--password-file",
-            "password",
-            "blob",
-        ];
-        let (code, message) = folder.failed(&arguments);
-        assert_eq!(code, 1, "{message}");
-        assert!(message.starts_with(&format!("error: {word}")), "{message}");
-        assert_eq!(message.lines().count(), 1, "{message}");
-    }
 }
 
 #[test]
@@ -409,7 +203,7 @@ fn the_demo_plays_both_phones_and_spares_the_folders_of_others() {
             "{said}"
         );
         assert_eq!(
-            said.matches("restore: download, decrypt, compare … ok")
+            said.matches("decrypt, and compare with what was backed up … ok")
                 .count(),
             2,
             "{said}"
@@ -549,7 +343,7 @@ fn prune_works_without_a_server() {
     folder.write("config.json", "{}");
     let backups = folder.path("data/backups");
     std::fs::create_dir_all(&backups).unwrap();
-    let old = std::fs::File::create(backups.join(ECHO_ID)).unwrap();
+    let old = std::fs::File::create(backups.join(ID)).unwrap();
     old.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
 
     let dry = folder.done(&["prune", "--dry-run"]);

@@ -1,15 +1,21 @@
 //! An iPhone's and an Android phone's sequences, over real TLS, with the real format.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use threema_safe_server::backup::{
-    BackupKey, Document, INFLATE_LIMIT, MasterKey, Nonce, OpenError, SealedBackup, open, seal,
+    App, BackupKey, Contents, Document, INFLATE_LIMIT, MasterKey, Nonce, OpenError, SealedBackup,
+    open, seal,
 };
-use threema_safe_server::client::{Error, Login, Phone, Profile, Trust};
+use threema_safe_server::client::{Error, Login, Phone, Trust};
 use zeroize::Zeroizing;
 
 use crate::support::TestServer;
 
-const PROFILES: [Profile; 2] = [Profile::Android, Profile::Ios];
+fn sample(contacts: u32) -> Document {
+    let identity = "ECHOECHO".parse().unwrap();
+    Contents::sample(&identity, contacts, App::Android, SystemTime::now()).to_document()
+}
 
 /// A person with a phone.
 struct Person {
@@ -22,7 +28,7 @@ impl Person {
         let identity = "ECHOECHO".parse().unwrap();
         Self {
             key: MasterKey::derive(&password.into(), &identity),
-            document: Document::sample(&identity, 40),
+            document: sample(40),
         }
     }
 
@@ -35,17 +41,17 @@ impl Person {
     }
 }
 
-fn phone(server: &TestServer, profile: Profile, password: &str) -> Phone {
+fn phone(server: &TestServer, app: App, password: &str) -> Phone {
     let login = Login {
         username: "phones".into(),
         password: Zeroizing::new(password.to_owned()),
     };
     let trust = Trust::system_and(Some(&server.site().folder().join("certs/ca.pem"))).unwrap();
-    Phone::new(profile, server.url().parse().unwrap(), Some(login), trust).unwrap()
+    Phone::new(app, server.url().parse().unwrap(), Some(login), trust).unwrap()
 }
 
-fn right_phone(server: &TestServer, profile: Profile) -> Phone {
-    phone(server, profile, server.phone_secret())
+fn right_phone(server: &TestServer, app: App) -> Phone {
+    phone(server, app, server.phone_secret())
 }
 
 async fn restored(phone: &Phone, person: &Person) -> Document {
@@ -61,10 +67,10 @@ async fn restored(phone: &Phone, person: &Person) -> Document {
 #[tokio::test]
 async fn both_apps_activate_back_up_overwrite_restore_and_delete() {
     let server = TestServer::start().await;
-    for profile in PROFILES {
+    for app in App::ALL {
         let mut person = Person::new("a good password");
         let id = person.key.backup_id();
-        let phone = right_phone(&server, profile);
+        let phone = right_phone(&server, app);
 
         let config = phone.config().await.unwrap();
         assert_eq!(
@@ -73,7 +79,7 @@ async fn both_apps_activate_back_up_overwrite_restore_and_delete() {
         );
         assert!(
             matches!(phone.get(id).await, Err(Error::NotFound)),
-            "{profile:?}"
+            "{app:?}"
         );
 
         phone.put(id, &person.seal()).await.unwrap();
@@ -82,7 +88,7 @@ async fn both_apps_activate_back_up_overwrite_restore_and_delete() {
             person.document.json()
         );
 
-        person.document = Document::sample(&"ECHOECHO".parse().unwrap(), 60);
+        person.document = sample(60);
         phone.put(id, &person.seal()).await.unwrap();
         assert_eq!(
             restored(&phone, &person).await.json(),
@@ -92,11 +98,11 @@ async fn both_apps_activate_back_up_overwrite_restore_and_delete() {
         phone.delete(id).await.unwrap();
         assert!(
             matches!(phone.get(id).await, Err(Error::NotFound)),
-            "{profile:?}"
+            "{app:?}"
         );
         assert!(
             matches!(phone.delete(id).await, Err(Error::NotFound)),
-            "{profile:?}"
+            "{app:?}"
         );
     }
 }
@@ -105,8 +111,8 @@ async fn both_apps_activate_back_up_overwrite_restore_and_delete() {
 async fn a_backup_of_one_app_is_restored_by_the_other() {
     let server = TestServer::start().await;
     let person = Person::new("a good password");
-    let android = right_phone(&server, Profile::Android);
-    let iphone = right_phone(&server, Profile::Ios);
+    let android = right_phone(&server, App::Android);
+    let iphone = right_phone(&server, App::Ios);
 
     android
         .put(person.key.backup_id(), &person.seal())
@@ -124,8 +130,8 @@ async fn a_backup_of_one_app_is_restored_by_the_other() {
 #[tokio::test]
 async fn a_changed_password_moves_the_backup() {
     let server = TestServer::start().await;
-    for profile in PROFILES {
-        let phone = right_phone(&server, profile);
+    for app in App::ALL {
+        let phone = right_phone(&server, app);
         let (old, new) = (
             Person::new("the old password"),
             Person::new("the new password"),
@@ -148,8 +154,8 @@ async fn a_changed_password_moves_the_backup() {
 async fn a_wrong_server_password_lets_neither_app_in() {
     let server = TestServer::start().await;
     let person = Person::new("a good password");
-    for profile in PROFILES {
-        let phone = phone(&server, profile, "wrong");
+    for app in App::ALL {
+        let phone = phone(&server, app, "wrong");
         let id = person.key.backup_id();
 
         assert!(matches!(phone.config().await, Err(Error::WrongCredentials)));
@@ -172,7 +178,7 @@ async fn a_wrong_safe_password_finds_no_backup_and_opens_none() {
         Person::new("the right password"),
         Person::new("the wrong password"),
     );
-    let phone = right_phone(&server, Profile::Android);
+    let phone = right_phone(&server, App::Android);
     phone
         .put(right.key.backup_id(), &right.seal())
         .await
@@ -196,12 +202,12 @@ async fn a_wrong_safe_password_finds_no_backup_and_opens_none() {
 async fn an_iphone_with_the_wrong_server_password_restores_where_the_operator_allows_it() {
     let server = TestServer::start_with(serde_json::json!({ "anonymousRestore": true })).await;
     let person = Person::new("a good password");
-    right_phone(&server, Profile::Ios)
+    right_phone(&server, App::Ios)
         .put(person.key.backup_id(), &person.seal())
         .await
         .unwrap();
 
-    let restoring = phone(&server, Profile::Ios, "a good password");
+    let restoring = phone(&server, App::Ios, "a good password");
 
     assert_eq!(
         restored(&restoring, &person).await.json(),
@@ -218,8 +224,8 @@ async fn the_size_limit_is_inclusive_for_android_and_not_reached_by_ios() {
     let server = TestServer::start_with(serde_json::json!({ "maxBackupBytes": 8192 })).await;
     let id = Person::new("a good password").key.backup_id();
     let blob = |size: usize| SealedBackup::try_from(Bytes::from(vec![7; size])).unwrap();
-    let android = right_phone(&server, Profile::Android);
-    let iphone = right_phone(&server, Profile::Ios);
+    let android = right_phone(&server, App::Android);
+    let iphone = right_phone(&server, App::Ios);
 
     android.put(id, &blob(8192)).await.unwrap();
     iphone.put(id, &blob(8191)).await.unwrap();
@@ -237,7 +243,7 @@ async fn the_size_limit_is_inclusive_for_android_and_not_reached_by_ios() {
 async fn many_phones_at_once_each_get_their_own_backup_back() {
     let server = TestServer::start().await;
     let phones = (0..16_u8).map(|number| {
-        let phone = right_phone(&server, PROFILES[usize::from(number) % 2]);
+        let phone = right_phone(&server, App::ALL[usize::from(number) % 2]);
         async move {
             let id = threema_safe_server::backup::BackupId::from_bytes([number; 32]);
             let blob = Bytes::from(vec![number; 100_000 + usize::from(number)]);

@@ -1,22 +1,27 @@
-//! `client …`: the format and the four requests by hand.
+//! `client …`: the format and the requests of a phone by hand.
 
-use std::io::Read;
+mod check;
+mod input;
+mod output;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::terminal::{say, write};
+use super::terminal::{say, warn};
 use super::{UsageError, block_on, secret};
 use crate::backup::{
-    self, Document, INFLATE_LIMIT, MasterKey, Nonce, Password, SealedBackup, ThreemaId,
+    self, App, Document, INFLATE_LIMIT, MasterKey, Nonce, Password, SealedBackup, ThreemaId,
 };
-use crate::client::{Login, Phone, Profile, ServerUrl, Trust};
-use crate::durable;
+use crate::client::{Login, Phone, ServerUrl, Trust};
+
+use check::Check;
+use input::{Input, read_bytes};
+use output::{Output, Received, write_file};
 
 /// Environment variable that may hold the password of the backup.
 const PASSWORD: &str = "SAFE_CLIENT_PASSWORD";
@@ -37,8 +42,16 @@ pub(super) enum Client {
     Seal {
         #[command(flatten)]
         identity: Identity,
-        /// The backup's JSON (- is standard input)
-        document: PathBuf,
+        #[command(flatten)]
+        input: Input,
+        /// The app whose sample it is: android or ios
+        #[arg(
+            long = "as",
+            value_name = "APP",
+            default_value = "android",
+            requires = "sample"
+        )]
+        app: App,
         /// The file to write
         #[arg(long, value_name = "BLOB")]
         out: PathBuf,
@@ -58,8 +71,8 @@ pub(super) enum Client {
         server: Server,
         #[command(flatten)]
         identity: Identity,
-        /// The backup's JSON (- is standard input)
-        document: PathBuf,
+        #[command(flatten)]
+        input: Input,
     },
     /// Download a backup and decrypt it
     Get {
@@ -77,6 +90,9 @@ pub(super) enum Client {
         #[command(flatten)]
         identity: Identity,
     },
+    /// Live through the life of a made-up backup on a server, as both apps: config, put, get, compare,
+    /// overwrite, get, delete, gone
+    Check(Check),
     /// Print what the server tells the apps before every backup
     Config {
         #[command(flatten)]
@@ -95,11 +111,22 @@ pub(super) struct Identity {
     password_file: Option<PathBuf>,
 }
 
+/// A server, and the app that speaks to it.
 #[derive(Debug, Args)]
 pub(super) struct Server {
     /// The server's address, as typed into the app
     #[arg(long, value_name = "URL")]
     server: ServerUrl,
+    #[command(flatten)]
+    access: Access,
+    /// Behave as this app: android or ios
+    #[arg(long = "as", value_name = "APP", default_value = "android")]
+    app: App,
+}
+
+/// How to get into a server.
+#[derive(Debug, Args)]
+pub(super) struct Access {
     /// User name on the server
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
@@ -110,19 +137,6 @@ pub(super) struct Server {
     /// An authority to trust besides the system's, PEM
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Behave as this app: android or ios
-    #[arg(long = "as", value_name = "APP", default_value = "android")]
-    profile: Profile,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Output {
-    /// Print the document. It contains the private key
-    #[arg(long)]
-    json: bool,
-    /// Write the document to a file of mode 0600
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
 }
 
 impl Client {
@@ -135,10 +149,12 @@ impl Client {
             }
             Self::Seal {
                 identity,
-                document,
+                input,
+                app,
                 out,
             } => {
-                let document = read_document(&document)?;
+                one_standard_input([identity.file(), input.file()])?;
+                let document = input.document(&identity.id, app)?;
                 let sealed = identity.seal(&document)?.1;
                 write_file(&out, sealed.as_bytes())?;
                 say(format!(
@@ -152,15 +168,19 @@ impl Client {
                 blob,
                 output,
             } => {
-                let blob = read_bytes(&blob)?;
-                output.give(&open(&identity.master_key()?, blob.to_vec().into())?)?;
+                one_standard_input([identity.file(), Some(&blob)])?;
+                let blob = Bytes::from(std::mem::take(&mut *read_bytes(&blob)?));
+                let size = blob.len();
+                let document = open(&identity.master_key()?, blob)?;
+                output.give(&identity.id, &document, Received { size, limit: None })?;
             }
             Self::Put {
                 server,
                 identity,
-                document,
+                input,
             } => {
-                let document = read_document(&document)?;
+                one_standard_input([identity.file(), server.file(), input.file()])?;
+                let document = input.document(&identity.id, server.app)?;
                 let phone = server.phone()?;
                 let (key, sealed) = identity.seal(&document)?;
                 block_on(async { Ok(phone.put(key.backup_id(), &sealed).await?) })?;
@@ -171,17 +191,28 @@ impl Client {
                 identity,
                 output,
             } => {
+                one_standard_input([identity.file(), server.file()])?;
                 let phone = server.phone()?;
                 let key = identity.master_key()?;
-                let blob = block_on(async { Ok(phone.get(key.backup_id()).await?) })?;
-                output.give(&open(&key, blob)?)?;
+                let (blob, config) = block_on(async {
+                    let blob = phone.get(key.backup_id()).await?;
+                    // As an app does after a restore.
+                    Ok((blob, phone.config().await.ok()))
+                })?;
+                let received = Received {
+                    size: blob.len(),
+                    limit: config.map(|config| config.max_backup_bytes),
+                };
+                output.give(&identity.id, &open(&key, blob)?, received)?;
             }
             Self::Delete { server, identity } => {
+                one_standard_input([identity.file(), server.file()])?;
                 let phone = server.phone()?;
                 let key = identity.master_key()?;
                 block_on(async { Ok(phone.delete(key.backup_id()).await?) })?;
                 say("deleted")?;
             }
+            Self::Check(check) => return check.run(),
             Self::Config { server } => {
                 let phone = server.phone()?;
                 let config = block_on(async { Ok(phone.config().await?) })?;
@@ -194,11 +225,12 @@ impl Client {
 
 impl Identity {
     fn master_key(&self) -> anyhow::Result<MasterKey> {
-        let password = secret::read(self.password_file.as_deref(), PASSWORD, "backup's password")?;
-        Ok(MasterKey::derive(
-            &Password::from(password.as_str()),
-            &self.id,
-        ))
+        let password = secret::read(self.file(), PASSWORD, "backup's password")?;
+        let password = Password::from(password.as_str());
+        for concern in password.concerns() {
+            warn(&format!("warning: the backup's password: {concern}"));
+        }
+        Ok(MasterKey::derive(&password, &self.id))
     }
 
     fn seal(&self, document: &Document) -> anyhow::Result<(MasterKey, SealedBackup)> {
@@ -206,36 +238,43 @@ impl Identity {
         let sealed = backup::seal(document, &key.backup_key(), Nonce::random());
         Ok((key, sealed))
     }
+
+    fn file(&self) -> Option<&Path> {
+        self.password_file.as_deref()
+    }
 }
 
 impl Server {
     fn phone(&self) -> anyhow::Result<Phone> {
-        let trust = Trust::system_and(self.ca.as_deref())?;
-        let login = match &self.username {
-            None => None,
-            Some(username) => Some(Login {
-                username: username.clone(),
-                password: secret::read(self.secret_file.as_deref(), SECRET, "server's password")?,
-            }),
-        };
-        Ok(Phone::new(self.profile, self.server.clone(), login, trust)?)
+        let secret = self.access.secret()?;
+        self.access.phone(self.app, &self.server, secret.as_ref())
+    }
+
+    fn file(&self) -> Option<&Path> {
+        self.access.secret_file.as_deref()
     }
 }
 
-impl Output {
-    fn give(&self, document: &Document) -> anyhow::Result<()> {
-        let json = document.json();
-        if let Some(path) = &self.out {
-            write_file(path, json)?;
-        }
-        if self.json {
-            write(json)?;
-            return say("");
-        }
-        say(format!(
-            "the backup opens: a document of {} bytes",
-            json.len()
-        ))
+impl Access {
+    /// The password on the server, if there is a user name.
+    fn secret(&self) -> anyhow::Result<Option<Zeroizing<String>>> {
+        let read = || secret::read(self.secret_file.as_deref(), SECRET, "server's password");
+        self.username.as_ref().map(|_| read()).transpose()
+    }
+
+    fn phone(
+        &self,
+        app: App,
+        server: &ServerUrl,
+        secret: Option<&Zeroizing<String>>,
+    ) -> anyhow::Result<Phone> {
+        let trust = Trust::system_and(self.ca.as_deref())?;
+        let login = self.username.as_ref().zip(secret);
+        let login = login.map(|(username, secret)| Login {
+            username: username.clone(),
+            password: secret.clone(),
+        });
+        Ok(Phone::new(app, server.clone(), login, trust)?)
     }
 }
 
@@ -251,23 +290,12 @@ fn threema_id(text: &str) -> Result<ThreemaId, backup::ParseIdError> {
     text.to_ascii_uppercase().parse()
 }
 
-fn read_document(path: &Path) -> anyhow::Result<Document> {
-    let json = read_bytes(path)?;
-    let document = Document::from_json(json);
-    document.map_err(|error| UsageError(format!("{}: {error}", path.display())).into())
-}
-
-fn read_bytes(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    let read = if path == Path::new("-") {
-        std::io::stdin().lock().read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
-    };
-    read.with_context(|| format!("read {}", path.display()))?;
-    Ok(bytes)
-}
-
-fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    durable::replace(path, contents).with_context(|| format!("write {}", path.display()))
+/// Standard input can be read once.
+fn one_standard_input<const N: usize>(files: [Option<&Path>; N]) -> anyhow::Result<()> {
+    let standard_input = Some(Path::new("-"));
+    if files.iter().filter(|file| **file == standard_input).count() > 1 {
+        let text = "- stands for standard input, and can stand in one place only";
+        return Err(UsageError(text.into()).into());
+    }
+    Ok(())
 }

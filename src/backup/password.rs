@@ -1,0 +1,149 @@
+//! The password of a backup, and what the apps think of it.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// The shortest password that the apps take, in UTF-16 units as Android counts.
+const SHORTEST: usize = 8;
+/// The longest password that Android takes, in UTF-16 units.
+const LONGEST: usize = 4096;
+/// Up to how many digits the apps call a password bad that consists of nothing else.
+const MANY_DIGITS: usize = 15;
+
+/// The password of a backup, as the person typed it. Wiped when dropped, and cannot be printed.
+///
+/// The bytes count as they are: no trimming and no Unicode normalisation, in any app.
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl Password {
+    /// Takes over the UTF-8 bytes of a password.
+    #[must_use]
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What the apps would say when somebody chooses this password. It is no reason to refuse it:
+    /// a backup may have been made under other rules (an MDM can set a pattern instead), and both
+    /// apps let people go on.
+    ///
+    /// Both apps also know a list of about 20,000 common passwords, which is not part of this program.
+    #[must_use]
+    pub fn concerns(&self) -> Vec<PasswordConcern> {
+        let Ok(text) = str::from_utf8(&self.0) else {
+            return vec![PasswordConcern::NotText];
+        };
+        let length = text.encode_utf16().count();
+        let mut characters = text.chars().flat_map(char::to_lowercase);
+        let first = characters.next();
+        let one_character = first.is_some() && characters.all(|other| Some(other) == first);
+        let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
+        [
+            (length < SHORTEST, PasswordConcern::TooShort),
+            (length > LONGEST, PasswordConcern::TooLong),
+            (
+                length > 1 && one_character,
+                PasswordConcern::OneCharacterRepeated,
+            ),
+            (
+                (1..=MANY_DIGITS).contains(&length) && digits_only,
+                PasswordConcern::DigitsOnly,
+            ),
+            (text.contains('\0'), PasswordConcern::Nul),
+        ]
+        .into_iter()
+        .filter_map(|(found, concern)| found.then_some(concern))
+        .collect()
+    }
+}
+
+impl From<&str> for Password {
+    fn from(text: &str) -> Self {
+        Self(Zeroizing::new(text.as_bytes().to_vec()))
+    }
+}
+
+/// What an app has against a password (Android 6.4.2 `CheckBadPasswordUseCase`, iOS 7.2
+/// `ThreemaSafePasswordValidator`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordConcern {
+    /// Fewer than 8 characters: neither app takes it where one restores.
+    TooShort,
+    /// More than 4096 characters: Android does not take it.
+    TooLong,
+    /// One character again and again. iOS does not tell capitals from small letters here.
+    OneCharacterRepeated,
+    /// At most 15 characters, all of them digits.
+    DigitsOnly,
+    /// Contains U+0000, where iOS takes the password to end.
+    Nul,
+    /// Not UTF-8: no app can have made the backup.
+    NotText,
+}
+
+impl fmt::Display for PasswordConcern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::TooShort => {
+                "it has fewer than 8 characters, and nobody can type it where an app restores"
+            }
+            Self::TooLong => "it has more than 4096 characters, and Android does not take it",
+            Self::OneCharacterRepeated => {
+                "it is one character repeated, which the apps call a bad password"
+            }
+            Self::DigitsOnly => {
+                "it has only digits, at most 15, which the apps call a bad password"
+            }
+            Self::Nul => "it contains the character U+0000, where iOS ends it",
+            Self::NotText => "it is not UTF-8",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PasswordConcern::{DigitsOnly, Nul, OneCharacterRepeated, TooLong, TooShort};
+    use super::*;
+
+    /// The passwords of iOS's own tests (`SafeTests.swift`), but for those on its list.
+    #[test]
+    fn passwords_are_judged_as_the_apps_judge_them() {
+        for (password, expected) in [
+            ("", &[TooShort][..]),
+            ("1", &[TooShort, DigitsOnly]),
+            ("aaaaaaaa", &[OneCharacterRepeated]),
+            ("aAaAaAaA", &[OneCharacterRepeated]),
+            ("        ", &[OneCharacterRepeated]),
+            ("11111111", &[OneCharacterRepeated, DigitsOnly]),
+            ("7777777777777777", &[OneCharacterRepeated]),
+            ("83497585", &[DigitsOnly]),
+            ("123456789012345", &[DigitsOnly]),
+            ("83497 8", &[TooShort]),
+            ("1111111w", &[]),
+            ("1234567890123456", &[]),
+            ("834975 8", &[]),
+            ("shootdeathstar", &[]),
+            ("pass\0word", &[Nul]),
+            // Seven characters to a person, eight UTF-16 units to the apps.
+            ("sesame🔒", &[]),
+        ] {
+            assert_eq!(
+                Password::from(password).concerns(),
+                expected,
+                "{password:?}"
+            );
+        }
+        let long = "ab".repeat(2_048);
+        assert_eq!(Password::from(long.as_str()).concerns(), []);
+        assert_eq!(
+            Password::from(format!("{long}c").as_str()).concerns(),
+            [TooLong]
+        );
+        let bytes = Password::new(Zeroizing::new(vec![0xff; 8]));
+        assert_eq!(bytes.concerns(), [PasswordConcern::NotText]);
+    }
+}

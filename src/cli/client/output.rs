@@ -1,0 +1,213 @@
+//! What a command of `client` does with an opened backup: a summary for people, or the document.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::Context;
+use clap::Args;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::backup::{Contents, Document, Field, Finding, List, ThreemaId};
+use crate::cli::now;
+use crate::cli::terminal::{say, warn, write};
+use crate::durable;
+
+/// What most servers take, Threema's own among them, in bytes.
+const USUAL_LIMIT: u64 = 524_288;
+const DAY_MILLISECONDS: u64 = 24 * 60 * 60 * 1_000;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Output {
+    /// Print the document instead of a summary. It contains the private key; on a terminal that is left
+    /// out, unless --private-key is there too
+    #[arg(long)]
+    json: bool,
+    /// Leave the private key out
+    #[arg(long, conflicts_with = "private_key")]
+    redact: bool,
+    /// Print the private key also on a terminal
+    #[arg(long, requires = "json")]
+    private_key: bool,
+    /// Write the document to a file of mode 0600
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// How the backup came.
+pub(super) struct Received {
+    /// Its bytes, encrypted.
+    pub(super) size: usize,
+    /// `maxBackupBytes` of the server it came from.
+    pub(super) limit: Option<u64>,
+}
+
+impl Output {
+    pub(super) fn give(
+        &self,
+        identity: &ThreemaId,
+        document: &Document,
+        received: Received,
+    ) -> anyhow::Result<()> {
+        let redacted = |document: &Document| -> anyhow::Result<Document> {
+            let contents = document.contents();
+            let mut contents =
+                contents.context("the document cannot be taken apart to redact it")?;
+            contents.redact();
+            Ok(contents.to_document())
+        };
+        let document = &if self.redact {
+            redacted(document)?
+        } else {
+            document.clone()
+        };
+        if let Some(path) = &self.out {
+            write_file(path, document.json())?;
+        }
+        if !self.json {
+            for line in summary(identity, document, &received) {
+                say(line)?;
+            }
+            if let Some(path) = &self.out {
+                say(format!("written to {}", path.display()))?;
+            }
+            return Ok(());
+        }
+        if std::io::stdout().is_terminal() && !self.private_key && !self.redact {
+            warn("the private key is left out on a terminal; --private-key prints it");
+            write(redacted(document)?.json())?;
+        } else {
+            write(document.json())?;
+        }
+        say("")
+    }
+}
+
+/// What a person wants to know of a backup.
+fn summary(identity: &ThreemaId, document: &Document, received: &Received) -> Vec<String> {
+    let mut lines = vec![format!("the backup of {} opens", identity.as_str())];
+    let mut row = |name: &str, text: String| lines.push(format!("  {name:<19} {text}"));
+    let contents = document.contents();
+    if let Ok(contents) = &contents {
+        let user = contents.user.get();
+        if let Some(nickname) = user.and_then(|user| user.nickname.get()) {
+            row("nickname", printable(nickname));
+        }
+        let device = contents.info.get().and_then(|info| info.device.get());
+        row(
+            "made by",
+            device.map_or("unknown".into(), |device| printable(device)),
+        );
+        row("contacts", count(&contents.contacts));
+        row("groups", count(&contents.groups));
+        row("distribution lists", count(&contents.distribution_lists));
+        let links = user.map_or("none".into(), |user| count(&user.links));
+        row("links", links);
+        row(
+            "newest entry",
+            contents.newest_entry().map_or("none".into(), age),
+        );
+    }
+    row("document", format!("{} bytes", document.json().len()));
+    row("size", share(received));
+    match contents.as_ref().map(Contents::validate) {
+        Ok(findings) if findings.is_empty() => {
+            lines.push("both apps would restore all of it".into());
+        }
+        Ok(findings) => {
+            lines.push("what the apps would not restore as it stands:".into());
+            lines.extend(grouped(&findings).map(|line| format!("  {line}")));
+        }
+        Err(error) => lines.push(format!(
+            "error: the document cannot be taken apart: {error}"
+        )),
+    }
+    lines
+}
+
+fn count<T>(list: &Field<List<T>>) -> String {
+    list.items().count().to_string()
+}
+
+/// The encrypted size, against what a server takes.
+fn share(received: &Received) -> String {
+    let (limit, whose) = match received.limit {
+        Some(limit) => (limit, "this server's"),
+        None => (USUAL_LIMIT, "the usual"),
+    };
+    let size = received.size as u64;
+    // In thousandths, without floating point.
+    let share = size.saturating_mul(1_000) / limit.max(1);
+    format!(
+        "{size} bytes encrypted, {}.{} % of {whose} maxBackupBytes ({limit})",
+        share / 10,
+        share % 10
+    )
+}
+
+/// A time in milliseconds since 1970, as a date and as an age.
+fn age(milliseconds: u64) -> String {
+    let since = now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let date = i64::try_from(milliseconds / 1_000)
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .and_then(|time| {
+            time.format(format_description!("[year]-[month]-[day]"))
+                .ok()
+        });
+    let Some(date) = date else {
+        return format!("{milliseconds} ms after 1970, which no calendar knows");
+    };
+    match now
+        .checked_sub(milliseconds)
+        .map(|age| age / DAY_MILLISECONDS)
+    {
+        None => format!("{date}, in the future"),
+        Some(0) => format!("{date}, less than a day ago"),
+        Some(1) => format!("{date}, 1 day ago"),
+        Some(days) => format!("{date}, {days} days ago"),
+    }
+}
+
+/// Somebody else's text, without what would move the cursor of a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|character| {
+            if character.is_control() {
+                '\u{fffd}'
+            } else {
+                character
+            }
+        })
+        .collect()
+}
+
+/// The findings, those that differ in an index only on one line.
+pub(super) fn grouped(findings: &[Finding]) -> impl Iterator<Item = String> {
+    let mut groups: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for (number, finding) in findings.iter().enumerate() {
+        let mut alike = finding.clone();
+        alike.path = finding
+            .path
+            .replace(|character: char| character.is_ascii_digit(), "");
+        let group = groups.entry(alike.to_string()).or_insert((number, 0));
+        group.1 += 1;
+    }
+    let mut groups: Vec<_> = groups.into_values().collect();
+    groups.sort_unstable();
+    groups.into_iter().filter_map(|(first, times)| {
+        let finding = findings.get(first)?;
+        Some(match times {
+            1 => finding.to_string(),
+            _ => format!("{finding} (and {} more like it)", times - 1),
+        })
+    })
+}
+
+/// Writes a file of mode 0600, durably.
+pub(super) fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+    durable::replace(path, contents).with_context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,220 @@
+//! The whole life of a backup against a live server: what an operator runs to know that phones can
+//! back up and restore there.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::{Error, Phone};
+use crate::backup::{
+    BackupId, BackupKey, Document, INFLATE_LIMIT, MasterKey, Nonce, OpenError, SealedBackup, open,
+    seal,
+};
+
+/// A step in the life of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// `GET config`.
+    Config,
+    /// `PUT`, of a backup that was not there.
+    Put,
+    /// `GET`.
+    Get,
+    /// Opening what came back, and comparing it with what was sent.
+    Compare,
+    /// `PUT` of another document under the same id.
+    Overwrite,
+    /// `GET`, opening and comparing: it is the second document.
+    GetAgain,
+    /// `DELETE`.
+    Delete,
+    /// `GET`, which has to find nothing.
+    Gone,
+}
+
+impl Step {
+    /// All steps, in their order.
+    pub const ALL: [Self; 8] = [
+        Self::Config,
+        Self::Put,
+        Self::Get,
+        Self::Compare,
+        Self::Overwrite,
+        Self::GetAgain,
+        Self::Delete,
+        Self::Gone,
+    ];
+
+    /// What it means to the person with the phone.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Config => "activate: ask the server for its config",
+            Self::Put => "back up: encrypt and upload",
+            Self::Get => "restore: download",
+            Self::Compare => "decrypt, and compare with what was backed up",
+            Self::Overwrite => "back up again, replacing the first",
+            Self::GetAgain => "restore again: it is the second",
+            Self::Delete => "turn Safe off: delete the backup",
+            Self::Gone => "look again: it is gone",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Config => "config",
+            Self::Put => "put",
+            Self::Get => "get",
+            Self::Compare => "compare",
+            Self::Overwrite => "overwrite",
+            Self::GetAgain => "get again",
+            Self::Delete => "delete",
+            Self::Gone => "gone",
+        })
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The server refused, or could not be reached.
+    #[error(transparent)]
+    Phone(#[from] Error),
+    /// What came back does not open.
+    #[error("what came back does not open: {0}")]
+    Open(#[from] OpenError),
+    /// It opens, and is another document.
+    #[error("what came back is not what was backed up")]
+    Different,
+    /// It could be read after it was deleted.
+    #[error("the backup is still there after it was deleted")]
+    StillThere,
+    /// There is nothing to compare: the download failed.
+    #[error("nothing came back that could be compared")]
+    Nothing,
+}
+
+/// What became of a step.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The step.
+    pub step: Step,
+    /// How long it took.
+    pub took: Duration,
+    /// What is to be said about it, or why it failed.
+    pub result: Result<String, Failure>,
+}
+
+/// What to do when a step fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Leave out the remaining steps. What was uploaded is deleted nevertheless.
+    Stop,
+    /// Take them.
+    GoOn,
+}
+
+/// A made-up person who backs up twice.
+pub struct Life {
+    id: BackupId,
+    key: BackupKey,
+    first: Document,
+    second: Document,
+    downloaded: Option<bytes::Bytes>,
+}
+
+impl Life {
+    /// A life with these two documents, one after the other.
+    #[must_use]
+    pub fn new(key: &MasterKey, first: Document, second: Document) -> Self {
+        Self {
+            id: key.backup_id(),
+            key: key.backup_key(),
+            first,
+            second,
+            downloaded: None,
+        }
+    }
+
+    /// Takes the steps with `phone`, and hands the outcome of each to `tell`. Returns whether all went
+    /// well.
+    pub async fn live(
+        mut self,
+        phone: &Phone,
+        on_failure: OnFailure,
+        mut tell: impl FnMut(Outcome),
+    ) -> bool {
+        let mut all_well = true;
+        let mut uploaded = false;
+        for step in Step::ALL {
+            let leaves_nothing_behind = uploaded && step == Step::Delete;
+            if !all_well && on_failure == OnFailure::Stop && !leaves_nothing_behind {
+                continue;
+            }
+            // An upload whose answer was lost may have arrived.
+            uploaded |= matches!(step, Step::Put | Step::Overwrite);
+            let started = Instant::now();
+            let result = self.take(step, phone).await;
+            all_well &= result.is_ok();
+            tell(Outcome {
+                step,
+                took: started.elapsed(),
+                result,
+            });
+        }
+        all_well
+    }
+
+    async fn take(&mut self, step: Step, phone: &Phone) -> Result<String, Failure> {
+        match step {
+            Step::Config => {
+                let config = phone.config().await?;
+                return Ok(format!(
+                    "up to {} bytes, kept for {} days",
+                    config.max_backup_bytes, config.retention_days
+                ));
+            }
+            Step::Put => return self.put(phone, &self.first).await,
+            Step::Get => {
+                let backup = phone.get(self.id).await?;
+                let length = backup.len();
+                self.downloaded = Some(backup);
+                return Ok(format!("{length} bytes"));
+            }
+            Step::Compare => {
+                let backup = self.downloaded.take().ok_or(Failure::Nothing)?;
+                self.compare(backup, &self.first)?;
+            }
+            Step::Overwrite => return self.put(phone, &self.second).await,
+            Step::GetAgain => {
+                let backup = phone.get(self.id).await?;
+                let length = backup.len();
+                self.compare(backup, &self.second)?;
+                return Ok(format!("{length} bytes"));
+            }
+            Step::Delete => phone.delete(self.id).await?,
+            Step::Gone => match phone.get(self.id).await {
+                Err(Error::NotFound) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Err(Failure::StillThere),
+            },
+        }
+        Ok(String::new())
+    }
+
+    async fn put(&self, phone: &Phone, document: &Document) -> Result<String, Failure> {
+        let backup = seal(document, &self.key, Nonce::random());
+        phone.put(self.id, &backup).await?;
+        Ok(format!("{} bytes", backup.as_bytes().len()))
+    }
+
+    fn compare(&self, backup: bytes::Bytes, expected: &Document) -> Result<(), Failure> {
+        let document = open(SealedBackup::try_from(backup)?, &self.key, INFLATE_LIMIT)?;
+        if document.json() == expected.json() {
+            Ok(())
+        } else {
+            Err(Failure::Different)
+        }
+    }
+}
