@@ -68,7 +68,8 @@ impl Document {
         &self.json
     }
 
-    /// The document, typed. Where a key stands twice, the last one counts, as on Android.
+    /// The document, typed. Where a key stands twice, the last one counts, as on Android. A whole number
+    /// beyond 64 bits becomes the nearest double.
     ///
     /// # Errors
     /// When it nests deeper than 127 levels or has a number beyond what 64 bits can hold, which no

@@ -183,8 +183,9 @@ fn inflate(gzip: &[u8], limit: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     if !gzip.starts_with(&GZIP_MAGIC) {
         return Err(OpenError::NotGzip);
     }
-    let mut bounded = Members::of(gzip).take(limit as u64 + 1);
-    let length = io::copy(&mut bounded, &mut io::sink()).map_err(|_| OpenError::BrokenGzip)?;
+    let bound = limit as u64 + 1;
+    let length = io::copy(&mut Members::of(gzip).take(bound), &mut io::sink())
+        .map_err(|_| OpenError::BrokenGzip)?;
     let length = usize::try_from(length)
         .ok()
         .filter(|&length| length <= limit)

@@ -15,6 +15,7 @@ mod bad_input;
 mod cli;
 mod client_commands;
 mod dav_guards;
+mod format;
 mod lifecycle;
 mod phone;
 mod program;

@@ -1,0 +1,291 @@
+//! Properties of the backup format, and what opening costs in memory.
+
+use std::io::Write;
+use std::time::UNIX_EPOCH;
+
+use allocation_counter::{AllocationInfo, measure};
+use bytes::Bytes;
+use crypto_secretbox::aead::Aead;
+use crypto_secretbox::{KeyInit, XSalsa20Poly1305};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use serde_json::Value;
+use threema_safe_server::backup::{
+    App, BackupKey, Contents, Document, INFLATE_LIMIT, NONCE_LENGTH, Nonce, OVERHEAD, OpenError,
+    Password, SealedBackup, open, seal,
+};
+use zeroize::Zeroizing;
+
+const KEY: [u8; 32] = [7; 32];
+
+fn key() -> BackupKey {
+    BackupKey::from_bytes(KEY)
+}
+
+fn document(value: &Value) -> Document {
+    Document::from_json(Zeroizing::new(value.to_string().into_bytes())).unwrap()
+}
+
+/// Any JSON, with the keys of the schema among its keys.
+fn any_json() -> impl Strategy<Value = Value> {
+    let keys = prop_oneof![
+        prop::sample::select(vec![
+            "info",
+            "version",
+            "device",
+            "user",
+            "privatekey",
+            "nickname",
+            "profilePic",
+            "profilePicRelease",
+            "links",
+            "type",
+            "name",
+            "value",
+            "contacts",
+            "identity",
+            "publickey",
+            "createdAt",
+            "verification",
+            "lastUpdate",
+            "groups",
+            "id",
+            "creator",
+            "members",
+            "deleted",
+            "distributionlists",
+            "settings",
+            "syncContacts",
+            "syncExcludedIds",
+            "syncExcludedIDs",
+        ])
+        .prop_map(str::to_owned),
+        ".{0,4}",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-1e9..1e9).prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+        "[0-9A-Z*/\\\\\"]{8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 128, 8, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..8).prop_map(Value::from),
+            btree_map(keys.clone(), inner, 0..8)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+/// Any object of JSON.
+fn any_document() -> impl Strategy<Value = Value> {
+    btree_map(
+        "(info|user|contacts|groups|distributionlists|settings|.{0,3})",
+        any_json(),
+        0..8,
+    )
+    .prop_map(|fields| Value::Object(fields.into_iter().collect()))
+}
+
+/// Something that happens to bytes.
+#[derive(Debug, Clone)]
+enum Mutation {
+    Flip(prop::sample::Index, u8),
+    Cut(prop::sample::Index),
+    Remove(prop::sample::Index),
+    Insert(prop::sample::Index, u8),
+    Append(Vec<u8>),
+    Swap(prop::sample::Index, prop::sample::Index),
+    Fill(prop::sample::Index, u8),
+}
+
+fn any_mutation() -> impl Strategy<Value = Mutation> {
+    let at = any::<prop::sample::Index>;
+    prop_oneof![
+        (at(), 1_u8..).prop_map(|(at, bits)| Mutation::Flip(at, bits)),
+        at().prop_map(Mutation::Cut),
+        at().prop_map(Mutation::Remove),
+        (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Insert(at, byte)),
+        vec(any::<u8>(), 1..64).prop_map(Mutation::Append),
+        (at(), at()).prop_map(|(one, other)| Mutation::Swap(one, other)),
+        (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Fill(at, byte)),
+    ]
+}
+
+impl Mutation {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        let length = bytes.len();
+        match self {
+            _ if length == 0 => bytes.push(0),
+            Self::Flip(at, bits) => bytes[at.index(length)] ^= bits,
+            Self::Cut(at) => bytes.truncate(at.index(length)),
+            Self::Remove(at) => drop(bytes.remove(at.index(length))),
+            Self::Insert(at, byte) => bytes.insert(at.index(length), *byte),
+            Self::Append(more) => bytes.extend_from_slice(more),
+            Self::Swap(one, other) => bytes.swap(one.index(length), other.index(length)),
+            Self::Fill(at, byte) => bytes[at.index(length)..].fill(*byte),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_sealed_opens_to_the_same_bytes(
+        value in any_document(),
+        spaces in " {0,3}",
+        key: [u8; 32],
+        nonce: [u8; NONCE_LENGTH],
+    ) {
+        let key = BackupKey::from_bytes(key);
+        let json = format!("{spaces}{value}{spaces}");
+        let document = Document::from_json(Zeroizing::new(json.clone().into())).unwrap();
+
+        let sealed = seal(&document, &key, Nonce::from_bytes(nonce));
+        let opened = open(sealed, &key, json.len()).unwrap();
+
+        prop_assert_eq!(opened.json(), json.as_bytes());
+    }
+
+    #[test]
+    fn no_mutation_of_a_sealed_backup_opens(
+        value in any_document(),
+        mutations in vec(any_mutation(), 1..5),
+    ) {
+        let sealed = seal(&document(&value), &key(), Nonce::from_bytes([3; NONCE_LENGTH]));
+        let mut mutated = sealed.as_bytes().to_vec();
+        for mutation in &mutations {
+            mutation.apply(&mut mutated);
+        }
+        prop_assume!(mutated != *sealed.as_bytes());
+
+        let short = mutated.len() <= OVERHEAD;
+        let error = SealedBackup::try_from(Bytes::from(mutated))
+            .and_then(|mutated| open(mutated, &key(), INFLATE_LIMIT))
+            .err()
+            .unwrap();
+
+        if short {
+            prop_assert!(matches!(error, OpenError::TooShort { .. }), "{error}");
+        } else {
+            prop_assert_eq!(error, OpenError::WrongPasswordOrDamaged);
+        }
+    }
+
+    #[test]
+    fn anything_under_the_right_key_opens_or_says_why(contents: Vec<u8>, mutations in vec(any_mutation(), 0..4)) {
+        let mut gzip = gzip(&contents, 6);
+        for mutation in &mutations {
+            mutation.apply(&mut gzip);
+        }
+        for contents in [contents, gzip] {
+            drop(open(seal_bytes(&contents), &key(), 100_000));
+        }
+    }
+
+    #[test]
+    fn reading_and_writing_a_document_changes_nothing(value in any_document()) {
+        let contents = document(&value).contents().unwrap();
+
+        let written = contents.to_document();
+
+        let again: Value = serde_json::from_slice(written.json()).unwrap();
+        prop_assert_eq!(again, value);
+    }
+
+    #[test]
+    fn every_finding_has_a_place_and_a_problem(value in any_document()) {
+        for finding in document(&value).contents().unwrap().validate() {
+            prop_assert!(!finding.path.is_empty() && !finding.problem.is_empty());
+            prop_assert!(finding.to_string().contains(&finding.path));
+        }
+    }
+
+    #[test]
+    fn any_password_can_be_judged(text: String) {
+        prop_assert!(Password::from(text.as_str()).concerns().len() <= 4);
+    }
+}
+
+fn gzip(contents: &[u8], level: u32) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+    gzip.write_all(contents).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// Encrypts any bytes, gzip or not.
+fn seal_bytes(contents: &[u8]) -> SealedBackup {
+    // An empty text cannot be sealed: it would be too short to be a backup.
+    let contents = if contents.is_empty() { b"\0" } else { contents };
+    let cipher = XSalsa20Poly1305::new_from_slice(&KEY).unwrap();
+    let nonce = [1; NONCE_LENGTH];
+    let sealed = [
+        &nonce[..],
+        &cipher.encrypt((&nonce).into(), contents).unwrap(),
+    ]
+    .concat();
+    Bytes::from(sealed).try_into().unwrap()
+}
+
+/// What opening these contents allocates at most at one time, in bytes, and the document's length.
+fn peak(contents: &[u8], limit: usize) -> (u64, Option<u64>) {
+    let sealed = seal_bytes(contents);
+    let mut length = None;
+    let AllocationInfo { bytes_max, .. } = measure(|| {
+        length = open(sealed, &key(), limit)
+            .ok()
+            .map(|document| document.json().len() as u64);
+    });
+    (bytes_max, length)
+}
+
+/// What opening may allocate beside the document: state and window of the inflater, at most two of them.
+const CONSTANT: u64 = 128 << 10;
+
+#[test]
+fn opening_allocates_the_document_and_a_constant() {
+    for contacts in [0, 150, 1_500, 15_000] {
+        let sample = Contents::sample(
+            &"ECHOECHO".parse().unwrap(),
+            contacts,
+            App::Android,
+            UNIX_EPOCH,
+        );
+        let sample = sample.to_document();
+        let (first, second) = sample.json().split_at(sample.json().len() / 3);
+        let members = [gzip(first, 0), gzip(second, 9)].concat();
+        for contents in [gzip(sample.json(), 0), gzip(sample.json(), 9), members] {
+            let (peak, length) = peak(&contents, INFLATE_LIMIT);
+            let length = length.unwrap();
+            assert!(peak >= length, "measured nothing: {peak} of {length}");
+            assert!(
+                peak <= length + CONSTANT,
+                "{peak} bytes for a document of {length}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bomb_allocates_the_constant_alone() {
+    let bomb = gzip(&vec![b' '; 8 << 20], 9);
+    for limit in [0, 1_000, (8 << 20) - 1] {
+        let (peak, length) = peak(&bomb, limit);
+        assert_eq!(length, None);
+        assert!(peak <= CONSTANT, "{peak} bytes");
+    }
+}
+
+#[test]
+fn a_wrong_key_allocates_nothing_of_the_backups_size() {
+    let sealed = seal_bytes(&gzip(&vec![b' '; 4 << 20], 0));
+    let AllocationInfo { bytes_max, .. } = measure(|| {
+        let wrong = BackupKey::from_bytes([8; 32]);
+        assert!(open(sealed, &wrong, INFLATE_LIMIT).is_err());
+    });
+    assert!(bytes_max <= CONSTANT, "{bytes_max} bytes");
+}
