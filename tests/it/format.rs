@@ -11,8 +11,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::Value;
 use threema_safe_server::backup::{
-    App, BackupKey, Contents, Document, INFLATE_LIMIT, NONCE_LENGTH, Nonce, OVERHEAD, OpenError,
-    Password, SealedBackup, open, seal,
+    App, BackupKey, Contents, Document, INFLATE_LIMIT, MasterKey, NONCE_LENGTH, Nonce, OVERHEAD,
+    OpenError, Password, SealedBackup, open, seal,
 };
 use zeroize::Zeroizing;
 
@@ -288,4 +288,45 @@ fn a_wrong_key_allocates_nothing_of_the_backups_size() {
         assert!(open(sealed, &wrong, INFLATE_LIMIT).is_err());
     });
     assert!(bytes_max <= CONSTANT, "{bytes_max} bytes");
+}
+
+/// The text of the fenced block of docs/FORMAT.md with these words behind the fence.
+fn block(name: &str) -> &'static str {
+    const PAGE: &str = include_str!("../../docs/FORMAT.md");
+    let (_, rest) = PAGE.split_once(&format!("```{name}\n")).expect(name);
+    rest.split_once("\n```").expect(name).0
+}
+
+fn hex_block(name: &str) -> Vec<u8> {
+    hex::decode(block(&format!("hex {name}")).replace([' ', '\n'], "")).unwrap()
+}
+
+#[test]
+fn the_worked_example_of_the_documentation_is_what_comes_out() {
+    assert_eq!(hex_block("password"), b"shootdeathstar");
+    assert_eq!(hex_block("salt"), b"ECHOECHO");
+    let json = block("json document").as_bytes();
+    let document = Document::from_json(Zeroizing::new(json.to_vec())).unwrap();
+    assert_eq!(document.contents().unwrap().validate(), []);
+
+    let derived = MasterKey::derive(&"shootdeathstar".into(), &"ECHOECHO".parse().unwrap());
+    let nonce = hex_block("nonce").try_into().unwrap();
+    let sealed = seal(&document, &derived.backup_key(), Nonce::from_bytes(nonce));
+
+    let parts = [
+        hex_block("nonce"),
+        hex_block("tag"),
+        hex_block("ciphertext"),
+    ];
+    assert_eq!(sealed.as_bytes(), &parts.concat());
+    assert_eq!(sealed.as_bytes().len(), json.len() + 63);
+    let master_key = hex_block("master key");
+    let (id, key) = master_key.split_at(32);
+    assert_eq!(derived.backup_id().to_hex(), hex::encode(id));
+    // The key as it stands on the page opens it, and inside is the gzip that stands there.
+    let cipher = XSalsa20Poly1305::new_from_slice(key).unwrap();
+    let contents = cipher
+        .decrypt((&nonce).into(), &*parts[1..].concat())
+        .unwrap();
+    assert_eq!(contents, hex_block("gzip"));
 }
