@@ -227,6 +227,34 @@ fn a_summary_says_who_how_much_and_what_the_apps_would_not_restore() {
 }
 
 #[test]
+fn the_bound_for_unpacking_can_be_set() {
+    let folder = Folder::new();
+    folder.write("password", "a good password");
+    folder.write("document.json", DOCUMENT);
+    let identity = ["--id", "ECHOECHO", "--password-file", "password"];
+    folder.done(
+        &[
+            &["client", "seal"],
+            &identity[..],
+            &["document.json", "--out", "blob"],
+        ]
+        .concat(),
+    );
+    let open = |bytes: usize| {
+        let bytes = bytes.to_string();
+        let arguments = ["blob", "--max-document-bytes", &bytes];
+        let output = folder.run(&[&["client", "open"], &identity[..], &arguments].concat());
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+
+    assert_eq!(open(DOCUMENT.len()).0, 0);
+    let (code, message) = open(DOCUMENT.len() - 1);
+    let bound = DOCUMENT.len() - 1;
+    let expected = format!("error: too large: the document inside has more than {bound} bytes\n");
+    assert_eq!((code, message), (1, expected));
+}
+
+#[test]
 fn redact_leaves_the_private_key_out_wherever_the_document_goes() {
     let printed = opened(DOCUMENT, &["--json", "--redact"]);
     assert_eq!(

@@ -14,14 +14,12 @@ use zeroize::Zeroizing;
 
 use super::terminal::{say, warn};
 use super::{UsageError, block_on, secret};
-use crate::backup::{
-    self, App, Document, INFLATE_LIMIT, MasterKey, Nonce, Password, SealedBackup, ThreemaId,
-};
+use crate::backup::{self, App, Document, MasterKey, Nonce, Password, SealedBackup, ThreemaId};
 use crate::client::{Login, Phone, ServerUrl, Trust};
 
 use check::Check;
 use input::{Input, read_bytes};
-use output::{Output, Received, write_file};
+use output::{Output, write_file};
 
 /// Environment variable that may hold the password of the backup.
 const PASSWORD: &str = "SAFE_CLIENT_PASSWORD";
@@ -170,9 +168,7 @@ impl Client {
             } => {
                 one_standard_input([identity.file(), Some(&blob)])?;
                 let blob = Bytes::from(std::mem::take(&mut *read_bytes(&blob)?));
-                let size = blob.len();
-                let document = open(&identity.master_key()?, blob)?;
-                output.give(&identity.id, &document, Received { size, limit: None })?;
+                output.give(&identity.id, &identity.master_key()?, blob, None)?;
             }
             Self::Put {
                 server,
@@ -199,11 +195,8 @@ impl Client {
                     // As an app does after a restore.
                     Ok((blob, phone.config().await.ok()))
                 })?;
-                let received = Received {
-                    size: blob.len(),
-                    limit: config.map(|config| config.max_backup_bytes),
-                };
-                output.give(&identity.id, &open(&key, blob)?, received)?;
+                let limit = config.map(|config| config.max_backup_bytes);
+                output.give(&identity.id, &key, blob, limit)?;
             }
             Self::Delete { server, identity } => {
                 one_standard_input([identity.file(), server.file()])?;
@@ -276,14 +269,6 @@ impl Access {
         });
         Ok(Phone::new(app, server.clone(), login, trust)?)
     }
-}
-
-fn open(key: &MasterKey, blob: Bytes) -> anyhow::Result<Document> {
-    Ok(backup::open(
-        SealedBackup::try_from(blob)?,
-        &key.backup_key(),
-        INFLATE_LIMIT,
-    )?)
 }
 
 fn threema_id(text: &str) -> Result<ThreemaId, backup::ParseIdError> {

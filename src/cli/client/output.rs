@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
+use bytes::Bytes;
 use clap::Args;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::backup::{Contents, Document, Field, Finding, List, ThreemaId};
+use crate::backup::{
+    Contents, Document, Field, Finding, INFLATE_LIMIT, List, MasterKey, SealedBackup, ThreemaId,
+    open,
+};
 use crate::cli::now;
 use crate::cli::terminal::{say, warn, write};
 use crate::durable;
@@ -31,26 +35,37 @@ pub(in crate::cli) struct Output {
     /// Print the private key also on a terminal
     #[arg(long, requires = "json")]
     private_key: bool,
+    /// Do not unpack a document that is larger than this
+    #[arg(long, value_name = "BYTES", default_value_t = INFLATE_LIMIT)]
+    max_document_bytes: usize,
     /// Write the document to a file of mode 0600
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
 /// How the backup came.
-pub(super) struct Received {
+struct Received {
     /// Its bytes, encrypted.
-    pub(super) size: usize,
+    size: usize,
     /// `maxBackupBytes` of the server it came from.
-    pub(super) limit: Option<u64>,
+    limit: Option<u64>,
 }
 
 impl Output {
+    /// Opens a backup and does with it what was asked for.
     pub(super) fn give(
         &self,
         identity: &ThreemaId,
-        document: &Document,
-        received: Received,
+        key: &MasterKey,
+        backup: Bytes,
+        limit: Option<u64>,
     ) -> anyhow::Result<()> {
+        let received = Received {
+            size: backup.len(),
+            limit,
+        };
+        let sealed = SealedBackup::try_from(backup)?;
+        let document = &open(sealed, &key.backup_key(), self.max_document_bytes)?;
         let redacted = |document: &Document| -> anyhow::Result<Document> {
             let contents = document.contents();
             let mut contents =
