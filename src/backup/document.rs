@@ -75,10 +75,12 @@ impl Document {
     /// When it nests deeper than 127 levels or has a number beyond what 64 bits can hold, which no
     /// app writes.
     pub fn contents(&self) -> Result<Contents, DocumentError> {
-        serde_json::from_slice(&self.json).map_err(|error| DocumentError::NotJson {
-            line: error.line(),
-            column: error.column(),
-        })
+        serde_json::from_slice(&self.json)
+            .and_then(|value: Value| serde_json::from_value(value))
+            .map_err(|error| DocumentError::NotJson {
+                line: error.line(),
+                column: error.column(),
+            })
     }
 }
 

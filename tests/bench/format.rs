@@ -46,7 +46,7 @@ fn key() -> BackupKey {
 /// A sample, filled up to `size` KiB.
 fn document(size: usize) -> Document {
     let identity = "ECHOECHO".parse().unwrap();
-    let contacts = u32::try_from(size * 3).unwrap();
+    let contacts = u32::try_from((size - 2) * 3).unwrap();
     let mut sample = Contents::sample(&identity, contacts, App::Android, UNIX_EPOCH);
     let missing = (size << 10).saturating_sub(sample.to_document().json().len());
     let filler = "x".repeat(missing.saturating_sub(r#","filler":"""#.len()));
