@@ -8,7 +8,7 @@ use std::process::Command;
 use futures_util::stream;
 use serde_json::json;
 
-use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path, names, write};
+use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path, names, skip, write};
 use crate::wire::{Client, Protocol, Raw, pieces, soon, whole};
 
 /// The head of a request of the phone account, with these lines in it.
@@ -537,9 +537,7 @@ async fn a_full_disk_is_said_and_keeps_the_old_backup() {
     let site = Site::new();
     let data = site.data();
     let Some(_disk) = SmallDisk::mount(&data) else {
-        eprintln!(
-            "SKIPPED a_full_disk_is_said_and_keeps_the_old_backup: mounting is not permitted"
-        );
+        skip("a_full_disk_is_said_and_keeps_the_old_backup: mounting is not permitted");
         return;
     };
     let server = site.start().await;

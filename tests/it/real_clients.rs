@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{ID, OTHER_ID, TestServer, names};
+use crate::support::{ID, OTHER_ID, TestServer, names, skip_without_program};
 
 /// Runs a program to its end without blocking the server in this process.
 async fn run(mut command: Command) -> Output {
@@ -18,7 +18,9 @@ fn installed(program: &str) -> bool {
         .output()
         .is_ok_and(|o| o.status.success());
     if !found {
-        eprintln!("\n*** SKIPPED: {program} is not installed, so nothing was tested with it ***\n");
+        skip_without_program(&format!(
+            "{program} is not installed, so nothing was tested with it"
+        ));
     }
     found
 }

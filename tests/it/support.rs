@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -333,4 +334,17 @@ fn merge(into: &mut Value, changes: Value) {
         }
         (into, changes) => *into = changes,
     }
+}
+
+/// Says loudly that something is not tested because a program is missing; with `SAFE_TEST_REQUIRE_ALL` in the
+/// environment that is a failure.
+pub(crate) fn skip_without_program(text: &str) {
+    let required = std::env::var_os("SAFE_TEST_REQUIRE_ALL").is_some();
+    assert!(!required, "SAFE_TEST_REQUIRE_ALL is set: {text}");
+    skip(text);
+}
+
+/// Says loudly that something is not tested. Not by `eprintln`, which a test that passes swallows.
+pub(crate) fn skip(text: &str) {
+    writeln!(std::io::stderr().lock(), "\n*** SKIPPED: {text} ***\n").unwrap();
 }
