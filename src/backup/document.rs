@@ -69,7 +69,8 @@ impl Document {
     }
 
     /// The document, typed. Where a key stands twice, the last one counts, as on Android. A whole number
-    /// beyond 64 bits becomes the nearest double.
+    /// beyond 64 bits becomes the nearest double. (The parser's own buffer, through which a text with `\\/`
+    /// goes, is not wiped.)
     ///
     /// # Errors
     /// When it nests deeper than 127 levels or has a number beyond what 64 bits can hold, which no

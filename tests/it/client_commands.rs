@@ -273,7 +273,18 @@ fn redact_leaves_the_private_key_out_wherever_the_document_goes() {
     assert_eq!(std::fs::read_to_string(&out).unwrap() + "\n", printed);
 }
 
-/// On a terminal, which `script` makes, the key is left out unless it is asked for by name.
+#[test]
+fn a_password_is_asked_for_and_not_shown_as_it_is_typed() {
+    let shown = Folder::new().on_a_terminal(
+        &["client", "derive", "--id", "ECHOECHO"],
+        "shootdeathstar\n",
+    );
+
+    assert!(shown.starts_with("backup's password: "), "{shown}");
+    assert!(shown.contains(ID), "{shown}");
+    assert!(!shown.contains("shoot"), "{shown}");
+}
+
 #[test]
 fn a_terminal_shows_the_private_key_only_if_it_is_asked_for_by_name() {
     let folder = Folder::new();
@@ -290,8 +301,8 @@ fn a_terminal_shows_the_private_key_only_if_it_is_asked_for_by_name() {
     );
     let open = [&["client", "open"], &identity[..], &["blob", "--json"]].concat();
 
-    let shown = folder.on_a_terminal(&open);
-    let shown_by_name = folder.on_a_terminal(&[&open[..], &["--private-key"]].concat());
+    let shown = folder.on_a_terminal(&open, "");
+    let shown_by_name = folder.on_a_terminal(&[&open[..], &["--private-key"]].concat(), "");
 
     assert!(!shown.contains("AQID"), "{shown}");
     assert!(

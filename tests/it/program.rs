@@ -1,5 +1,6 @@
 //! The built program, for the tests of its commands.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -37,16 +38,21 @@ impl Folder {
         self.command(arguments).output().unwrap()
     }
 
-    /// What a command prints on a terminal, which `script` makes.
-    pub(crate) fn on_a_terminal(&self, arguments: &[&str]) -> String {
-        let words = [&[PROGRAM], arguments].concat().join(" ");
-        let script = self.command(&[]).get_current_dir().unwrap().to_owned();
-        let output = Command::new("script")
-            .args(["--quiet", "--return", "--command", &words, "/dev/null"])
-            .current_dir(script)
-            .stdin(Stdio::null())
-            .output()
+    /// What a terminal shows of a successful command, at which `typed` is typed once it hides what is typed.
+    pub(crate) fn on_a_terminal(&self, arguments: &[&str], typed: &str) -> String {
+        let mut terminal = Command::new("python3")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/terminal.py"))
+            .arg(PROGRAM)
+            .args(arguments)
+            .current_dir(self.0.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
             .unwrap();
+        let mut input = terminal.stdin.take().unwrap();
+        input.write_all(typed.as_bytes()).unwrap();
+        drop(input);
+        let output = terminal.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stdout));
         text(&output.stdout)
     }

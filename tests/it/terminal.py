@@ -1,0 +1,37 @@
+"""Runs a program on a terminal and prints what the terminal showed.
+
+    terminal.py PROGRAM [ARGUMENT...] <line
+
+The line is typed once the program hides what is typed; a program that never does so is ended after a
+minute. The exit code is the program's.
+"""
+
+import os
+import pty
+import select
+import signal
+import sys
+import termios
+
+line = sys.stdin.buffer.read()
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+
+signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+signal.alarm(60)
+shown = b""
+while True:
+    echo = termios.tcgetattr(terminal)[3] & termios.ECHO
+    if line and not echo:
+        os.write(terminal, line)
+        line = b""
+    if select.select([terminal], [], [], 0.01)[0]:
+        try:
+            shown += os.read(terminal, 65536)
+        except OSError:  # Linux says so when the program has closed its end.
+            break
+
+_, status = os.waitpid(child, 0)
+sys.stdout.buffer.write(shown)
+sys.exit(os.waitstatus_to_exitcode(status) % 256)
