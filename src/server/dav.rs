@@ -93,6 +93,9 @@ impl Dav {
         body: Bytes,
         now: SystemTime,
     ) -> Result<Response<Body>, Reject> {
+        if !conditions_are_clear(headers) {
+            return Err(Reject::BadCondition);
+        }
         let context = Context(Arc::new(Exchange {
             route,
             role: caller.role(),
@@ -166,6 +169,28 @@ impl Dav {
         }
         request
     }
+}
+
+/// Whether `If-Match` and `If-None-Match` are `*` or lists of entity tags (RFC 9110 §13.1). dav-server panics on a
+/// single quotation mark, divides a tag at its commas (this server's have none), and carries out a request as if there
+/// were no condition if it cannot read one.
+fn conditions_are_clear(headers: &HeaderMap) -> bool {
+    let is_tag = |tag: &str| {
+        let quoted = tag.strip_prefix("W/").unwrap_or(tag);
+        let opaque = quoted
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'));
+        opaque.is_some_and(|opaque| !opaque.contains('"'))
+    };
+    let is_clear = |value: &HeaderValue| {
+        value
+            .to_str()
+            .is_ok_and(|text| text.trim() == "*" || text.split(',').all(|tag| is_tag(tag.trim())))
+    };
+    [IF_MATCH, IF_NONE_MATCH]
+        .iter()
+        .flat_map(|name| headers.get_all(name))
+        .all(is_clear)
 }
 
 /// The refusal that stands for a status of dav-server.
@@ -501,6 +526,59 @@ mod tests {
         }
         fn erase_trashed(&self, _: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
             Box::pin(future::ready(Ok(false)))
+        }
+    }
+
+    /// Found by `fuzz/`: the first of these ended a connection in a panic.
+    #[tokio::test]
+    async fn a_condition_that_is_none_is_refused_and_nothing_is_stored() {
+        let store = Arc::new(Hand::default());
+        let dav = Dav::new(Arc::<Hand>::clone(&store), "/", 0);
+        let put = async |name: HeaderName, value: &[u8]| {
+            let value = HeaderValue::from_bytes(value).unwrap();
+            let answer = dav
+                .handle(
+                    &Method::PUT,
+                    Route::Backup(BackupId::from_bytes([1; 32])),
+                    &Caller::anonymous(),
+                    &HeaderMap::from_iter([(name, value)]),
+                    Bytes::from_static(b"backup"),
+                    SystemTime::UNIX_EPOCH,
+                )
+                .await;
+            answer.map(|answer| answer.status())
+        };
+        for bad in [
+            &b"\""[..],
+            b"W/\"",
+            b"\"a\", \"",
+            b"\"a,\"",
+            b"",
+            b"a",
+            b"\"a\"b\"",
+            b"\"a\", *",
+            b"w/\"a\"",
+            b"\"\xe9\"",
+        ] {
+            for name in [IF_MATCH, IF_NONE_MATCH] {
+                let shown = bad.escape_ascii();
+                assert_eq!(put(name, bad).await, Err(Reject::BadCondition), "{shown}");
+            }
+        }
+        assert!(store.0.lock().unwrap().is_empty());
+
+        for good in [&b"*"[..], b"\"\"", b"\"a\"", b" W/\"a\" ,\"b\""] {
+            let shown = good.escape_ascii();
+            assert_eq!(
+                put(IF_MATCH, good).await,
+                Err(Reject::PreconditionFailed),
+                "{shown}"
+            );
+            assert_eq!(
+                put(IF_NONE_MATCH, good).await,
+                Ok(StatusCode::NO_CONTENT),
+                "{shown}"
+            );
         }
     }
 

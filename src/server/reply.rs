@@ -44,6 +44,8 @@ pub(crate) enum Reject {
     BadXml,
     /// PROPFIND of everything (RFC 4918 §9.1).
     InfiniteDepth,
+    /// A condition of the request is none.
+    BadCondition,
     /// A condition of the request does not hold.
     PreconditionFailed,
     /// Too many uploads at once.
@@ -75,6 +77,7 @@ impl Reject {
             Self::Partial => (StatusCode::BAD_REQUEST, "only whole backups are taken\n"),
             Self::BadXml => (StatusCode::BAD_REQUEST, "the body is not a propfind\n"),
             Self::InfiniteDepth => (StatusCode::FORBIDDEN, "depth must be 0 or 1\n"),
+            Self::BadCondition => (StatusCode::BAD_REQUEST, "the condition is unclear\n"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition failed\n"),
             Self::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,
