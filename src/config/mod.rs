@@ -416,6 +416,24 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_does_not_hide_what_is_wrong_around_its_key() {
+        let variables = [
+            ("SAFE_RETENTION_DAYS", "30"),
+            ("SAFE_TLS__CERTIFICATE_FILE", "a.pem"),
+        ];
+        for (text, expected) in [
+            ("[]", "the file: must be one JSON object"),
+            ("null", "the file: must be one JSON object"),
+            (r#"{"tls": "a.pem"}"#, "tls: must be an object"),
+        ] {
+            assert_eq!(problems(text, &variables), [expected], "{text}");
+        }
+        assert!(problems(r#"{"tls": null}"#, &variables).is_empty());
+        let both = [("SAFE_TLS", "a"), ("SAFE_TLS__CERTIFICATE_FILE", "a.pem")];
+        assert_eq!(problems("{}", &both), ["SAFE_TLS: must be an object"]);
+    }
+
+    #[test]
     fn what_others_put_into_the_environment_is_left_alone() {
         let foreign = [
             ("SAFE_CONFIG", "x"),

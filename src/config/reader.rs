@@ -41,17 +41,18 @@ impl Tree {
         })
     }
 
-    /// Puts a variable's text in the place of the key that it stands for.
+    /// Puts a variable's text in the place of the key that it stands for. What should be an object around it and is
+    /// not stays as it is, and is found when it is read.
     pub(super) fn set(&mut self, variable: &str, text: String) {
         let keys = environment::keys(variable);
         self.variables.insert(keys.join("."), variable.to_owned());
         let mut place = &mut self.root;
         for key in keys {
-            if !place.is_object() {
-                *place = Value::Object(Map::new());
-            }
             let Value::Object(object) = place else { return };
             place = object.entry(key).or_insert(Value::Null);
+            if place.is_null() {
+                *place = Value::Object(Map::new());
+            }
         }
         *place = Value::String(text);
     }
