@@ -1,0 +1,138 @@
+//! Opening what is sealed with the right key, and so gets past the tag: gzip, JSON, and the typed document.
+//!
+//! The first byte of the input says what the rest is: `0` the contents as they are, `1` JSON around which
+//! comes right gzip, `2` a sealed backup as it goes over the wire, `3` deflate data around which come the
+//! header and the checksum of gzip. Any other byte is one of these too, by its remainder.
+
+#![no_main]
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+use crypto_secretbox::aead::AeadInPlace;
+use crypto_secretbox::{Key, KeyInit, XSalsa20Poly1305};
+use flate2::read::DeflateDecoder;
+use flate2::{Compression, Crc};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use threema_safe_server::backup::{
+    BackupKey, Document, Nonce, OpenError, SealedBackup, open, seal,
+};
+
+const KEY: [u8; 32] = [7; 32];
+const NONCE: [u8; 24] = [1; 24];
+/// How large a document may be here, in bytes.
+const LIMIT: usize = 1 << 16;
+/// The header of a gzip member: deflate, no flags, no time, no operating system.
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0];
+
+fuzz_target!(|input: &[u8]| {
+    let Some((kind, rest)) = input.split_first() else {
+        return;
+    };
+    let sealed = match kind % 4 {
+        0 => encrypt(rest),
+        1 => encrypt(&gzip(rest)),
+        2 => Bytes::copy_from_slice(rest),
+        _ => encrypt(&around_deflate(rest)),
+    };
+    let Some(document) = open_within(&sealed, LIMIT) else {
+        return;
+    };
+
+    let length = document.json().len();
+    assert!(length <= LIMIT, "larger than the limit: {length}");
+    let exact = open_within(&sealed, length).expect("a document of the limit's length opens");
+    assert_eq!(exact.json(), document.json(), "opened twice, and different");
+    let less = sealed_backup(&sealed).map(|sealed| open(sealed, &key(), length - 1));
+    assert!(
+        matches!(less, Some(Err(OpenError::TooLarge { limit })) if limit == length - 1),
+        "a document that is larger than the limit opens"
+    );
+
+    let again = seal(&document, &key(), Nonce::from_bytes(NONCE));
+    let again = open(again, &key(), LIMIT).expect("what was sealed opens");
+    assert_eq!(
+        again.json(),
+        document.json(),
+        "sealed and opened, and different"
+    );
+
+    look_at_contents(&document);
+});
+
+/// Reads the document by its types and writes it again: the same value, as nothing may be lost.
+fn look_at_contents(document: &Document) {
+    let value = serde_json::from_slice::<Value>(document.json()).ok();
+    let Ok(contents) = document.contents() else {
+        assert!(value.is_none(), "a document that can be held is not read");
+        return;
+    };
+    let written = contents.to_document();
+    let again = serde_json::from_slice::<Value>(written.json()).ok();
+    assert_eq!(again, value, "read and written, and different");
+
+    for finding in contents.validate() {
+        assert!(!finding.to_string().is_empty(), "a finding says nothing");
+    }
+    let _ = contents.newest_entry();
+    let mut redacted = contents;
+    redacted.redact();
+    let text = String::from_utf8(redacted.to_document().json().to_vec());
+    let value: Value =
+        serde_json::from_str(&text.expect("JSON is UTF-8")).expect("what was written is JSON");
+    let user = value.get("user");
+    for key in ["privatekey", "temporaryDeviceGroupKeyTodoRemove"] {
+        let found = user.and_then(|user| user.get(key));
+        assert!(found.is_none(), "{key} is still there");
+    }
+}
+
+fn key() -> BackupKey {
+    BackupKey::from_bytes(KEY)
+}
+
+fn sealed_backup(bytes: &Bytes) -> Option<SealedBackup> {
+    SealedBackup::try_from(bytes.clone()).ok()
+}
+
+fn open_within(bytes: &Bytes, limit: usize) -> Option<Document> {
+    open(sealed_backup(bytes)?, &key(), limit).ok()
+}
+
+/// Seals any contents: nonce, tag, ciphertext.
+fn encrypt(contents: &[u8]) -> Bytes {
+    let mut contents = contents.to_vec();
+    let tag = XSalsa20Poly1305::new(Key::from_slice(&KEY))
+        .encrypt_in_place_detached((&NONCE).into(), b"", &mut contents)
+        .expect("the input is shorter than the cipher's limit");
+    [&NONCE[..], &tag, &contents].concat().into()
+}
+
+fn gzip(contents: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Compression::none());
+    gzip.write_all(contents).expect("memory can be written");
+    gzip.finish().expect("memory can be written")
+}
+
+/// Gzip of this deflate data. No mutation would ever hit the right checksum.
+fn around_deflate(deflate: &[u8]) -> Vec<u8> {
+    let mut decoder = DeflateDecoder::new(deflate);
+    let mut contents = Vec::new();
+    // Beyond the limit the checksum does not matter any more, nor where the data is broken.
+    let _ = decoder
+        .by_ref()
+        .take(LIMIT as u64 + 1)
+        .read_to_end(&mut contents);
+    let used = usize::try_from(decoder.total_in()).expect("the input is in memory");
+    let deflate = deflate.get(..used).unwrap_or(deflate);
+    let mut checksum = Crc::new();
+    checksum.update(&contents);
+    [
+        &GZIP_HEADER,
+        deflate,
+        &checksum.sum().to_le_bytes(),
+        &checksum.amount().to_le_bytes(),
+    ]
+    .concat()
+}

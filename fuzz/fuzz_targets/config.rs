@@ -1,0 +1,97 @@
+//! The configuration file and the environment: whatever they say, there is a configuration that holds
+//! together or a list of problems that say something.
+//!
+//! The input is the file's text; after a zero byte, which JSON cannot contain, come variables such as
+//! `SAFE_RETENTION_DAYS=30`, with a zero byte between them.
+
+#![no_main]
+
+use std::path::Path;
+
+use http::Uri;
+use libfuzzer_sys::fuzz_target;
+use threema_safe_server::config::{Config, Error, Storage};
+
+/// Where the file would be. It does not exist, and nothing is to be read or made there.
+const FILE: &str = "/nonexistent/threema-safe-server/config.json";
+
+fuzz_target!(|input: &[u8]| {
+    let mut parts = input.split(|&byte| byte == 0);
+    let text = parts.next().unwrap_or_default();
+    let environment: Vec<_> = parts.filter_map(variable).collect();
+
+    match parse(text, &environment) {
+        Ok(config) => {
+            let value: Result<serde_json::Value, _> = serde_json::from_slice(text);
+            assert!(value.is_ok_and(|value| value.is_object()), "no object");
+            assert!(
+                parse(text, &environment).is_ok_and(|again| again == config),
+                "read twice, and different"
+            );
+            holds_together(&config);
+        }
+        Err(Error::Invalid { problems, .. }) => {
+            assert!(!problems.is_empty(), "no configuration, and no problem");
+            for problem in problems {
+                assert!(!problem.text.is_empty(), "{:?} has no text", problem.place);
+                // A key may be the empty text, and then its place is.
+                assert!(!problem.to_string().is_empty(), "a problem says nothing");
+            }
+        }
+        Err(Error::Json { source, .. }) => {
+            assert!(!source.to_string().is_empty(), "an error says nothing");
+        }
+        Err(error @ (Error::Missing(_) | Error::Read { .. })) => {
+            panic!("a file was looked for: {error}")
+        }
+    }
+});
+
+fn parse(text: &[u8], environment: &[(String, String)]) -> Result<Config, Error> {
+    Config::parse(text, Path::new(FILE), environment.iter().cloned())
+}
+
+fn variable(part: &[u8]) -> Option<(String, String)> {
+    let (name, value) = str::from_utf8(part).ok()?.split_once('=')?;
+    Some((name.to_owned(), value.to_owned()))
+}
+
+/// What the rest of the program relies on.
+fn holds_together(config: &Config) {
+    assert!(!config.listen.is_empty(), "nothing to listen on");
+    assert!((4_096..=268_435_456).contains(&config.max_backup_bytes));
+    assert!(config.limits.upload_memory >= config.max_backup_bytes);
+    assert!(config.limits.connections > 0);
+    let limits = &config.limits;
+    for limit in [limits.handshake, limits.header, limits.body, limits.drain] {
+        assert!((1..=3_600).contains(&limit.as_secs()));
+    }
+    assert!((1..=36_500).contains(&config.retention_days));
+
+    // Every resource has a path that a URI can carry as it is, and no other spelling.
+    let base = &config.base_path;
+    assert!(base.starts_with('/') && base.ends_with('/'), "{base:?}");
+    let path = format!("{base}backups/{}", "0".repeat(64));
+    let uri: Uri = path.parse().expect("a base path stands in a URI");
+    assert_eq!(uri.path(), path);
+    assert!(!path.contains("//") && !path.contains("/./") && !path.contains("/../"));
+
+    if let Some(url) = &config.public_url {
+        let uri: Uri = url.parse().expect("a public URL is one");
+        assert_eq!(uri.scheme_str(), Some("https"), "{url:?}");
+        assert!(url.ends_with('/'), "{url:?}");
+        let odd = |character: char| character.is_whitespace() || "<>#?".contains(character);
+        assert!(!url.contains(odd), "{url:?}");
+    }
+
+    // Paths are relative to the file, and absolute ones stay as they are.
+    let Storage::Files { directory } = &config.storage;
+    for path in [
+        &config.tls.certificate,
+        &config.tls.private_key,
+        &config.accounts_file,
+        directory,
+    ] {
+        assert!(path.is_absolute(), "{path:?}");
+    }
+}
