@@ -69,20 +69,48 @@ impl Document {
     }
 
     /// The document, typed. Where a key stands twice, the last one counts, as on Android. A whole number
-    /// beyond 64 bits becomes the nearest double. (The parser's own buffer, through which a text with `\\/`
+    /// beyond 64 bits becomes the nearest double. (The parser's own buffer, through which a text with `\/`
     /// goes, is not wiped.)
     ///
     /// # Errors
-    /// When it nests deeper than 127 levels or has a number beyond what 64 bits can hold, which no
-    /// app writes.
-    pub fn contents(&self) -> Result<Contents, DocumentError> {
+    /// When it holds more than a million values or cannot be held: nested deeper than 127 levels, a
+    /// number beyond what a double can hold, or half a character (a lone surrogate) in a text. No app
+    /// writes such a document.
+    pub fn contents(&self) -> Result<Contents, ContentsError> {
+        // Each value but the first stands behind one of these. Counted first, because a small bomb
+        // inflates to millions of values, each of which takes a hundred bytes here.
+        let separators = |byte: &&u8| matches!(**byte, b',' | b'[' | b'{');
+        if self.json.iter().filter(separators).count() > VALUES {
+            return Err(ContentsError::TooMany);
+        }
         serde_json::from_slice(&self.json)
             .and_then(|value: Value| serde_json::from_value(value))
-            .map_err(|error| DocumentError::NotJson {
+            .map_err(|error| ContentsError::Unreadable {
                 line: error.line(),
                 column: error.column(),
             })
     }
+}
+
+/// The most values in contents. A person with 50,000 contacts has about 750,000.
+const VALUES: usize = 1_000_000;
+
+/// Why a document cannot be taken apart, though it is JSON.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContentsError {
+    /// More values than any app writes.
+    #[error("more than {VALUES} values")]
+    TooMany,
+    /// Something that this program cannot hold.
+    #[error(
+        "nested deeper than 127 levels, a number beyond all bounds, or half a character (line {line}, column {column})"
+    )]
+    Unreadable {
+        /// Line of the first error, from 1.
+        line: usize,
+        /// Column of the first error, from 1.
+        column: usize,
+    },
 }
 
 /// Declares objects of the schema: every field may be absent, `null` or of another type, and fields
@@ -128,12 +156,12 @@ objects! {
         /// The person.
         user: User,
         /// Android always writes the list and restores no groups without it; iOS omits an empty one.
-        contacts: List<Contact>,
+        contacts: List<Box<Contact>>,
         /// iOS omits an empty one.
-        groups: List<Group>,
+        groups: List<Box<Group>>,
         /// Android only.
         #[serde(rename = "distributionlists")]
-        distribution_lists: List<DistributionList>,
+        distribution_lists: List<Box<DistributionList>>,
         /// Switches, and lists of Threema IDs.
         settings: Settings,
     }
@@ -161,7 +189,7 @@ objects! {
         #[serde(rename = "profilePicRelease")]
         profile_picture_release: List<String>,
         /// Telephone number and email address that are linked to the identity. iOS omits an empty list.
-        links: List<Link>,
+        links: List<Box<Link>>,
         /// iOS, in backups for linking a device only: the device group key, base64.
         #[serde(rename = "temporaryDeviceGroupKeyTodoRemove")]
         device_group_key: SecretText,
@@ -482,9 +510,17 @@ mod tests {
             let contents = parse(json.as_bytes()).unwrap().contents();
             assert!(matches!(
                 contents.err(),
-                Some(DocumentError::NotJson { .. })
+                Some(ContentsError::Unreadable { .. })
             ));
         }
+    }
+
+    #[test]
+    fn contents_have_a_bound() {
+        let zeros = |count: usize| format!("{{\"contacts\":[{}0]}}", "0,".repeat(count - 1));
+        let contents = |json: String| parse(json.as_bytes()).unwrap().contents();
+        assert!(contents(zeros(VALUES - 1)).is_ok());
+        assert_eq!(contents(zeros(VALUES)).err(), Some(ContentsError::TooMany));
     }
 
     #[test]

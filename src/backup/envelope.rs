@@ -82,7 +82,7 @@ pub enum OpenError {
         limit: usize,
     },
     /// What was unpacked is not a backup document.
-    #[error("not a backup document: {0}")]
+    #[error("not a backup document")]
     NotADocument(#[from] DocumentError),
 }
 
@@ -114,7 +114,8 @@ impl TryFrom<Bytes> for SealedBackup {
 /// Seals a document under a key, with a nonce that was never used under it before.
 #[must_use]
 pub fn seal(document: &Document, key: &BackupKey, nonce: Nonce) -> SealedBackup {
-    // Room for all of it, so that growing leaves no plain copy behind; encryption is in place.
+    // Room for all of it, so that growing leaves no whole copy behind; encryption is in place. (What the
+    // gzip encoder buffers on the way is not wiped.)
     let room = Vec::with_capacity(document.json().len() / 1_000 * 1_001 + 128);
     let mut gzip = flate2::GzBuilder::new()
         .operating_system(0)
@@ -139,7 +140,8 @@ pub fn seal(document: &Document, key: &BackupKey, nonce: Nonce) -> SealedBackup 
 /// Opens a sealed backup; the document inside may have at most `limit` bytes ([`INFLATE_LIMIT`]).
 ///
 /// Decrypts in place if nobody else holds the bytes, and then allocates the document and nothing
-/// else of its size; otherwise it works on a copy. Either is wiped.
+/// else of its size; otherwise it works on a copy. Either is wiped. (The inflater's window of 32 KiB
+/// is not.)
 ///
 /// # Errors
 /// One variant for each way in which the bytes can be wrong.
@@ -183,7 +185,7 @@ fn inflate(gzip: &[u8], limit: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     if !gzip.starts_with(&GZIP_MAGIC) {
         return Err(OpenError::NotGzip);
     }
-    let bound = limit as u64 + 1;
+    let bound = (limit as u64).saturating_add(1);
     let length = io::copy(&mut Members::of(gzip).take(bound), &mut io::sink())
         .map_err(|_| OpenError::BrokenGzip)?;
     let length = usize::try_from(length)
@@ -199,7 +201,7 @@ fn inflate(gzip: &[u8], limit: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
 }
 
 /// The contents of all members of gzip (RFC 1952 §2.2), one after the other. What follows the last
-/// and does not begin as a member is left alone, as Java does, and so Android.
+/// and does not begin with the magic of a member is left alone, as Java does, and so Android.
 struct Members<'a>(GzDecoder<&'a [u8]>);
 
 impl<'a> Members<'a> {
@@ -366,6 +368,12 @@ mod tests {
             open_error(bomb, 1_000_000),
             OpenError::TooLarge { limit: 1_000_000 }
         );
+    }
+
+    #[test]
+    fn the_limit_may_be_the_largest_number() {
+        let contents = gzip(DOCUMENT.as_bytes(), 6);
+        assert!(inflate(&contents, usize::MAX).is_ok());
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub enum Field<T> {
     /// What it should be.
     Is(T),
     /// JSON of another type, kept as it is.
-    Other(Value),
+    Other(Box<Value>),
 }
 
 impl<T> Field<T> {
@@ -73,7 +73,7 @@ impl<'de, T: Json> Deserialize<'de> for Field<T> {
             return Ok(Self::Null);
         }
         if !T::has_type_of(&value) {
-            return Ok(Self::Other(value));
+            return Ok(Self::Other(Box::new(value)));
         }
         // By value: strings move and leave no copies behind.
         serde_json::from_value(value)
@@ -83,11 +83,20 @@ impl<'de, T: Json> Deserialize<'de> for Field<T> {
 }
 
 /// A Rust type and its type in JSON. Reading a value of the right type does not fail.
-pub trait Json: Serialize + DeserializeOwned {
+pub trait Json: Serialize + DeserializeOwned + Sized {
     /// The type, as it is called in a finding.
     const TYPE: &'static str;
     /// Whether the value has this type.
     fn has_type_of(value: &Value) -> bool;
+    /// The same in another spelling, such as the number 1.0 for 1.
+    fn respelled(_value: &Value) -> Option<Self> {
+        None
+    }
+    /// Whether Android takes a value of another type for what it means: numbers and switches in
+    /// strings, and every number for a number (org.json).
+    fn is_read_by_android(_value: &Value) -> bool {
+        false
+    }
 }
 
 impl Json for String {
@@ -102,6 +111,11 @@ impl Json for bool {
     fn has_type_of(value: &Value) -> bool {
         value.is_boolean()
     }
+    fn is_read_by_android(value: &Value) -> bool {
+        value.as_str().is_some_and(|text| {
+            text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false")
+        })
+    }
 }
 
 impl Json for u64 {
@@ -109,12 +123,31 @@ impl Json for u64 {
     fn has_type_of(value: &Value) -> bool {
         value.is_u64()
     }
+    fn respelled(value: &Value) -> Option<Self> {
+        let number = value.as_f64().filter(|_| value.is_f64())?;
+        // Every such number is a double without a remainder; the text of one has no exponent.
+        let is_whole = number.fract() == 0.0 && (0.0..9e15).contains(&number);
+        is_whole.then(|| format!("{number:.0}").trim_start_matches('-').parse().ok())?
+    }
+    fn is_read_by_android(value: &Value) -> bool {
+        value.is_number()
+            || value
+                .as_str()
+                .is_some_and(|text| text.parse::<f64>().is_ok())
+    }
 }
 
 impl<T: Json> Json for Vec<Field<T>> {
     const TYPE: &'static str = "a list";
     fn has_type_of(value: &Value) -> bool {
         value.is_array()
+    }
+}
+
+impl<T: Json> Json for Box<T> {
+    const TYPE: &'static str = T::TYPE;
+    fn has_type_of(value: &Value) -> bool {
+        T::has_type_of(value)
     }
 }
 

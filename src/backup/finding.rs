@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use serde_json::Value;
-
 use super::document::List;
 use super::field::{Field, Json};
 
@@ -174,11 +172,19 @@ impl Place {
             Field::Is(value) => look(value, self),
             Field::Absent => self.note("missing", rule.absent),
             Field::Null => self.note("null", rule.null),
-            Field::Other(value) if T::TYPE == u64::TYPE && is_whole(value) => {
-                let unsure = (Fine, Loses("may not be able to read it"));
-                self.note("a whole number with a fraction", unsure);
-            }
-            Field::Other(_) => self.note(format!("not {}", T::TYPE), rule.wrong),
+            Field::Other(value) => match T::respelled(value) {
+                Some(whole) => {
+                    let unsure = (Fine, Loses("may not be able to read it"));
+                    self.note("a whole number with a fraction", unsure);
+                    look(&whole, self);
+                }
+                None => {
+                    let (android, ios) = rule.wrong;
+                    let reads = android != Fails && T::is_read_by_android(value);
+                    let android = if reads { Fine } else { android };
+                    self.note(format!("not {}", T::TYPE), (android, ios));
+                }
+            },
         }
         self.path.truncate(length);
     }
@@ -208,10 +214,4 @@ impl Place {
 
     /// There is nothing more to look at.
     pub(super) fn enough<T>(_: &T, _: &mut Self) {}
-}
-
-/// Whether a number is whole though it is written with a fraction or an exponent, such as `1.0`.
-fn is_whole(value: &Value) -> bool {
-    let number = value.as_f64().unwrap_or(-1.0);
-    value.is_f64() && number.fract() == 0.0 && (0.0..9e15).contains(&number)
 }

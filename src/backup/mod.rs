@@ -24,8 +24,8 @@ mod validate;
 
 pub use app::{App, UnknownApp};
 pub use document::{
-    Contact, Contents, DistributionList, Document, DocumentError, Group, Info, Link, List,
-    Settings, User,
+    Contact, Contents, ContentsError, DistributionList, Document, DocumentError, Group, Info, Link,
+    List, Settings, User,
 };
 pub use envelope::{
     INFLATE_LIMIT, NONCE_LENGTH, Nonce, OVERHEAD, OpenError, SealedBackup, TAG_LENGTH, open, seal,

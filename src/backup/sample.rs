@@ -98,22 +98,26 @@ struct Sample<'a> {
 
 impl Sample<'_> {
     /// A list of so many; iOS leaves an empty one out.
-    fn list<T>(&self, count: u32, item: impl Fn(u32) -> T) -> Field<List<T>> {
+    fn list<T>(&self, count: u32, item: impl Fn(u32) -> T) -> Field<List<Box<T>>> {
         if count == 0 && self.app == App::Ios {
             return Field::Absent;
         }
-        Field::Is((0..count).map(|number| Field::Is(item(number))).collect())
+        Field::Is(
+            (0..count)
+                .map(|number| Field::Is(Box::new(item(number))))
+                .collect(),
+        )
     }
 
     fn user(&self) -> User {
         // Telephone number and address are of those that are kept free for examples.
         let link = |kind: &str, value: &str| {
-            Field::Is(Link {
+            Field::Is(Box::new(Link {
                 kind: kind.into(),
                 value: value.into(),
                 name: self.ios(String::new()),
                 ..Link::default()
-            })
+            }))
         };
         User {
             private_key: Field::Is(SecretText::new(random_key())),

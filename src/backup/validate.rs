@@ -15,7 +15,7 @@ use super::document::{
 };
 use super::field::Field;
 use super::finding::Effect::{self, Fails, Fine, Loses};
-use super::finding::{Finding, LIST, NUMBER, Place, REQUIRED, Rule, SWITCH, TEXT};
+use super::finding::{Effects, Finding, LIST, NUMBER, Place, REQUIRED, Rule, SWITCH, TEXT};
 use super::id::ThreemaId;
 
 /// Length of a public or private key, in bytes.
@@ -24,7 +24,8 @@ const KEY_LENGTH: usize = 32;
 const NICKNAME_LENGTH: usize = 32;
 
 impl Contents {
-    /// Everything that an app would not restore as it stands.
+    /// Everything that an app would not restore as it stands, as far as the document tells: not who the
+    /// person is, nor which contacts the directory knows.
     #[must_use]
     pub fn validate(&self) -> Vec<Finding> {
         let mut place = Place::default();
@@ -54,7 +55,7 @@ impl Contents {
         });
         place.field("groups", &self.groups, LIST, |groups, place| {
             let item = Rule::entry(Loses("skips the group"));
-            place.items(groups, item, Group::look);
+            place.items(groups, item, |group, place| group.look(place));
         });
         let lists = LIST.android_only();
         place.field(
@@ -69,7 +70,7 @@ impl Contents {
                     );
                 }
                 let item = Rule::entry(Loses("skips the list")).android_only();
-                place.items(lists, item, DistributionList::look);
+                place.items(lists, item, |list, place| list.look(place));
             },
         );
         let kept = Loses("keeps its own settings");
@@ -126,7 +127,8 @@ impl User {
             look_at_release(release, place);
         });
         place.field("links", &self.links, LIST, |links, place| {
-            place.items(links, Rule::entry(Loses("ignores the link")), Link::look);
+            let item = Rule::entry(Loses("ignores the link"));
+            place.items(links, item, |link, place| link.look(place));
         });
         let group_key = &self.device_group_key;
         place.field(
@@ -157,7 +159,8 @@ fn look_at_release(release: &List<String>, place: &mut Place) {
                 let everyone = Loses("gives the picture to everyone");
                 place.note("* among others", (everyone, ignored));
             }
-        } else if !is_id(entry) {
+        } else if entry.chars().count() != 8 {
+            // Neither app looks more closely.
             place.note("not a Threema ID", (ignored, ignored));
         }
     });
@@ -202,7 +205,9 @@ impl Contact {
             let capitals = identity.to_ascii_uppercase();
             if !is_id(&capitals) {
                 place.note("not a Threema ID", (skipped, skipped));
-            } else if *identity != capitals {
+                return;
+            }
+            if *identity != capitals {
                 place.note("small letters", (skipped, Fine));
             }
             if !seen.insert(capitals) {
@@ -212,16 +217,12 @@ impl Contact {
         });
         self.look_at_key(place);
         place.field("createdAt", &self.created_at, NUMBER, Place::enough);
-        place.field(
+        let unverified = Loses("takes the contact as unverified");
+        look_at_choice(
+            place,
             "verification",
             &self.verification,
-            NUMBER,
-            |&level, place| {
-                if level > 2 {
-                    let unverified = Loses("takes the contact as unverified");
-                    place.note("neither 0, 1 nor 2", (unverified, unverified));
-                }
-            },
+            (unverified, unverified),
         );
         place.field("workVerified", &self.work_verified, SWITCH, Place::enough);
         place.field("hidden", &self.hidden, SWITCH, Place::enough);
@@ -235,17 +236,9 @@ impl Contact {
         );
         let last_update = Rule::wrong((skipped, Fails));
         place.field("lastUpdate", &self.last_update, last_update, Place::enough);
-        for (key, field) in [
-            ("typingIndicators", &self.typing_indicators),
-            ("readReceipts", &self.read_receipts),
-        ] {
-            place.field(key, field, NUMBER, |&choice, place| {
-                if choice > 2 {
-                    let default = Loses("takes its default");
-                    place.note("neither 0, 1 nor 2", (Fine, default));
-                }
-            });
-        }
+        let default = (Fine, Loses("takes its default"));
+        look_at_choice(place, "typingIndicators", &self.typing_indicators, default);
+        look_at_choice(place, "readReceipts", &self.read_receipts, default);
         place.field("private", &self.private, SWITCH, Place::enough);
     }
 
@@ -262,7 +255,9 @@ impl Contact {
             rule.wrong = (skipped, Fails);
         }
         place.field("publickey", &self.public_key, rule, |key, place| {
-            if in_person && !is_key(key) {
+            if in_person && key.is_empty() {
+                place.note("empty", rule.absent);
+            } else if in_person && !is_key(key) {
                 place.note("not the base64 of 32 bytes", (skipped, Fine));
             }
         });
@@ -276,8 +271,13 @@ impl Group {
             wrong: (skipped, Fails),
             ..Rule::same((skipped, skipped))
         };
-        place.field("id", &self.id, needed, |id, place| {
-            let foreign = Loses("makes a group that nobody else has");
+        let foreign = Loses("makes a group that nobody else has");
+        let id = Rule {
+            // Android takes the word null for it.
+            null: (foreign, skipped),
+            ..needed
+        };
+        place.field("id", &self.id, id, |id, place| {
             if !id.len().is_multiple_of(2) {
                 place.note("an odd number of digits", (foreign, Fails));
             } else if hex::decode(id).is_err() {
@@ -302,7 +302,14 @@ impl Group {
             wrong: (alone, Fails),
         };
         place.field("members", &self.members, members, |members, place| {
-            look_at_ids(place, members, Fails);
+            let ignored = Loses("ignores the entry");
+            place.items(members, Rule::entry(ignored), |id, place| {
+                if !is_id(&id.to_ascii_uppercase()) {
+                    place.note("not a Threema ID", (ignored, ignored));
+                } else if !is_id(id) {
+                    place.note("small letters", (ignored, Fine));
+                }
+            });
         });
         place.field("deleted", &self.deleted, SWITCH, |&deleted, place| {
             if deleted {
@@ -394,16 +401,16 @@ impl Settings {
         );
         let other_key = Loses("has another name for it and ignores it");
         let (android, ios) = (&self.sync_excluded_ids, &self.sync_excluded_ids_ios);
-        let only = |one: &Field<List<String>>, other: &Field<List<String>>| {
-            one.items().next().is_some() && other.is_absent()
+        let has_more = |one: &Field<List<String>>, other: &Field<List<String>>| {
+            one.items().any(|id| !other.items().any(|same| same == id))
         };
         place.field(
             "syncExcludedIds",
             android,
             LIST.android_only(),
             |excluded, place| {
-                if only(android, ios) {
-                    place.note("a list for Android alone", (Fine, other_key));
+                if has_more(android, ios) {
+                    place.note("IDs for Android alone", (Fine, other_key));
                 }
                 look_at_ids(place, excluded, Fine);
             },
@@ -413,8 +420,8 @@ impl Settings {
             ios,
             LIST.ios_only(),
             |excluded, place| {
-                if only(ios, android) {
-                    place.note("a list for iOS alone", (other_key, Fine));
+                if has_more(ios, android) {
+                    place.note("IDs for iOS alone", (other_key, Fine));
                 }
                 look_at_ids(place, excluded, Fails);
             },
@@ -422,6 +429,18 @@ impl Settings {
         let emojis = LIST.android_only();
         place.field("recentEmojis", &self.recent_emojis, emojis, Place::enough);
     }
+}
+
+/// Looks at a number that is 0, 1 or 2. Both apps read negative ones too.
+fn look_at_choice(place: &mut Place, key: &str, field: &Field<u64>, other: Effects) {
+    let is_negative = matches!(field, Field::Other(value) if value.is_i64());
+    let negative = Field::Is(u64::MAX);
+    let field = if is_negative { &negative } else { field };
+    place.field(key, field, NUMBER, |&choice, place| {
+        if choice > 2 {
+            place.note("neither 0, 1 nor 2", other);
+        }
+    });
 }
 
 /// Looks at a list of Threema IDs.
@@ -560,7 +579,13 @@ mod tests {
             ("/contacts/0/verification", Some(json!(3)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: takes the contact as unverified".into()),
             ("/contacts/0/createdAt", Some(json!("today")), format!("error: contacts[0].createdAt: not a whole number from 0; Android: takes its default; {IOS}")),
             ("/contacts/0/createdAt", Some(json!(1.0)), "warning: contacts[0].createdAt: a whole number with a fraction; iOS: may not be able to read it".into()),
-            ("/contacts/0/createdAt", Some(json!(-1)), format!("error: contacts[0].createdAt: not a whole number from 0; Android: takes its default; {IOS}")),
+            ("/contacts/0/createdAt", Some(json!(-1)), format!("error: contacts[0].createdAt: not a whole number from 0; {IOS}")),
+            ("/contacts/0/createdAt", Some(json!("5")), format!("error: contacts[0].createdAt: not a whole number from 0; {IOS}")),
+            ("/contacts/0/verification", Some(json!(-1)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: takes the contact as unverified".into()),
+            ("/contacts/0/publickey", Some(json!("")), "warning: contacts[0].publickey: empty; Android: takes the contact as unverified".into()),
+            ("/groups/0/id", Some(json!(null)), "warning: groups[0].id: null; Android: makes a group that nobody else has; iOS: skips the group".into()),
+            ("/groups/0/members", Some(json!(["echoecho"])), "warning: groups[0].members[0]: small letters; Android: ignores the entry".into()),
+            ("/settings/syncExcludedIDs", Some(json!([])), "warning: settings.syncExcludedIds: IDs for Android alone; iOS: has another name for it and ignores it".into()),
             ("/contacts/0/lastUpdate", Some(json!("x")), format!("error: contacts[0].lastUpdate: not a whole number from 0; Android: skips the contact; {IOS}")),
             ("/contacts/0/hidden", Some(json!(1)), format!("error: contacts[0].hidden: not true or false; Android: takes its default; {IOS}")),
             ("/contacts/0/firstname", Some(json!(null)), "warning: contacts[0].firstname: null; Android: takes the word null for it".into()),
@@ -577,10 +602,11 @@ mod tests {
             ("/distributionlists", Some(json!([{"name": "List", "members": []}])), "warning: distributionlists: distribution lists; iOS: has none and ignores them".into()),
             ("/settings", None, format!("error: settings: missing; Android: keeps its own settings; {IOS}")),
             ("/settings/syncContacts", None, format!("error: settings.syncContacts: missing; {IOS}")),
-            ("/settings/syncContacts", Some(json!("true")), format!("error: settings.syncContacts: not true or false; Android: takes its default; {IOS}")),
+            ("/settings/syncContacts", Some(json!("true")), format!("error: settings.syncContacts: not true or false; {IOS}")),
+            ("/settings/syncContacts", Some(json!("yes")), format!("error: settings.syncContacts: not true or false; Android: takes its default; {IOS}")),
             ("/settings/blockedContacts/0", Some(json!(null)), format!("error: settings.blockedContacts[0]: null; Android: ignores the entry; {IOS}")),
-            ("/settings/syncExcludedIds", None, "warning: settings.syncExcludedIDs: a list for iOS alone; Android: has another name for it and ignores it".into()),
-            ("/settings/syncExcludedIDs", None, "warning: settings.syncExcludedIds: a list for Android alone; iOS: has another name for it and ignores it".into()),
+            ("/settings/syncExcludedIds", None, "warning: settings.syncExcludedIDs: IDs for iOS alone; Android: has another name for it and ignores it".into()),
+            ("/settings/syncExcludedIDs", None, "warning: settings.syncExcludedIds: IDs for Android alone; iOS: has another name for it and ignores it".into()),
             ("/settings/recentEmojis", Some(json!(1)), "warning: settings.recentEmojis: not a list; Android: ignores the list".into()),
         ] {
             assert_eq!(findings(with(pointer, value)), [expected], "{pointer}");
@@ -626,6 +652,26 @@ mod tests {
                 "contacts[0].identity",
                 "contacts[1].identity",
                 "settings.syncContacts"
+            ]
+        );
+    }
+
+    /// A number in another spelling is warned about, and is still looked at.
+    #[test]
+    fn a_number_with_a_fraction_means_what_it_says() {
+        for (number, is_wrong) in [(json!(1.0), false), (json!(2.0), true), (json!(-0.0), true)] {
+            let found = findings(with("/info/version", Some(number)));
+            assert!(
+                found[0]
+                    .ends_with("a whole number with a fraction; iOS: may not be able to read it")
+            );
+            assert_eq!(found.len(), 1 + usize::from(is_wrong), "{found:?}");
+        }
+        let found = findings(with("/info/version", Some(json!(1.5))));
+        assert_eq!(
+            found,
+            [
+                "error: info.version: not a whole number from 0; Android and iOS: cannot restore the backup"
             ]
         );
     }

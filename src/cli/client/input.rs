@@ -41,9 +41,10 @@ impl Input {
             return Ok(Contents::sample(identity, contacts, app, now()).to_document());
         };
         let place = path.display();
-        let refused = |error| UsageError(format!("{place}: {error}"));
-        let document = Document::from_json(read_bytes(path)?).map_err(refused)?;
-        let findings = document.contents().map_err(refused)?.validate();
+        let refused = |error: &dyn std::fmt::Display| UsageError(format!("{place}: {error}"));
+        let document = Document::from_json(read_bytes(path)?).map_err(|error| refused(&error))?;
+        let contents = document.contents().map_err(|error| refused(&error))?;
+        let findings = contents.validate();
         let has_errors = findings
             .iter()
             .any(|finding| finding.grade() == Grade::Error);
