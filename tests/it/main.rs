@@ -21,6 +21,7 @@ mod phone;
 mod program;
 mod real_clients;
 mod requests;
+mod restores;
 mod retention;
 mod support;
 mod tidy;
