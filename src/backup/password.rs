@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// The shortest password that the apps take, in UTF-16 units as Android counts.
+/// The shortest password that the apps take: in UTF-16 units on Android, in characters on iOS.
 const SHORTEST: usize = 8;
 /// The longest password that Android takes, in UTF-16 units.
 const LONGEST: usize = 4096;
@@ -38,12 +38,14 @@ impl Password {
             return vec![PasswordConcern::NotText];
         };
         let length = text.encode_utf16().count();
+        // iOS counts what a person takes for a character, which is never more than this.
+        let characters_for_ios = text.chars().count();
         let mut characters = text.chars().flat_map(char::to_lowercase);
         let first = characters.next();
         let one_character = first.is_some() && characters.all(|other| Some(other) == first);
         let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
         [
-            (length < SHORTEST, PasswordConcern::TooShort),
+            (characters_for_ios < SHORTEST, PasswordConcern::TooShort),
             (length > LONGEST, PasswordConcern::TooLong),
             (
                 length > 1 && one_character,
@@ -71,11 +73,11 @@ impl From<&str> for Password {
 /// `ThreemaSafePasswordValidator`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordConcern {
-    /// Fewer than 8 characters: neither app takes it where one restores.
+    /// Fewer than 8 characters: an app does not take it where one restores. (Android counts an emoji as two.)
     TooShort,
     /// More than 4096 characters: Android does not take it.
     TooLong,
-    /// One character again and again. iOS does not tell capitals from small letters here.
+    /// One character again and again; on iOS also where only some are capitals.
     OneCharacterRepeated,
     /// At most 15 characters, all of them digits.
     DigitsOnly,
@@ -93,7 +95,7 @@ impl fmt::Display for PasswordConcern {
             }
             Self::TooLong => "it has more than 4096 characters, and Android does not take it",
             Self::OneCharacterRepeated => {
-                "it is one character repeated, which the apps call a bad password"
+                "it is one character repeated, which an app calls a bad password"
             }
             Self::DigitsOnly => {
                 "it has only digits, at most 15, which the apps call a bad password"
@@ -128,8 +130,9 @@ mod tests {
             ("834975 8", &[]),
             ("shootdeathstar", &[]),
             ("pass\0word", &[Nul]),
-            // Seven characters to a person, eight UTF-16 units to the apps.
-            ("sesame🔒", &[]),
+            // Eight UTF-16 units, and seven characters.
+            ("sesame🔒", &[TooShort]),
+            ("sesame!🔒", &[]),
         ] {
             assert_eq!(
                 Password::from(password).concerns(),
