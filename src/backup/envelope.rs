@@ -5,11 +5,12 @@
 //! level 0, stored: since Android 4.84 and iOS 4.8.3 the apps do so against a compression side channel
 //! (an attacker who makes you add contacts could watch the size). Any gzip is read.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use bytes::{Bytes, BytesMut};
 use crypto_secretbox::aead::AeadInPlace;
 use crypto_secretbox::{Key, KeyInit, Tag, XSalsa20Poly1305};
+use flate2::Crc;
 use flate2::bufread::GzDecoder;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -28,8 +29,11 @@ pub const INFLATE_LIMIT: usize = 64 << 20;
 
 /// How a gzip member begins (RFC 1952 §2.3.1).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Where gzip notes how hard the compressor tried (XFL, RFC 1952 §2.3.1). Java, and so Android, writes 0.
-const GZIP_EXTRA_FLAGS: usize = 8;
+/// The header of gzip as Java writes it, and so Android: magic, deflate, and zeros for flags, time, extra
+/// flags and operating system.
+const ANDROID_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0];
+/// The longest stored block of deflate, in bytes (RFC 1951 §3.2.4).
+const BLOCK_LENGTH: usize = 0xffff;
 
 /// A nonce: 24 bytes, drawn at random for every sealing. Reusing one under the same key reveals both
 /// documents.
@@ -111,29 +115,21 @@ impl TryFrom<Bytes> for SealedBackup {
     }
 }
 
-/// Seals a document under a key, with a nonce that was never used under it before.
+/// Seals a document under a key, with a nonce that was never used under it before. Everything happens in
+/// the one buffer that is given back: no plain copy is left behind.
 #[must_use]
 pub fn seal(document: &Document, key: &BackupKey, nonce: Nonce) -> SealedBackup {
-    // Room for all of it, so that growing leaves no whole copy behind; encryption is in place. (What the
-    // gzip encoder buffers on the way is not wiped.)
-    let room = Vec::with_capacity(document.json().len() / 1_000 * 1_001 + 128);
-    let mut gzip = flate2::GzBuilder::new()
-        .operating_system(0)
-        .write(room, flate2::Compression::none());
-    gzip.write_all(document.json())
-        .expect("writing to memory does not fail");
-    let mut contents = gzip.finish().expect("writing to memory does not fail");
-    if let Some(extra_flags) = contents.get_mut(GZIP_EXTRA_FLAGS) {
-        *extra_flags = 0;
-    }
-
-    let tag = cipher(key)
-        .encrypt_in_place_detached((&nonce.0).into(), b"", &mut contents)
-        .expect("a document in memory is shorter than the cipher's limit");
-    let mut sealed = Vec::with_capacity(OVERHEAD + contents.len());
+    let json = document.json();
+    let mut sealed = Vec::with_capacity(OVERHEAD + gzip_length(json.len()));
     sealed.extend_from_slice(&nonce.0);
-    sealed.extend_from_slice(&tag);
-    sealed.extend_from_slice(&contents);
+    sealed.extend_from_slice(&[0; TAG_LENGTH]);
+    pack(json, &mut sealed);
+
+    let (_, tag, contents) = split(&mut sealed).expect("there are nonce and tag, just put in");
+    let made = cipher(key)
+        .encrypt_in_place_detached((&nonce.0).into(), b"", contents)
+        .expect("a document in memory is shorter than the cipher's limit");
+    tag.copy_from_slice(&made);
     SealedBackup(sealed.into())
 }
 
@@ -175,6 +171,38 @@ fn split(bytes: &mut [u8]) -> Option<(&mut [u8; NONCE_LENGTH], &mut [u8; TAG_LEN
 
 fn cipher(key: &BackupKey) -> XSalsa20Poly1305 {
     XSalsa20Poly1305::new(Key::from_slice(key.as_bytes()))
+}
+
+/// Appends contents as gzip in stored blocks (RFC 1952, RFC 1951 §3.2.4), in as few as can be.
+fn pack(contents: &[u8], into: &mut Vec<u8>) {
+    into.extend_from_slice(&ANDROID_HEADER);
+    let mut rest = contents;
+    loop {
+        let (block, after) = rest.split_at(rest.len().min(BLOCK_LENGTH));
+        let is_last = after.is_empty();
+        let length =
+            u16::try_from(block.len()).expect("a block is no longer than its field can say");
+        into.push(u8::from(is_last));
+        into.extend_from_slice(&length.to_le_bytes());
+        into.extend_from_slice(&(!length).to_le_bytes());
+        into.extend_from_slice(block);
+        if is_last {
+            break;
+        }
+        rest = after;
+    }
+    let mut checksum = Crc::new();
+    checksum.update(contents);
+    into.extend_from_slice(&checksum.sum().to_le_bytes());
+    // The length modulo 2^32.
+    let length = (contents.len() as u64).to_le_bytes();
+    into.extend_from_slice(&length[..4]);
+}
+
+/// How long [`pack`] makes contents of this length.
+fn gzip_length(contents: usize) -> usize {
+    let blocks = contents.div_ceil(BLOCK_LENGTH).max(1);
+    ANDROID_HEADER.len() + 5 * blocks + contents + 8
 }
 
 /// Unpacks gzip whose contents have at most `limit` bytes.
@@ -225,6 +253,8 @@ impl Read for Members<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     const DOCUMENT: &str = r#"{"info":{"version":1,"device":"ios"},"user":{"privatekey":"AQIDBAUGBwhkZWZnaGlqawECAwQFBgcIZGVmZ2hpams="},"settings":{"syncContacts":false}}"#;
@@ -281,6 +311,20 @@ mod tests {
                 .windows(DOCUMENT.len())
                 .any(|window| window == DOCUMENT.as_bytes())
         );
+    }
+
+    #[test]
+    fn what_is_packed_is_read_by_the_library_and_has_the_length_that_was_foreseen() {
+        for length in [
+            0_u32, 1, 65_534, 65_535, 65_536, 131_070, 131_071, 1_000_000,
+        ] {
+            let contents: Vec<u8> = (0..length).map(|at| at.to_le_bytes()[0]).collect();
+            let mut packed = Vec::new();
+            pack(&contents, &mut packed);
+
+            assert_eq!(packed.len(), gzip_length(contents.len()));
+            assert_eq!(*inflate(&packed, contents.len()).unwrap(), contents);
+        }
     }
 
     #[test]
