@@ -57,6 +57,10 @@ enum Command {
     Client(client::Client),
 }
 
+/// What to do about a server whose certificate nobody trusted has made.
+const AUTHORITY_HINT: &str = "hint: --ca FILE trusts an authority of your own, such as \
+     certs/development-ca.pem, which init makes";
+
 /// Something was typed that cannot be meant.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -108,6 +112,10 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         if source.kind() == std::io::ErrorKind::AddrInUse)
     {
         terminal::warn("hint: something listens there already, perhaps this server");
+    }
+    if matches!(error.downcast_ref::<crate::client::Error>(), Some(error) if error.is_unknown_authority())
+    {
+        terminal::warn(AUTHORITY_HINT);
     }
     ExitCode::from(code)
 }

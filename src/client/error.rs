@@ -1,5 +1,10 @@
 //! What can go wrong between a phone and its server, in words that say what to mend.
 
+use std::error::Error as StdError;
+use std::io;
+
+use rustls::CertificateError;
+
 use super::trust::TrustError;
 
 /// Why an operation did not succeed.
@@ -8,6 +13,9 @@ pub enum Error {
     /// No connection, no TLS, or it broke off.
     #[error("the server cannot be reached")]
     Unreachable(#[source] reqwest::Error),
+    /// The server is there, and TLS refuses its certificate.
+    #[error("the server's certificate is not trusted")]
+    Untrusted(#[source] rustls::Error),
     /// TLS cannot be set up.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -52,4 +60,35 @@ pub enum Error {
     /// The answer is compressed.
     #[error("the server compresses its answers; switch that off for this path")]
     Compressed,
+}
+
+impl Error {
+    /// Whether nothing else is wrong with the server's certificate than that nobody trusted made it.
+    #[must_use]
+    pub fn is_unknown_authority(&self) -> bool {
+        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        matches!(self, Self::Untrusted(error) if *error == unknown)
+    }
+
+    /// What a failed request means, without the URL: that of a backup is a secret.
+    pub(super) fn of_request(error: reqwest::Error) -> Self {
+        match certificate_error(&error) {
+            Some(error) => Self::Untrusted(error),
+            None => Self::Unreachable(error.without_url()),
+        }
+    }
+}
+
+/// The refusal of a certificate, wherever it stands among the causes.
+fn certificate_error(error: &(dyn StdError + 'static)) -> Option<rustls::Error> {
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        let is_it = matches!(error, rustls::Error::InvalidCertificate(_));
+        return is_it.then(|| error.clone());
+    }
+    // An error of input and output skips what it wraps when it is asked for its cause.
+    let wrapped = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    let cause = wrapped.map(|wrapped| wrapped as &(dyn StdError + 'static));
+    certificate_error(cause.or_else(|| error.source())?)
 }

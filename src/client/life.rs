@@ -10,6 +10,9 @@ use crate::backup::{
     seal,
 };
 
+/// How long a step may take, unless something else is said.
+pub const STEP_LIMIT: Duration = Duration::from_secs(60);
+
 /// A step in the life of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -82,7 +85,7 @@ pub enum Failure {
     #[error(transparent)]
     Phone(#[from] Error),
     /// What came back does not open.
-    #[error("what came back does not open: {0}")]
+    #[error("what came back does not open")]
     Open(#[from] OpenError),
     /// It opens, and is another document.
     #[error("what came back is not what was backed up")]
@@ -93,6 +96,9 @@ pub enum Failure {
     /// There is nothing to compare: the download failed.
     #[error("nothing came back that could be compared")]
     Nothing,
+    /// The step was broken off.
+    #[error("took longer than {} second{}", .0.as_secs(), if .0.as_secs() == 1 { "" } else { "s" })]
+    TooSlow(Duration),
 }
 
 /// What became of a step.
@@ -122,6 +128,7 @@ pub struct Life {
     first: Document,
     second: Document,
     downloaded: Option<bytes::Bytes>,
+    step_limit: Duration,
 }
 
 impl Life {
@@ -134,7 +141,15 @@ impl Life {
             first,
             second,
             downloaded: None,
+            step_limit: STEP_LIMIT,
         }
+    }
+
+    /// The same life with another bound for each step.
+    #[must_use]
+    pub fn with_step_limit(mut self, limit: Duration) -> Self {
+        self.step_limit = limit;
+        self
     }
 
     /// Takes the steps with `phone`, and hands the outcome of each to `tell`. Returns whether all went
@@ -155,7 +170,10 @@ impl Life {
             // An upload whose answer was lost may have arrived.
             uploaded |= matches!(step, Step::Put | Step::Overwrite);
             let started = Instant::now();
-            let result = self.take(step, phone).await;
+            let limit = self.step_limit;
+            let result = tokio::time::timeout(limit, self.take(step, phone))
+                .await
+                .unwrap_or(Err(Failure::TooSlow(limit)));
             all_well &= result.is_ok();
             tell(Outcome {
                 step,
@@ -216,5 +234,20 @@ impl Life {
         } else {
             Err(Failure::Different)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_names_its_cause_once() {
+        let cause = OpenError::WrongPasswordOrDamaged.to_string();
+        let failure = Failure::from(OpenError::WrongPasswordOrDamaged);
+        assert_eq!(failure.to_string(), "what came back does not open");
+        assert_eq!(failure.source().unwrap().to_string(), cause);
     }
 }

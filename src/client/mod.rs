@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::backup::{App, BackupId, SealedBackup};
 
 pub use error::Error;
-pub use life::{Failure, Life, OnFailure, Outcome, Step};
+pub use life::{Failure, Life, OnFailure, Outcome, STEP_LIMIT, Step};
 pub use server_url::{BadUrl, ServerUrl};
 pub use trust::{Trust, TrustError};
 

@@ -114,7 +114,7 @@ impl Session {
         if let Some(body) = body {
             request = request.body(body);
         }
-        request.send().await.map_err(unreachable)
+        request.send().await.map_err(Error::of_request)
     }
 }
 
@@ -184,18 +184,13 @@ async fn answer(response: Response, login: Option<&Login>) -> Result<Bytes, Erro
 
 async fn read(mut response: Response) -> Result<Bytes, Error> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+    while let Some(chunk) = response.chunk().await.map_err(Error::of_request)? {
         if body.len() + chunk.len() > ANSWER_LIMIT {
             return Err(Error::EndlessAnswer(ANSWER_LIMIT));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
-}
-
-/// The URL of a backup is a secret: it does not get into an error's text.
-fn unreachable(error: reqwest::Error) -> Error {
-    Error::Unreachable(error.without_url())
 }
 
 #[cfg(test)]

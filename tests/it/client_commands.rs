@@ -596,3 +596,58 @@ fn check_says_why_a_server_cannot_be_reached() {
     );
     assert!(said.to_lowercase().contains("refused"), "{said}");
 }
+
+#[test]
+fn a_step_that_takes_too_long_is_broken_off() {
+    // Accepts connections and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/", silent.local_addr().unwrap());
+    let arguments = ["client", "check", &url, "--as", "ios", "--timeout", "1"];
+
+    let output = Folder::new().run(&arguments);
+
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("FAILED") && said.contains("took longer than 1 second\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn check_fails_also_when_nobody_reads_what_it_prints() {
+    let folder = Folder::new();
+    let mut command = folder.command(&["client", "check", "https://127.0.0.1:1/"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+
+    let output = command.stdout(writer).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_trusted_is_told_from_one_that_cannot_be_reached() {
+    let server = TestServer::start().await;
+    let url = server.url();
+    let outputs = tokio::task::spawn_blocking(move || {
+        let folder = Folder::new();
+        let config = folder.run(&["client", "config", "--server", &url]);
+        (config, folder.run(&["client", "check", &url]))
+    });
+    let (config, check) = outputs.await.unwrap();
+
+    let why = "the server's certificate is not trusted: invalid peer certificate: UnknownIssuer";
+    let hint = "hint: --ca FILE trusts an authority of your own, such as certs/development-ca.pem, which \
+                init makes\n";
+    assert_eq!(config.status.code(), Some(1));
+    assert_eq!(text(&config.stderr), format!("error: {why}\n{hint}"));
+    assert_eq!(check.status.code(), Some(1));
+    assert_eq!(text(&check.stderr), hint);
+    let said = text(&check.stdout);
+    assert_eq!(
+        said.lines().filter(|line| line.ends_with(why)).count(),
+        2,
+        "{said}"
+    );
+}

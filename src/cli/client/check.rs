@@ -1,6 +1,7 @@
 //! `client check`: the whole life of a backup against a live server, for people and for cron.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -9,9 +10,9 @@ use zeroize::Zeroizing;
 
 use super::Access;
 use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
-use crate::cli::terminal::say;
-use crate::cli::{block_on, now};
-use crate::client::{Life, OnFailure, Outcome, Phone, ServerUrl};
+use crate::cli::terminal::{is_broken_pipe, say, warn};
+use crate::cli::{AUTHORITY_HINT, block_on, now};
+use crate::client::{Failure, Life, OnFailure, Outcome, Phone, STEP_LIMIT, ServerUrl};
 
 /// Contacts in the made-up backups: about 8 kB.
 const CONTACTS: [u32; 2] = [20, 21];
@@ -29,6 +30,9 @@ pub(in crate::cli) struct Check {
     /// Take the remaining steps when one has failed
     #[arg(long)]
     keep_going: bool,
+    /// Break off a step that takes longer than this
+    #[arg(long, value_name = "SECONDS", default_value_t = STEP_LIMIT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    timeout: u64,
     /// Print nothing when all is well (for cron)
     #[arg(long)]
     quiet: bool,
@@ -37,15 +41,28 @@ pub(in crate::cli) struct Check {
     json: bool,
 }
 
+/// What came out so far.
+struct Found {
+    all_well: bool,
+    /// Whether the server's certificate was made by somebody whom nobody trusts.
+    unknown_authority: bool,
+}
+
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut all_well = true;
+        let mut found = Found {
+            all_well: true,
+            unknown_authority: false,
+        };
         let secret = self.access.secret()?;
         for app in self.app.map_or(App::ALL.to_vec(), |app| vec![app]) {
             let phone = self.access.phone(app, &self.server, secret.as_ref())?;
-            all_well &= block_on(self.live(app, &phone))?;
+            block_on(self.live(app, &phone, &mut found))?;
         }
-        Ok(if all_well {
+        if found.unknown_authority {
+            warn(AUTHORITY_HINT);
+        }
+        Ok(if found.all_well {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -53,7 +70,7 @@ impl Check {
     }
 
     /// Lives through it as one app, with an identity and a password that nobody else has.
-    async fn live(&self, app: App, phone: &Phone) -> anyhow::Result<bool> {
+    async fn live(&self, app: App, phone: &Phone, found: &mut Found) -> anyhow::Result<()> {
         let identity = ThreemaId::random();
         let mut password = Zeroizing::new(vec![0; 32]);
         getrandom::fill(&mut password).context("draw a password")?;
@@ -66,17 +83,27 @@ impl Check {
             OnFailure::Stop
         };
         let mut written = Ok(());
+        let unknown_authority = &mut found.unknown_authority;
         let tell = |outcome: Outcome| {
+            *unknown_authority |= matches!(&outcome.result,
+                Err(Failure::Phone(error)) if error.is_unknown_authority());
             if let Some(line) = self.line(app, outcome)
                 && written.is_ok()
             {
                 written = say(line);
             }
         };
-        let life = Life::new(&key, first, second);
-        let all_well = life.live(phone, on_failure, tell).await;
-        written?;
-        Ok(all_well)
+        let limit = Duration::from_secs(self.timeout);
+        let life = Life::new(&key, first, second).with_step_limit(limit);
+        found.all_well &= life.live(phone, on_failure, tell).await;
+        // A reader that goes away changes nothing about the server: the exit code still tells.
+        written.or_else(|error| {
+            if is_broken_pipe(&error) {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })
     }
 
     /// What is printed about a step.
