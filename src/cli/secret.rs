@@ -21,16 +21,40 @@ pub(super) fn read(
     let text = match (file, std::env::var(variable)) {
         (Some(path), _) => from_file(path, what)?,
         (None, Ok(text)) => Zeroizing::new(text),
-        (None, Err(_)) if io::stdin().is_terminal() => {
-            let typed = rpassword::prompt_password(format!("{what}: "));
-            Zeroizing::new(typed.with_context(|| format!("read the {what} from the terminal"))?)
-        }
+        (None, Err(_)) if io::stdin().is_terminal() => ask(what, what)?,
         (None, Err(_)) => {
             let text = format!("no {what}: name a file (- is standard input), or set {variable}");
             return Err(UsageError(text).into());
         }
     };
     Ok(text)
+}
+
+/// Like [`read`]; at a prompt it has to be typed twice, because what is locked with a typing error stays
+/// locked.
+pub(super) fn read_new(
+    file: Option<&Path>,
+    variable: &str,
+    what: &str,
+) -> anyhow::Result<Zeroizing<String>> {
+    let text = read(file, variable, what)?;
+    if is_asked_for(file, variable) && *text != *ask(what, &format!("{what} again"))? {
+        let text = format!("the {what} was not typed the same twice");
+        return Err(UsageError(text).into());
+    }
+    Ok(text)
+}
+
+/// Whether there is neither a file nor a variable.
+fn is_asked_for(file: Option<&Path>, variable: &str) -> bool {
+    file.is_none() && std::env::var(variable).is_err()
+}
+
+fn ask(what: &str, prompt: &str) -> anyhow::Result<Zeroizing<String>> {
+    let typed = rpassword::prompt_password(format!("{prompt}: "));
+    Ok(Zeroizing::new(typed.with_context(|| {
+        format!("read the {what} from the terminal")
+    })?))
 }
 
 /// Reads a secret from a file; `-` is standard input.

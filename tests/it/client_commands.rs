@@ -271,6 +271,62 @@ fn redact_leaves_the_private_key_out_wherever_the_document_goes() {
         "{summary}"
     );
     assert_eq!(std::fs::read_to_string(&out).unwrap() + "\n", printed);
+
+    // What is said of the backup is not changed by it.
+    let whole = summary.lines().nth_back(1).unwrap();
+    assert_eq!(whole, "both apps would restore all of it");
+    let size = format!("document            {} bytes", DOCUMENT.len());
+    assert!(summary.contains(&size), "{summary}");
+}
+
+#[test]
+fn only_a_regular_file_that_is_not_read_is_replaced() {
+    let folder = Folder::new();
+    folder.write("password", "a good password");
+    folder.write("document.json", DOCUMENT);
+    std::fs::create_dir(folder.path("folder")).unwrap();
+    std::os::unix::fs::symlink("document.json", folder.path("link")).unwrap();
+    let identity = ["--id", "ECHOECHO", "--password-file", "password"];
+    let seal = |out| {
+        let seal = ["client", "seal", "document.json", "--out", out];
+        [&seal[..], &identity].concat()
+    };
+    folder.done(&seal("blob"));
+    folder.done(&seal("blob"));
+
+    for (out, why) in [
+        ("-", "- is not a file"),
+        ("/dev/null", "not a regular file"),
+        ("folder", "not a regular file"),
+        ("link", "not a regular file"),
+        ("password", "cannot be written to as well"),
+        ("./document.json", "document.json is read"),
+    ] {
+        let (code, message) = folder.failed(&seal(out));
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains(why), "{message}");
+    }
+    let open = [&["client", "open", "blob"], &identity[..]].concat();
+    for (out, why) in [("blob", "blob is read"), ("-", "use --json")] {
+        let (code, message) = folder.failed(&[&open[..], &["--out", out]].concat());
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains(why), "{message}");
+    }
+    folder.done(&open);
+}
+
+#[test]
+fn what_is_too_large_is_not_read() {
+    let folder = Folder::new();
+    folder.write("password", "a good password");
+    let file = std::fs::File::create(folder.path("large")).unwrap();
+    file.set_len((256 << 20) + 1).unwrap();
+    let open = ["client", "open", "large", "--id", "ECHOECHO"];
+
+    let (code, message) = folder.failed(&[&open[..], &["--password-file", "password"]].concat());
+
+    let expected = "error: large is larger than 268435456 bytes\n";
+    assert_eq!((code, message.as_str()), (2, expected));
 }
 
 #[test]
@@ -283,6 +339,25 @@ fn a_password_is_asked_for_and_not_shown_as_it_is_typed() {
     assert!(shown.starts_with("backup's password: "), "{shown}");
     assert!(shown.contains(ID), "{shown}");
     assert!(!shown.contains("shoot"), "{shown}");
+}
+
+#[test]
+fn a_password_to_seal_with_is_typed_twice_and_alike() {
+    let folder = Folder::new();
+    folder.write("document.json", DOCUMENT);
+    let seal = ["client", "seal", "--id", "ECHOECHO", "document.json"];
+    let seal = [&seal[..], &["--out", "blob"]].concat();
+
+    let (code, shown) = folder.ended_on_a_terminal(&seal, "shootdeathstar\nshotdeathstar\n");
+    assert_eq!(code, Some(2), "{shown}");
+    assert!(shown.contains("backup's password again: "), "{shown}");
+    assert!(shown.contains("was not typed the same twice"), "{shown}");
+    assert!(!folder.path("blob").exists());
+
+    folder.on_a_terminal(&seal, "shootdeathstar\nshootdeathstar\n");
+    let open = ["client", "open", "--id", "ECHOECHO", "blob"];
+    let shown = folder.on_a_terminal(&open, "shootdeathstar\n");
+    assert!(shown.contains("the backup of ECHOECHO opens"), "{shown}");
 }
 
 #[test]
@@ -311,6 +386,28 @@ fn a_terminal_shows_the_private_key_only_if_it_is_asked_for_by_name() {
     );
     assert!(shown.contains("\"syncContacts\""), "{shown}");
     assert!(shown_by_name.contains("AQIDBAUG"), "{shown_by_name}");
+}
+
+#[test]
+fn text_of_others_does_not_act_on_a_terminal() {
+    let folder = Folder::new();
+    folder.write("password", "a good password");
+    let long = "e".repeat(101);
+    let device = format!("\u{202e}\u{9b}2J{long}");
+    folder.write("document.json", &DOCUMENT.replace("test", &device));
+    let identity = ["--id", "ECHOECHO", "--password-file", "password"];
+    let seal = ["client", "seal", "document.json", "--out", "blob"];
+    folder.done(&[&seal[..], &identity].concat());
+    let open = [&["client", "open", "blob"], &identity[..]].concat();
+
+    let summary = folder.done(&open);
+    let json = folder.on_a_terminal(&[&open[..], &["--json", "--redact"]].concat(), "");
+    let piped = folder.done(&[&open[..], &["--json"]].concat());
+
+    let cut = format!("\u{fffd}\u{fffd}2J{}…\n", "e".repeat(96));
+    assert!(summary.contains(&cut), "{summary}");
+    assert!(json.contains(r#""\u202e\u009b2Je"#), "{json}");
+    assert!(piped.contains(&device), "{piped}");
 }
 
 #[test]
@@ -346,6 +443,27 @@ fn a_document_that_an_app_cannot_restore_is_sealed_only_by_force() {
     assert!(forced.status.success());
     assert!(text(&forced.stderr).contains("error: settings: missing"));
     assert!(folder.path("blob").exists());
+
+    for unreadable in [
+        r#""\ud800""#.to_owned(),
+        "1e400".into(),
+        "[".repeat(200) + &"]".repeat(200),
+    ] {
+        folder.write("document.json", &format!("{{\"a\":{unreadable}}}"));
+        let (code, message) = folder.failed(&seal);
+        assert_eq!(code, 2, "{message}");
+        assert!(
+            message.contains("(--force takes it nevertheless): "),
+            "{message}"
+        );
+        let forced = folder.run(&[&seal[..], &["--force"]].concat());
+        assert!(forced.status.success());
+        let warned = text(&forced.stderr);
+        assert!(
+            warned.contains("could not restore this document: "),
+            "{warned}"
+        );
+    }
 }
 
 #[test]
@@ -371,7 +489,8 @@ fn a_sample_is_sealed_as_either_app_writes_it() {
     for wrong in [
         &["--out", "blob"][..],
         &["--sample", "1", "document.json", "--out", "blob"],
-        &["--sample", "100001", "--out", "blob"],
+        &["--sample", "50001", "--out", "blob"],
+        &["document.json", "--as", "ios", "--out", "blob"],
     ] {
         let (code, message) = folder.failed(&[&["client", "seal"], &identity[..], wrong].concat());
         assert_eq!(code, 2, "{message}");

@@ -38,8 +38,19 @@ impl Folder {
         self.command(arguments).output().unwrap()
     }
 
-    /// What a terminal shows of a successful command, at which `typed` is typed once it hides what is typed.
+    /// What a terminal shows of a successful command, at whose prompts the lines of `typed` are typed.
     pub(crate) fn on_a_terminal(&self, arguments: &[&str], typed: &str) -> String {
+        let (code, shown) = self.ended_on_a_terminal(arguments, typed);
+        assert_eq!(code, Some(0), "{shown}");
+        shown
+    }
+
+    /// The exit code of a command and what a terminal shows of it.
+    pub(crate) fn ended_on_a_terminal(
+        &self,
+        arguments: &[&str],
+        typed: &str,
+    ) -> (Option<i32>, String) {
         let mut terminal = Command::new("python3")
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/terminal.py"))
             .arg(PROGRAM)
@@ -53,8 +64,7 @@ impl Folder {
         input.write_all(typed.as_bytes()).unwrap();
         drop(input);
         let output = terminal.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", text(&output.stdout));
-        text(&output.stdout)
+        (output.status.code(), text(&output.stdout))
     }
 
     /// What a successful command prints.

@@ -1,9 +1,9 @@
 """Runs a program on a terminal and prints what the terminal showed.
 
-    terminal.py PROGRAM [ARGUMENT...] <line
+    terminal.py PROGRAM [ARGUMENT...] <lines
 
-The line is typed once the program hides what is typed; a program that never does so is ended after a
-minute. The exit code is the program's.
+Each line is typed at a prompt of its own, a colon and a space, once the program hides what is typed; a
+program that never does so is ended after a minute. The exit code is the program's.
 """
 
 import os
@@ -13,7 +13,7 @@ import signal
 import sys
 import termios
 
-line = sys.stdin.buffer.read()
+lines = sys.stdin.buffer.readlines()
 child, terminal = pty.fork()
 if child == 0:
     os.execv(sys.argv[1], sys.argv[1:])
@@ -21,11 +21,12 @@ if child == 0:
 signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
 signal.alarm(60)
 shown = b""
+answered = 0
 while True:
     echo = termios.tcgetattr(terminal)[3] & termios.ECHO
-    if line and not echo:
-        os.write(terminal, line)
-        line = b""
+    if lines and not echo and shown[answered:].endswith(b": "):
+        os.write(terminal, lines.pop(0))
+        answered = len(shown)
     if select.select([terminal], [], [], 0.01)[0]:
         try:
             shown += os.read(terminal, 65536)

@@ -9,12 +9,15 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::output::grouped;
+use super::text::harmless;
 use crate::backup::{App, Contents, Document, Grade, ThreemaId};
 use crate::cli::terminal::warn;
 use crate::cli::{UsageError, now};
 
-/// The most contacts of a sample: 35 MB, far more than a server takes.
-const CONTACTS: std::ops::RangeInclusive<i64> = 0..=100_000;
+/// The most contacts of a sample: about 14 MB, far more than most servers take.
+const CONTACTS: std::ops::RangeInclusive<i64> = 0..=50_000;
+/// The most that is read of a blob or a document, in bytes: as much as the largest backup of any server.
+const LIMIT: u64 = 256 << 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Input {
@@ -41,16 +44,29 @@ impl Input {
             return Ok(Contents::sample(identity, contacts, app, now()).to_document());
         };
         let place = path.display();
-        let refused = |error: &dyn std::fmt::Display| UsageError(format!("{place}: {error}"));
-        let document = Document::from_json(read_bytes(path)?).map_err(|error| refused(&error))?;
-        let contents = document.contents().map_err(|error| refused(&error))?;
-        let findings = contents.validate();
+        let document = Document::from_json(read_bytes(path)?)
+            .map_err(|error| UsageError(format!("{place}: {error}")))?;
+        let findings = match document.contents() {
+            Ok(contents) => contents.validate(),
+            Err(error) if self.force => {
+                warn(&format!(
+                    "{place}: an app could not restore this document: {error}"
+                ));
+                return Ok(document);
+            }
+            Err(error) => {
+                let text = format!(
+                    "{place}: an app could not restore this document (--force takes it nevertheless): {error}"
+                );
+                return Err(UsageError(text).into());
+            }
+        };
         let has_errors = findings
             .iter()
             .any(|finding| finding.grade() == Grade::Error);
         let mut text = String::new();
         for line in grouped(&findings) {
-            write!(text, "\n  {line}").context("write into memory")?;
+            write!(text, "\n  {}", harmless(&line)).context("write into memory")?;
         }
         if has_errors && !self.force {
             let text = format!(
@@ -67,14 +83,46 @@ impl Input {
     }
 }
 
-/// Reads a file that may hold a private key; `-` is standard input.
+/// Reads a file that may hold a private key; `-` is standard input. What is endless is not read to its
+/// end.
 pub(super) fn read_bytes(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    let read = if path == Path::new("-") {
-        std::io::stdin().lock().read_to_end(&mut bytes)
+    let place = path.display();
+    let (source, length): (Box<dyn Read>, u64) = if path == Path::new("-") {
+        (Box::new(std::io::stdin().lock()), 0)
     } else {
-        std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
+        let file = std::fs::File::open(path).with_context(|| format!("read {place}"))?;
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        (Box::new(file), length)
     };
-    read.with_context(|| format!("read {}", path.display()))?;
-    Ok(bytes)
+    let bytes = read_within(LIMIT, source, length).with_context(|| format!("read {place}"))?;
+    bytes.ok_or_else(|| UsageError(format!("{place} is larger than {LIMIT} bytes")).into())
+}
+
+/// All of `source`, which is said to have `length` bytes, unless it has more than `limit`.
+fn read_within(
+    limit: u64,
+    source: impl Read,
+    length: u64,
+) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
+    if length > limit {
+        return Ok(None);
+    }
+    // With room for all of it, because a buffer that grows leaves copies of the key behind.
+    let room = usize::try_from(length).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    source.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_endless_is_not_read_to_its_end() {
+        let read = |source: &[u8]| read_within(9, source, 0).unwrap();
+        assert_eq!(**read(&[1; 9]).unwrap(), [1; 9]);
+        assert!(read(&[1; 10]).is_none());
+        assert!(read_within(9, std::io::repeat(1), 0).unwrap().is_none());
+    }
 }

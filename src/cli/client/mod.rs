@@ -3,6 +3,7 @@
 mod check;
 mod input;
 mod output;
+mod text;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use crate::client::{Login, Phone, ServerUrl, Trust};
 
 use check::Check;
 use input::{Input, read_bytes};
-use output::{Output, write_file};
+use output::{Output, check_target, write_file};
 
 /// Environment variable that may hold the password of the backup.
 const PASSWORD: &str = "SAFE_CLIENT_PASSWORD";
@@ -42,15 +43,10 @@ pub(super) enum Client {
         identity: Identity,
         #[command(flatten)]
         input: Input,
-        /// The app whose sample it is: android or ios
-        #[arg(
-            long = "as",
-            value_name = "APP",
-            default_value = "android",
-            requires = "sample"
-        )]
-        app: App,
-        /// The file to write
+        /// The app whose sample it is: android or ios [default: android]
+        #[arg(long = "as", value_name = "APP")]
+        app: Option<App>,
+        /// The file to write. A regular file of that name is replaced
         #[arg(long, value_name = "BLOB")]
         out: PathBuf,
     },
@@ -103,8 +99,8 @@ pub(super) struct Identity {
     /// The Threema ID (small letters are made capitals, as in the apps)
     #[arg(long, value_name = "ID", value_parser = threema_id)]
     id: ThreemaId,
-    /// A file with the password of the backup (- is standard input); without it, SAFE_CLIENT_PASSWORD
-    /// or a prompt
+    /// A file with the password of the backup (- is standard input); one newline at its end is not part
+    /// of it. Without a file, SAFE_CLIENT_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
@@ -128,8 +124,8 @@ pub(super) struct Access {
     /// User name on the server
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
-    /// A file with the password on the server (- is standard input); without it, SAFE_CLIENT_SECRET or
-    /// a prompt
+    /// A file with the password on the server (- is standard input); one newline at its end is not part
+    /// of it. Without a file, SAFE_CLIENT_SECRET or a prompt
     #[arg(long, value_name = "FILE", requires = "username")]
     secret_file: Option<PathBuf>,
     /// An authority to trust besides the system's, PEM
@@ -151,8 +147,14 @@ impl Client {
                 app,
                 out,
             } => {
-                one_standard_input([identity.file(), input.file()])?;
-                let document = input.document(&identity.id, app)?;
+                let files = [identity.file(), input.file()];
+                one_standard_input(files)?;
+                check_target(&out, &files)?;
+                if app.is_some() && input.file().is_some() {
+                    let text = "--as says whose --sample it is; a document is sealed as it is";
+                    return Err(UsageError(text.into()).into());
+                }
+                let document = input.document(&identity.id, app.unwrap_or(App::Android))?;
                 let sealed = identity.seal(&document)?.1;
                 write_file(&out, sealed.as_bytes())?;
                 say(format!(
@@ -166,7 +168,9 @@ impl Client {
                 blob,
                 output,
             } => {
-                one_standard_input([identity.file(), Some(&blob)])?;
+                let files = [identity.file(), Some(&*blob)];
+                one_standard_input(files)?;
+                output.check_target(&files)?;
                 let blob = Bytes::from(std::mem::take(&mut *read_bytes(&blob)?));
                 output.give(&identity.id, &identity.master_key()?, blob, None)?;
             }
@@ -187,7 +191,9 @@ impl Client {
                 identity,
                 output,
             } => {
-                one_standard_input([identity.file(), server.file()])?;
+                let files = [identity.file(), server.file()];
+                one_standard_input(files)?;
+                output.check_target(&files)?;
                 let phone = server.phone()?;
                 let key = identity.master_key()?;
                 let (blob, config) = block_on(async {
@@ -219,15 +225,20 @@ impl Client {
 impl Identity {
     fn master_key(&self) -> anyhow::Result<MasterKey> {
         let password = secret::read(self.file(), PASSWORD, "backup's password")?;
-        let password = Password::from(password.as_str());
+        Ok(self.master_key_from(&password))
+    }
+
+    fn master_key_from(&self, password: &str) -> MasterKey {
+        let password = Password::from(password);
         for concern in password.concerns() {
             warn(&format!("warning: the backup's password: {concern}"));
         }
-        Ok(MasterKey::derive(&password, &self.id))
+        MasterKey::derive(&password, &self.id)
     }
 
     fn seal(&self, document: &Document) -> anyhow::Result<(MasterKey, SealedBackup)> {
-        let key = self.master_key()?;
+        let password = secret::read_new(self.file(), PASSWORD, "backup's password")?;
+        let key = self.master_key_from(&password);
         let sealed = backup::seal(document, &key.backup_key(), Nonce::random());
         Ok((key, sealed))
     }

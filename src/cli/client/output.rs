@@ -1,7 +1,9 @@
 //! What a command of `client` does with an opened backup: a summary for people, or the document.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -11,12 +13,13 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use super::text::{escaped, harmless, short};
 use crate::backup::{
     Contents, Document, Field, Finding, INFLATE_LIMIT, List, MasterKey, SealedBackup, ThreemaId,
     open,
 };
-use crate::cli::now;
 use crate::cli::terminal::{say, warn, write};
+use crate::cli::{UsageError, now};
 use crate::durable;
 
 /// What most servers take, Threema's own among them, in bytes.
@@ -38,7 +41,7 @@ pub(in crate::cli) struct Output {
     /// Do not unpack a document that is larger than this
     #[arg(long, value_name = "BYTES", default_value_t = INFLATE_LIMIT)]
     max_document_bytes: usize,
-    /// Write the document to a file of mode 0600
+    /// Write the document to a file of mode 0600. A regular file of that name is replaced
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -73,15 +76,13 @@ impl Output {
             contents.redact();
             Ok(contents.to_document())
         };
-        let document = &if self.redact {
-            redacted(document)?
-        } else {
-            document.clone()
-        };
+        let without_key = self.redact.then(|| redacted(document)).transpose()?;
+        let given = without_key.as_ref().unwrap_or(document);
         if let Some(path) = &self.out {
-            write_file(path, document.json())?;
+            write_file(path, given.json())?;
         }
         if !self.json {
+            // Of the backup as it is, because nothing can be restored without its private key.
             for line in summary(identity, document, &received) {
                 say(line)?;
             }
@@ -90,13 +91,27 @@ impl Output {
             }
             return Ok(());
         }
-        if std::io::stdout().is_terminal() && !self.private_key && !self.redact {
-            warn("the private key is left out on a terminal; --private-key prints it");
-            write(redacted(document)?.json())?;
+        if !std::io::stdout().is_terminal() {
+            write(given.json())?;
+        } else if self.private_key || self.redact {
+            write(escaped(given.json()).as_bytes())?;
         } else {
-            write(document.json())?;
+            warn("the private key is left out on a terminal; --private-key prints it");
+            write(escaped(redacted(document)?.json()).as_bytes())?;
         }
         say("")
+    }
+
+    /// Refuses a target that cannot be meant, before anything is asked or read.
+    pub(super) fn check_target(&self, sources: &[Option<&Path>]) -> Result<(), UsageError> {
+        let Some(target) = &self.out else {
+            return Ok(());
+        };
+        if target == Path::new("-") {
+            let text = "- is not a file; use --json for standard output";
+            return Err(UsageError(text.into()));
+        }
+        check_target(target, sources)
     }
 }
 
@@ -108,12 +123,12 @@ fn summary(identity: &ThreemaId, document: &Document, received: &Received) -> Ve
     if let Ok(contents) = &contents {
         let user = contents.user.get();
         if let Some(nickname) = user.and_then(|user| user.nickname.get()) {
-            row("nickname", printable(nickname));
+            row("nickname", short(nickname));
         }
         let device = contents.info.get().and_then(|info| info.device.get());
         row(
             "made by",
-            device.map_or("unknown".into(), |device| printable(device)),
+            device.map_or("unknown".into(), |device| short(device)),
         );
         row("contacts", count(&contents.contacts));
         row("groups", count(&contents.groups));
@@ -133,7 +148,7 @@ fn summary(identity: &ThreemaId, document: &Document, received: &Received) -> Ve
         }
         Ok(findings) => {
             lines.push("what the apps would not restore as it stands:".into());
-            lines.extend(grouped(&findings).map(|line| format!("  {line}")));
+            lines.extend(grouped(&findings).map(|line| format!("  {}", harmless(&line))));
         }
         Err(error) => lines.push(format!(
             "error: the document cannot be taken apart: {error}"
@@ -187,19 +202,6 @@ fn age(milliseconds: u64) -> String {
     }
 }
 
-/// Somebody else's text, without what would move the cursor of a terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| {
-            if character.is_control() {
-                '\u{fffd}'
-            } else {
-                character
-            }
-        })
-        .collect()
-}
-
 /// The findings, those that differ in an index only on one line.
 pub(super) fn grouped(findings: &[Finding]) -> impl Iterator<Item = String> {
     let mut groups: BTreeMap<String, (usize, usize)> = BTreeMap::new();
@@ -220,6 +222,33 @@ pub(super) fn grouped(findings: &[Finding]) -> impl Iterator<Item = String> {
             _ => format!("{finding} (and {} more like it)", times - 1),
         })
     })
+}
+
+/// Refuses a target that is there and is no regular file, or that is one of the files that are read.
+pub(super) fn check_target(target: &Path, sources: &[Option<&Path>]) -> Result<(), UsageError> {
+    let place = target.display();
+    if target == Path::new("-") {
+        return Err(UsageError("- is not a file; --out needs one".into()));
+    }
+    let Ok(there) = fs::symlink_metadata(target) else {
+        return Ok(());
+    };
+    if !there.is_file() {
+        let text = format!("{place} is there and is not a regular file; --out replaces no other");
+        return Err(UsageError(text));
+    }
+    let is_target = |source: &&Path| {
+        let source = fs::metadata(source);
+        source.is_ok_and(|source| (source.dev(), source.ino()) == (there.dev(), there.ino()))
+    };
+    if let Some(source) = sources.iter().flatten().copied().find(is_target) {
+        let text = format!(
+            "{} is read and cannot be written to as well",
+            source.display()
+        );
+        return Err(UsageError(text));
+    }
+    Ok(())
 }
 
 /// Writes a file of mode 0600, durably.
