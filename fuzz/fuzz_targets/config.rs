@@ -2,7 +2,7 @@
 //! together or a list of problems that say something.
 //!
 //! The input is the file's text; after a zero byte, which JSON cannot contain, come variables such as
-//! `SAFE_RETENTION_DAYS=30`, with a zero byte between them.
+//! `SAFE_RETENTION_DAYS=30`, with a zero byte between them. The text is also tried as the value of single keys.
 
 #![no_main]
 
@@ -15,17 +15,30 @@ use threema_safe_server::config::{Config, Error, Storage};
 /// Where the file would be. It does not exist, and nothing is to be read or made there.
 const FILE: &str = "/nonexistent/threema-safe-server/config.json";
 
+/// Variables whose values are looked at closely.
+const TEXTS: [&str; 3] = ["SAFE_BASE_PATH", "SAFE_PUBLIC_URL", "SAFE_LISTEN"];
+
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.split(|&byte| byte == 0);
     let text = parts.next().unwrap_or_default();
     let environment: Vec<_> = parts.filter_map(variable).collect();
+    check(text, &environment);
 
-    match parse(text, &environment) {
+    // The same as the value of one key, so that the search need not find the file around it.
+    if let Ok(text) = str::from_utf8(text) {
+        for name in TEXTS {
+            check(b"{}", &[(name.to_owned(), text.to_owned())]);
+        }
+    }
+});
+
+fn check(text: &[u8], environment: &[(String, String)]) {
+    match parse(text, environment) {
         Ok(config) => {
             let value: Result<serde_json::Value, _> = serde_json::from_slice(text);
             assert!(value.is_ok_and(|value| value.is_object()), "no object");
             assert!(
-                parse(text, &environment).is_ok_and(|again| again == config),
+                parse(text, environment).is_ok_and(|again| again == config),
                 "read twice, and different"
             );
             holds_together(&config);
@@ -45,7 +58,7 @@ fuzz_target!(|input: &[u8]| {
             panic!("a file was looked for: {error}")
         }
     }
-});
+}
 
 fn parse(text: &[u8], environment: &[(String, String)]) -> Result<Config, Error> {
     Config::parse(text, Path::new(FILE), environment.iter().cloned())
