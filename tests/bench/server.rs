@@ -191,7 +191,9 @@ struct Serving {
 impl Serving {
     fn start(folder: &Path) -> Self {
         let mut command = Command::new(PROGRAM);
-        command.arg("serve").stderr(Stdio::piped());
+        // Any free ports: another server may be running on this machine.
+        let admin = ("SAFE_ADMIN__LISTEN", "127.0.0.1:0");
+        command.arg("serve").envs([admin]).stderr(Stdio::piped());
         let mut child = command.current_dir(folder).spawn().unwrap();
         let address = address_in(child.stderr.take().unwrap());
         Self { child, address }
@@ -241,9 +243,10 @@ impl Serving {
 fn address_in(output: impl Read + Send + 'static) -> SocketAddr {
     let mut output = BufReader::new(output);
     let mut line = String::new();
-    while !line.contains("127.0.0.1:") {
-        line.clear();
-        assert_ne!(output.read_line(&mut line).unwrap(), 0, "the process ended");
+    while !line.contains("127.0.0.1:") || line.starts_with("error") {
+        let before = std::mem::take(&mut line);
+        let length = output.read_line(&mut line).unwrap();
+        assert_ne!(length, 0, "the process ended: {before}");
     }
     std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
     let (_, rest) = line
