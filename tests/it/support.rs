@@ -336,11 +336,11 @@ fn merge(into: &mut Value, changes: Value) {
     }
 }
 
-/// Says loudly that something is not tested because a program is missing; with `SAFE_TEST_REQUIRE_ALL` in the
+/// Says loudly that something is not tested because a program is missing; with `REQUIRE_ALL_TESTS` in the
 /// environment that is a failure.
 pub(crate) fn skip_without_program(text: &str) {
-    let required = std::env::var_os("SAFE_TEST_REQUIRE_ALL").is_some();
-    assert!(!required, "SAFE_TEST_REQUIRE_ALL is set: {text}");
+    let required = std::env::var_os("REQUIRE_ALL_TESTS").is_some();
+    assert!(!required, "REQUIRE_ALL_TESTS is set: {text}");
     skip(text);
 }
 

@@ -1,7 +1,7 @@
 //! The format against an independent implementation: its vectors, and the implementation itself.
 //!
 //! `tests/vectors/README.md` explains the files. What needs Python says loudly when it skips; with
-//! `SAFE_TEST_REQUIRE_ALL` in the environment it fails instead.
+//! `REQUIRE_ALL_TESTS` in the environment it fails instead.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
