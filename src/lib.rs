@@ -15,7 +15,7 @@
 //! | [`cli`] | one file for each command: its arguments and its words |
 //!
 //! The life of an upload, top to bottom: `server/mod.rs` → `server/http.rs` → `account/gate.rs` →
-//! `server/dav.rs` → `store/files.rs` → `durable.rs`. Nothing on that path knows a key: the server
+//! `server/dav.rs` → `store/files/` → `durable.rs`. Nothing on that path knows a key: the server
 //! cannot open what it stores.
 
 pub mod account;

@@ -1,0 +1,70 @@
+//! A directory as a stream, a part at a time.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+
+use super::super::Error;
+use crate::durable;
+
+/// How many directory entries are read in one go on a blocking thread: memory stays bounded however
+/// many backups there are.
+const LIST_CHUNK: usize = 256;
+
+/// Streams the regular files of a directory whose names `parse` knows; others are not ours.
+pub(super) fn read_directory<T: Send + 'static>(
+    directory: &Path,
+    parse: impl Fn(&str, &fs::Metadata) -> Option<T> + Clone + Send + 'static,
+) -> BoxStream<'static, Result<T, Error>> {
+    enum Position {
+        Unopened(PathBuf),
+        Open(fs::ReadDir),
+        End,
+    }
+    let chunks = stream::unfold(Position::Unopened(directory.to_owned()), move |position| {
+        let parse = parse.clone();
+        async move {
+            let chunk = tokio::task::spawn_blocking(move || {
+                let at = durable::Error::at;
+                let mut entries = match position {
+                    Position::Unopened(path) => match fs::read_dir(path) {
+                        Ok(entries) => entries,
+                        Err(error) => {
+                            return Some((vec![Err(at("list")(error).into())], Position::End));
+                        }
+                    },
+                    Position::Open(entries) => entries,
+                    Position::End => return None,
+                };
+                let mut found = Vec::new();
+                for entry in entries.by_ref().take(LIST_CHUNK) {
+                    let item = entry.map_err(at("list")).and_then(|entry| {
+                        let name = entry.file_name();
+                        match entry.metadata() {
+                            Ok(stat) if stat.is_file() => {
+                                Ok(name.to_str().and_then(|name| parse(name, &stat)))
+                            }
+                            Ok(_) => Ok(None),
+                            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                            Err(error) => Err(at("stat")(error)),
+                        }
+                    });
+                    match item {
+                        Ok(None) => found.push(None),
+                        Ok(Some(item)) => found.push(Some(Ok(item))),
+                        Err(error) => found.push(Some(Err(error.into()))),
+                    }
+                }
+                let next = if found.len() < LIST_CHUNK {
+                    Position::End
+                } else {
+                    Position::Open(entries)
+                };
+                Some((found.into_iter().flatten().collect(), next))
+            });
+            chunk.await.unwrap_or_default()
+        }
+    });
+    chunks.flat_map(stream::iter::<Vec<_>>).boxed()
+}

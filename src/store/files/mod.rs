@@ -1,0 +1,200 @@
+//! Backups as files: `backups/<64 hex>`, mode 0600, whose modification time is the time of the upload.
+//!
+//! The directory looks like one made by hand for any WebDAV server, so an existing one is taken over by
+//! pointing at it, and any tool that copies files copies it. There is no index: what is on disk is the
+//! truth.
+//!
+//! Invariants: a name in `backups/` only ever points at a complete, synced file. Whoever replaces or
+//! removes an existing backup holds an exclusive `flock` on that file, so that retention cannot erase a
+//! backup that is being renewed, in this process or from another.
+
+mod directories;
+mod listing;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use rustix::fs::{FlockOperation, flock};
+
+use self::directories::{Directories, meta};
+use self::listing::read_directory;
+use super::{Error, Meta, Put, Store, Trashed};
+use crate::backup::BackupId;
+use crate::durable::{self, TempFile};
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory cannot be created, written or synced.
+    #[error("data directory {}: cannot be used", .path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: durable::Error,
+    },
+    /// Another server runs on this directory.
+    #[error("data directory {}: another server is using it; stop that one first", .0.display())]
+    InUse(PathBuf),
+}
+
+/// Backups in a directory.
+#[derive(Debug)]
+pub struct FileStore {
+    directories: Arc<Directories>,
+    /// Held as long as this server runs on the directory.
+    _claim: Option<File>,
+}
+
+impl FileStore {
+    /// Opens `directory` beside a server that may be running on it: for the command line. Creates what
+    /// is missing.
+    ///
+    /// # Errors
+    /// When the directories cannot be created or written.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let directories = Directories {
+            backups: directory.join("backups"),
+            trash: directory.join("trash"),
+            tmp: directory.join("tmp"),
+        };
+        for path in [
+            directory,
+            &directories.tmp,
+            &directories.backups,
+            &directories.trash,
+        ] {
+            let unusable = |source| OpenError::Unusable {
+                path: path.to_owned(),
+                source,
+            };
+            durable::create_directory(path).map_err(unusable)?;
+            if path != directory {
+                try_rename(&directories.tmp, path).map_err(unusable)?;
+            }
+        }
+        Ok(Self {
+            directories: Arc::new(directories),
+            _claim: None,
+        })
+    }
+
+    /// Opens `directory` for the one server that runs on it, and sweeps what an earlier one left in
+    /// `tmp/`.
+    ///
+    /// # Errors
+    /// As [`FileStore::open`], and when another server has the directory.
+    pub fn claim(directory: &Path) -> Result<Self, OpenError> {
+        if !directory.join("backups").exists() {
+            // Said aloud, because it may also be a disk that is not mounted.
+            tracing::warn!(directory = %directory.display(), "the data directory is new: it holds no backups");
+        }
+        let mut store = Self::open(directory)?;
+        let unusable = |operation| {
+            move |source| OpenError::Unusable {
+                path: directory.to_owned(),
+                source: durable::Error { operation, source },
+            }
+        };
+        let claim = File::open(&store.directories.tmp).map_err(unusable("open tmp"))?;
+        match flock(&claim, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(OpenError::InUse(directory.to_owned()));
+            }
+            // A file system without locks: the operator has to see to it that there is one server.
+            Err(error) => {
+                tracing::warn!(%error, "the file system of the data directory has no locks");
+            }
+        }
+        sweep_leftovers(&store.directories.tmp).map_err(unusable("sweep tmp"))?;
+        store._claim = Some(claim);
+        Ok(store)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Directories) -> Result<T, durable::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let directories = Arc::clone(&self.directories);
+        // Once started, the work runs to its end, whoever is still waiting for it: a request that goes
+        // away in the middle leaves the old backup or the new one.
+        tokio::task::spawn_blocking(move || work(&directories))
+            .await
+            .unwrap_or_else(|panic| Err(durable::Error::at("task")(io::Error::other(panic))))
+            .map_err(Error::from)
+    }
+}
+
+impl Store for FileStore {
+    fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
+        Box::pin(self.blocking(move |directories| directories.put(id, &body)))
+    }
+
+    fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
+        Box::pin(self.blocking(move |directories| directories.get(id)))
+    }
+
+    fn stat(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>> {
+        Box::pin(self.blocking(move |directories| directories.stat(id)))
+    }
+
+    fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(self.blocking(move |directories| directories.remove(id, now)))
+    }
+
+    fn expire(
+        &self,
+        id: BackupId,
+        not_before: SystemTime,
+        now: SystemTime,
+    ) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(self.blocking(move |directories| directories.expire(id, not_before, now)))
+    }
+
+    fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
+        read_directory(&self.directories.backups, |name, found| {
+            Some((name.parse().ok()?, meta(found)))
+        })
+    }
+
+    fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
+        read_directory(&self.directories.trash, |name, found| {
+            let (id, removed_at) = name.split_once('.')?;
+            Some(Trashed {
+                id: id.parse().ok()?,
+                removed_at: removed_at.parse().ok()?,
+                length: found.len(),
+            })
+        })
+    }
+
+    fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(self.blocking(move |directories| directories.erase_trashed(trashed)))
+    }
+}
+
+/// Does with an empty file what an upload does: what would fail then fails at the start.
+fn try_rename(from: &Path, to: &Path) -> Result<(), durable::Error> {
+    let file = TempFile::create_in(from)?;
+    let target = to.join(file.name());
+    file.rename_to(&target)?;
+    fs::remove_file(&target).map_err(durable::Error::at("remove"))
+}
+
+fn sweep_leftovers(tmp: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(tmp)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
