@@ -72,14 +72,27 @@ impl TempFile {
         self.path.file_name().unwrap_or_default()
     }
 
-    /// Writes all of `contents` and waits until the disk has them.
+    /// The open file, for what is not its contents.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Writes all of `contents`.
     ///
     /// # Errors
-    /// When writing or `fsync` fails (a full disk shows here).
-    pub fn write_durably(&mut self, contents: &[u8]) -> Result<(), Error> {
+    /// When writing fails (a full disk shows here).
+    pub fn write(&mut self, contents: &[u8]) -> Result<(), Error> {
         self.file
             .write_all(contents)
-            .map_err(Error::at("write temporary file"))?;
+            .map_err(Error::at("write temporary file"))
+    }
+
+    /// Waits until the disk has what was written.
+    ///
+    /// # Errors
+    /// When `fsync` fails (on some file systems a full disk shows here).
+    pub fn sync(&self) -> Result<(), Error> {
         self.file
             .sync_all()
             .map_err(Error::at("fsync temporary file"))
@@ -173,9 +186,27 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let directory = parent(path);
     let mut file = TempFile::create_in(directory)?;
     belong_like(&file.file, &[path, directory])?;
-    file.write_durably(contents)?;
+    file.write(contents)?;
+    file.sync()?;
     file.rename_to(path)?;
     sync_directory(directory)
+}
+
+/// Waits until nobody else holds the lock of `directory`, and holds it as long as the file lives. For whoever
+/// reads a file, changes it and replaces it, beside others who do the same. A file system without locks is let be.
+///
+/// # Errors
+/// When the directory cannot be opened.
+pub fn lock_directory(directory: &Path) -> Result<File, Error> {
+    use rustix::fs::{FlockOperation, flock};
+    let lock = File::open(directory).map_err(Error::at("open directory"))?;
+    loop {
+        match flock(&lock, FlockOperation::LockExclusive) {
+            Ok(()) | Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK) => return Ok(lock),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Error::at("lock directory")(error.into())),
+        }
+    }
 }
 
 /// Creates `directory` and its missing parents with mode 0700, belonging to whom the directory
@@ -265,7 +296,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
 
         let mut file = TempFile::create_in(directory.path()).unwrap();
-        file.write_durably(b"half").unwrap();
+        file.write(b"half").unwrap();
         drop(file);
 
         assert!(names(directory.path()).is_empty());

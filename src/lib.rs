@@ -9,6 +9,8 @@
 //! | [`account`] | who may come in |
 //! | [`store`] | where backups live: the [`store::Store`] trait, and files |
 //! | [`retention`] | what expires when; one sweep |
+//! | [`scrub`] | reads every backup from time to time |
+//! | [`state`] | what a server remembers from one run to the next |
 //! | [`durable`] | replaces a file atomically and durably |
 //! | [`backup`] | the Threema Safe format |
 //! | [`client`] | a phone in Rust: the Android and iOS ways to speak to a server |
@@ -25,5 +27,7 @@ pub mod client;
 pub mod config;
 pub mod durable;
 pub mod retention;
+pub mod scrub;
 pub mod server;
+pub mod state;
 pub mod store;

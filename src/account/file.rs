@@ -1,10 +1,8 @@
 //! The accounts file: read whole, checked whole, replaced whole.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::{AccountName, Role, Secret};
@@ -105,11 +103,7 @@ pub fn update<T, E: From<FileError>>(
     };
     let directory = durable::parent(path);
     durable::create_directory(directory).map_err(write)?;
-    let lock = File::open(directory)
-        .map_err(durable::Error::at("open directory"))
-        .map_err(write)?;
-    flock(&lock, FlockOperation::LockExclusive)
-        .map_err(|error| write(durable::Error::at("lock directory")(error.into())))?;
+    let _lock = durable::lock_directory(directory).map_err(write)?;
 
     let mut accounts = match load(path) {
         Err(FileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {

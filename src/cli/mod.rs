@@ -4,6 +4,7 @@
 //! 2 usage or configuration. No secret is ever an argument.
 
 mod account;
+mod admin;
 mod check;
 mod client;
 mod demo;
@@ -11,9 +12,13 @@ mod healthcheck;
 mod init;
 mod log;
 mod prune;
+mod scrub;
 mod secret;
 mod serve;
+mod status;
 mod terminal;
+mod trash;
+mod when;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,8 +26,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Storage};
 use crate::server::StartError;
+use crate::state::StateFile;
+use crate::store::FileStore;
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -50,6 +57,13 @@ enum Command {
     Account(account::Account),
     /// Remove backups that were not renewed, and old trash, as the server does every hour
     Prune(prune::Prune),
+    /// Look at what phones deleted and what expired, and bring it back
+    #[command(subcommand)]
+    Trash(trash::Trash),
+    /// Read every backup and say which are damaged
+    Scrub(scrub::Scrub),
+    /// Say how the running server is
+    Status(status::StatusCommand),
     /// Ask the running server whether it is alive; the exit code tells (for containers)
     Healthcheck,
     /// Speak the format and the protocol of a phone by hand
@@ -82,6 +96,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Check(command) => command.run(&load()?),
         Command::Account(command) => command.run(&load()?),
         Command::Prune(command) => command.run(&load()?),
+        Command::Trash(command) => command.run(&load()?),
+        Command::Scrub(command) => command.run(&load()?),
+        Command::Status(command) => command.run(&load()?),
         Command::Healthcheck => healthcheck::run(&load()?),
         Command::Client(command) => command.run(),
     }
@@ -118,6 +135,13 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         terminal::warn(AUTHORITY_HINT);
     }
     ExitCode::from(code)
+}
+
+/// The store of a configuration, and what is remembered beside it: beside a running server, or without one.
+fn open_store(config: &Config) -> anyhow::Result<(FileStore, StateFile)> {
+    let Storage::Files { directory } = &config.storage;
+    let store = FileStore::open(directory)?;
+    Ok((store, StateFile::in_directory(directory)))
 }
 
 /// A runtime for one command that waits for little.

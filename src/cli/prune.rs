@@ -4,18 +4,20 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::block_on;
-use super::terminal::say;
-use crate::config::{Config, Storage};
-use crate::retention::{self, Mode};
+use super::terminal::{say, warn};
+use super::{block_on, open_store};
+use crate::config::Config;
+use crate::retention::{self, Mode, Report};
 use crate::server::retention_of;
-use crate::store::FileStore;
 
 #[derive(Debug, Args)]
 pub(super) struct Prune {
-    /// Only count; change nothing
+    /// Only count, by age too; change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Remove what has expired although the clock or the number gives reason for doubt
+    #[arg(long, conflicts_with = "dry_run")]
+    force: bool,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -23,42 +25,81 @@ pub(super) struct Prune {
 
 impl Prune {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let Storage::Files { directory } = &config.storage;
-        let store = FileStore::open(directory)?;
-        let mode = if self.dry_run {
-            Mode::DryRun
-        } else {
-            Mode::Remove
+        let (store, state) = open_store(config)?;
+        let mode = match (self.dry_run, self.force) {
+            (true, _) => Mode::DryRun,
+            (false, true) => Mode::Force,
+            (false, false) => Mode::Remove,
         };
         let report = block_on(async {
-            Ok(retention::sweep(&store, retention_of(config), super::now(), mode).await?)
+            let retention = retention_of(config);
+            Ok(retention::sweep(&store, &state, retention, super::now(), mode).await?)
         })?;
         if self.json {
             say(serde_json::to_string(&report)?)?;
         } else {
-            let (removed, erased) = match mode {
-                Mode::Remove => ("removed", "erased"),
-                Mode::DryRun => ("would be removed", "would be erased"),
-            };
-            say(format!(
-                "backups: {} kept, {} {removed}",
-                report.kept, report.removed
-            ))?;
-            say(format!(
-                "trash:   {} kept, {} {erased}",
-                report.trash_kept, report.trash_erased
-            ))?;
-            if report.failed > 0 {
-                say(format!(
-                    "{} files could not be looked at or erased",
-                    report.failed
-                ))?;
-            }
+            print(&report, mode)?;
         }
-        Ok(if report.failed == 0 {
+        let refused = report.refused.filter(|_| mode == Mode::Remove);
+        if let Some(reason) = refused {
+            warn(&format!("error: nothing was removed: {reason}"));
+            warn(
+                "hint: set the clock or the configuration right, or remove what has expired with --force",
+            );
+        }
+        Ok(if report.failed == 0 && refused.is_none() {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         })
     }
+}
+
+fn print(report: &Report, mode: Mode) -> anyhow::Result<()> {
+    let (removed, erased) = match mode {
+        Mode::Remove | Mode::Force => ("removed", "erased"),
+        Mode::DryRun => ("would be removed", "would be erased"),
+    };
+    say(format!(
+        "backups: {} kept, {} {removed}",
+        report.kept, report.removed
+    ))?;
+    if mode == Mode::DryRun {
+        print_ages(report)?;
+    }
+    say(format!(
+        "trash:   {} kept, {} {erased}",
+        report.trash_kept, report.trash_erased
+    ))?;
+    if let Some(burst) = report.trash_held {
+        say(format!(
+            "         nothing is erased, because {} of {} backups were deleted within a day: `trash restore` or `trash confirm`",
+            burst.removed, burst.of
+        ))?;
+    }
+    if let Some(reason) = report.refused.filter(|_| mode == Mode::DryRun) {
+        say(format!(
+            "a sweep would do nothing without --force: {reason}"
+        ))?;
+    }
+    if report.failed > 0 {
+        say(format!(
+            "{} files could not be looked at or erased",
+            report.failed
+        ))?;
+    }
+    Ok(())
+}
+
+fn print_ages(report: &Report) -> anyhow::Result<()> {
+    let mut older = "older".to_owned();
+    for class in report.ages.classes() {
+        let text = match class.younger_than_days {
+            Some(1) => "younger than 1 day".to_owned(),
+            Some(days) => format!("younger than {days} days"),
+            None => std::mem::take(&mut older),
+        };
+        say(format!("         {:>8} {text}", class.backups))?;
+    }
+    Ok(())
 }

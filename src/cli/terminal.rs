@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use indicatif::{ProgressBar, ProgressStyle};
+
 /// Writes a line of the answer to standard output.
 pub(super) fn say(line: impl Display) -> anyhow::Result<()> {
     writeln!(io::stdout().lock(), "{line}").map_err(Into::into)
@@ -19,6 +21,20 @@ pub(super) fn write(bytes: &[u8]) -> anyhow::Result<()> {
 /// Writes a line to standard error. There is nobody to tell when that fails.
 pub(super) fn warn(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+/// A bar on standard error, where that is a terminal. A total of 0 is not known.
+pub(super) fn progress(total: u64, what: &'static str) -> ProgressBar {
+    let (bar, template) = if total == 0 {
+        (ProgressBar::new_spinner(), "{msg} {spinner} {human_pos}")
+    } else {
+        (
+            ProgressBar::new(total),
+            "{msg} [{bar:30}] {human_pos} of {human_len}, {eta} left",
+        )
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+    bar.with_style(style).with_message(what)
 }
 
 /// Whether the reader of standard output went away.

@@ -490,7 +490,7 @@ mod tests {
     use futures_util::stream::BoxStream;
 
     use super::*;
-    use crate::store::{Error, Trashed};
+    use crate::store::{Error, Restored, Trashed, Verified};
 
     /// A store that looks empty, keeps what it is given in its hand, and says that it replaced something.
     #[derive(Default)]
@@ -523,6 +523,12 @@ mod tests {
         }
         fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
             stream::empty().boxed()
+        }
+        fn restore(&self, _: Trashed, _: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
+            Box::pin(future::ready(Ok(Restored::Gone)))
+        }
+        fn verify(&self, _: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
+            Box::pin(future::ready(Ok(None)))
         }
         fn erase_trashed(&self, _: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
             Box::pin(future::ready(Ok(false)))

@@ -1,19 +1,22 @@
-//! The server's life: bind, accept, TLS, hand each request to `http.rs`, sweep every hour, stop.
+//! The server's life: bind, accept, TLS, hand each request to `http.rs`, work in the background, stop.
 //!
 //! Accepting only accepts: the handshake runs in each connection's own task under a deadline, so that no
 //! silent client delays another. Whoever is too many waits: one in each listener's hand, the others in the
 //! kernel's queue.
 
 mod admin;
+mod background;
 mod body;
 mod check;
 mod dav;
 mod development;
 mod http;
+mod metrics;
 mod node;
 mod page;
 mod reply;
 mod route;
+mod status;
 mod tls;
 mod xml;
 
@@ -32,25 +35,27 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::account::Gate;
 use crate::config::{Config, Limits, Problem, Storage};
-use crate::retention::{self, Mode, Retention};
+use crate::retention::Retention;
+use crate::state::StateFile;
 use crate::store::{FileStore, Store};
 
+use self::background::Background;
 use self::http::App;
+use self::status::Vitals;
 
-pub use admin::HEALTH_PATH;
+pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use check::{Finding, Severity, check};
 pub use development::{DevelopmentCertificate, development_certificate};
+pub use status::{Status, Sweep};
 pub use tls::{Error as TlsError, load as load_tls, load_certificates};
 
 /// How long accepting pauses after an error such as "too many open files".
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// Time between two sweeps.
-const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Bytes of one request's header at the most on HTTP/2, and about so many on HTTP/1.1, where they are what
 /// is read ahead.
 const HEADER_BYTES: u32 = 16 << 10;
@@ -86,10 +91,9 @@ pub struct Server {
     admin: TcpListener,
     tls: TlsAcceptor,
     app: Arc<App>,
-    store: Arc<dyn Store>,
-    retention: Retention,
+    vitals: Arc<Vitals>,
+    background: Background,
     limits: Limits,
-    clock: fn() -> SystemTime,
 }
 
 impl Server {
@@ -99,15 +103,25 @@ impl Server {
     /// # Errors
     /// With all that cannot be used at once, or the first address that cannot be bound.
     pub async fn bind(config: &Config, clock: fn() -> SystemTime) -> Result<Self, StartError> {
+        let Storage::Files { directory } = &config.storage;
+        let store = FileStore::claim(directory).map(|store| Arc::new(store) as Arc<dyn Store>);
+        Self::bind_over(config, store, clock).await
+    }
+
+    /// As [`Server::bind`], over a store that is there already; what the server remembers lies in the data directory
+    /// all the same.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn bind_over<E: StdError>(
+        config: &Config,
+        store: Result<Arc<dyn Store>, E>,
+        clock: fn() -> SystemTime,
+    ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let key = note(&mut problems, "tls", tls::load(&config.tls));
         let gate = note(&mut problems, "accountsFile", open_gate(config));
-        let Storage::Files { directory } = &config.storage;
-        let store = note(
-            &mut problems,
-            "storage.files.directory",
-            FileStore::claim(directory),
-        );
+        let store = note(&mut problems, "storage.files.directory", store);
         let (Some(key), Some(gate), Some(store)) = (key, gate, store) else {
             return Err(StartError::Configuration(problems));
         };
@@ -126,16 +140,22 @@ impl Server {
             public.push(listen("listen", address).await?);
         }
         let admin = listen("admin.listen", config.admin_listen).await?;
-        let store: Arc<dyn Store> = Arc::new(store);
+        let Storage::Files { directory } = &config.storage;
+        let vitals = Arc::new(Vitals::new(clock()));
         Ok(Self {
             public,
             admin,
             tls: TlsAcceptor::from(tls::server_config(key)),
             app: Arc::new(App::new(config, gate, Arc::clone(&store), clock)),
-            store,
-            retention: retention_of(config),
+            background: Background {
+                store,
+                state: StateFile::in_directory(directory),
+                retention: retention_of(config),
+                vitals: Arc::clone(&vitals),
+                clock,
+            },
+            vitals,
             limits: config.limits,
-            clock,
         })
     }
 
@@ -177,8 +197,9 @@ impl Server {
             listeners.spawn(accept(listener, Arc::clone(&places), connection.clone()));
         }
         let mut background = JoinSet::new();
-        background.spawn(admin::serve(self.admin));
-        background.spawn(sweep_hourly(self.store, self.retention, self.clock));
+        background.spawn(admin::serve(self.admin, self.vitals, self.background.clock));
+        background.spawn(self.background.clone().sweep_hourly());
+        background.spawn(self.background.scrub_weekly());
 
         stop.await;
         tracing::info!("stopping: no new connections, requests under way finish");
@@ -411,50 +432,14 @@ impl Connection {
     }
 }
 
-/// Sweeps at once and then every hour.
-async fn sweep_hourly(store: Arc<dyn Store>, retention: Retention, clock: fn() -> SystemTime) {
-    let mut hours = interval(SWEEP_EVERY);
-    hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        hours.tick().await;
-        match retention::sweep(&*store, retention, clock(), Mode::Remove).await {
-            Ok(report) => tracing::info!(
-                kept = report.kept,
-                removed = report.removed,
-                trash_kept = report.trash_kept,
-                trash_erased = report.trash_erased,
-                failed = report.failed,
-                "swept"
-            ),
-            Err(error) => tracing::error!(
-                error = &error as &dyn StdError,
-                "the sweep broke off; the next one is in an hour"
-            ),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
     fn clock() -> SystemTime {
-        SystemTime::UNIX_EPOCH + DAY * 20_000
-    }
-
-    /// Returns when there is no backup any more.
-    async fn swept(backups: &std::path::Path) {
-        for _ in 0..10_000_000 {
-            if std::fs::read_dir(backups).unwrap().next().is_none() {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-        panic!("nobody swept");
+        SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 24 * 60 * 60)
     }
 
     #[tokio::test]
@@ -480,33 +465,5 @@ mod tests {
         let ((), answer) = tokio::join!(server.answer(stream, Version::HTTP_11), talk);
 
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_server_sweeps_at_once_and_after_every_hour() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = FileStore::open(directory.path()).unwrap();
-        let backups = directory.path().join("backups");
-        let expired = backups.join("a".repeat(64));
-        let place = || {
-            let file = std::fs::File::options()
-                .create(true)
-                .append(true)
-                .open(&expired)
-                .unwrap();
-            file.set_modified(clock() - DAY * 188).unwrap();
-        };
-        place();
-
-        tokio::spawn(sweep_hourly(
-            Arc::new(store),
-            Retention::of_days(180, 7, 7),
-            clock,
-        ));
-        for _ in 0..3 {
-            swept(&backups).await;
-            place();
-            tokio::time::advance(SWEEP_EVERY).await;
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! and cannot open what it keeps.
 
 mod files;
+pub mod trash;
 
 use std::time::SystemTime;
 
@@ -49,6 +50,39 @@ pub struct Trashed {
     pub removed_at: u64,
     /// Length of the blob in bytes.
     pub length: u64,
+    /// When it was last uploaded.
+    pub last_upload: SystemTime,
+}
+
+/// How bringing a backup back from the trash ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// It is in its place again, with a new time.
+    Back,
+    /// There is a backup under its id, which is newer; this one stays in the trash.
+    Newer,
+    /// It is not in the trash any more.
+    Gone,
+}
+
+/// What reading a backup from its first byte to its last showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// How many bytes there are.
+    pub length: u64,
+    /// What has become of its contents.
+    pub contents: Contents,
+}
+
+/// A backup's contents beside what is remembered of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents {
+    /// The same bytes as when they were stored or first seen.
+    Same,
+    /// Nothing was remembered of this version. Now it is, where the storage can.
+    FirstSeen,
+    /// Other bytes under the same time: nobody uploaded them.
+    Changed,
 }
 
 /// Why a store could not do what was asked.
@@ -103,6 +137,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// All files in the trash, in no order.
     fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>>;
+
+    /// Brings a backup back from the trash, as if it had been uploaded at `now`, unless there is one under its
+    /// id: that one is newer. Durable when it returns.
+    fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>>;
+
+    /// Reads a whole backup from the storage itself and compares it with what is remembered of it; changes
+    /// nothing else.
+    fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>>;
 
     /// Erases one file of the trash; says whether it was there.
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>>;

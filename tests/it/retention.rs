@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt};
 use threema_safe_server::backup::BackupId;
-use threema_safe_server::retention::{Mode, Report, Retention, sweep};
-use threema_safe_server::store::{Error, FileStore, Meta, Put, Store, Trashed};
+use threema_safe_server::retention::{self, Ages, Mode, Report, Retention};
+use threema_safe_server::state::StateFile;
+use threema_safe_server::store::{Error, FileStore, Meta, Put, Restored, Store, Trashed, Verified};
 
 use crate::support::{ID, OTHER_ID, Site, contents, names, now};
 use crate::wire::soon;
@@ -33,6 +34,16 @@ fn retention() -> Retention {
     Retention::of_days(180, 7, 7)
 }
 
+/// One sweep over the site's store; the ages of the report are left out.
+async fn sweep(site: &Site, store: &dyn Store, now: SystemTime, mode: Mode) -> Report {
+    let state = StateFile::in_directory(&site.data());
+    let report = retention::sweep(store, &state, retention(), now, mode).await;
+    Report {
+        ages: Ages::default(),
+        ..report.unwrap()
+    }
+}
+
 async fn put(store: &dyn Store, digits: &str, body: &'static str) -> Put {
     store.put(id(digits), Bytes::from(body)).await.unwrap()
 }
@@ -49,13 +60,9 @@ async fn a_backup_expires_when_it_is_older_than_retention_and_margin() {
     site.place_backup(OTHER_ID, b"older", kept - Duration::from_nanos(1));
     let store = open(&site);
 
-    let dry = sweep(&store, retention(), today(), Mode::DryRun)
-        .await
-        .unwrap();
+    let dry = sweep(&site, &store, today(), Mode::DryRun).await;
     assert_eq!(names(&site.data().join("backups")).len(), 2);
-    let wet = sweep(&store, retention(), today(), Mode::Remove)
-        .await
-        .unwrap();
+    let wet = sweep(&site, &store, today(), Mode::Remove).await;
 
     let found = Report {
         kept: 1,
@@ -66,7 +73,7 @@ async fn a_backup_expires_when_it_is_older_than_retention_and_margin() {
     assert_eq!(
         (dry, wet),
         (
-            found,
+            found.clone(),
             Report {
                 trash_kept: 1,
                 ..found
@@ -76,9 +83,7 @@ async fn a_backup_expires_when_it_is_older_than_retention_and_margin() {
     assert_eq!(names(&site.data().join("backups")), [ID]);
     // A clock that was wrong can be mended: what expired is in the trash for as long as what a phone removed.
     assert!(names(&site.data().join("trash"))[0].starts_with(OTHER_ID));
-    let later = sweep(&store, retention(), today() + DAY * 8, Mode::Remove)
-        .await
-        .unwrap();
+    let later = sweep(&site, &store, today() + DAY * 8, Mode::Remove).await;
     assert_eq!((later.removed, later.trash_erased), (1, 1));
 }
 
@@ -95,20 +100,16 @@ async fn trash_is_erased_when_its_days_are_over() {
     }
 
     let before = contents(&site.data());
-    let dry = sweep(&store, retention(), today(), Mode::DryRun)
-        .await
-        .unwrap();
+    let dry = sweep(&site, &store, today(), Mode::DryRun).await;
     assert_eq!(contents(&site.data()), before);
-    let wet = sweep(&store, retention(), today(), Mode::Remove)
-        .await
-        .unwrap();
+    let wet = sweep(&site, &store, today(), Mode::Remove).await;
 
     let expected = Report {
         trash_kept: 1,
         trash_erased: 1,
         ..Report::default()
     };
-    assert_eq!((dry, wet), (expected, expected));
+    assert_eq!((&dry, &wet), (&expected, &expected));
     assert!(names(&site.data().join("trash"))[0].starts_with(ID));
 }
 
@@ -129,9 +130,7 @@ async fn what_is_not_a_backup_is_neither_listed_nor_erased() {
     std::os::unix::fs::symlink("/etc/passwd", backups.join(OTHER_ID)).unwrap();
     let before = names(&backups);
 
-    let report = sweep(&store, retention(), today(), Mode::Remove)
-        .await
-        .unwrap();
+    let report = sweep(&site, &store, today(), Mode::Remove).await;
 
     assert_eq!(report, Report::default());
     assert_eq!(names(&backups), before);
@@ -175,6 +174,12 @@ impl Store for Renewing {
     fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
         self.0.list_trash()
     }
+    fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
+        self.0.restore(trashed, now)
+    }
+    fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
+        self.0.verify(id)
+    }
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
         self.0.erase_trashed(trashed)
     }
@@ -186,9 +191,7 @@ async fn a_backup_renewed_between_listing_and_erasing_survives() {
     site.place_backup(ID, b"old", UNIX_EPOCH);
     let store = Renewing(open(&site));
 
-    let report = sweep(&store, retention(), now(), Mode::Remove)
-        .await
-        .unwrap();
+    let report = sweep(&site, &store, now(), Mode::Remove).await;
 
     assert_eq!(
         report,

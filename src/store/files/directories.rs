@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock};
 
-use super::super::{Meta, Put, Trashed, Version};
+use super::super::{Contents, Meta, Put, Restored, Trashed, Verified, Version};
+use super::checksum::{self, Checksum};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
 
@@ -34,7 +35,9 @@ impl Directories {
     pub(super) fn put(&self, id: BackupId, body: &[u8]) -> Result<Put, durable::Error> {
         let target = self.backup(id);
         let mut file = TempFile::create_in(&self.tmp)?;
-        file.write_durably(body)?;
+        file.write(body)?;
+        checksum::remember(file.file(), checksum::of(body));
+        file.sync()?;
         let put = loop {
             if let Some(_lock) = lock_existing(&target)? {
                 file.rename_to(&target)?;
@@ -107,6 +110,73 @@ impl Directories {
         durable::sync_directory(&self.trash)?;
         durable::sync_directory(&self.backups)?;
         Ok(true)
+    }
+
+    pub(super) fn restore(
+        &self,
+        trashed: Trashed,
+        now: SystemTime,
+    ) -> Result<Restored, durable::Error> {
+        let source = self.trashed(trashed.id, trashed.removed_at);
+        let target = self.backup(trashed.id);
+        let Some(file) = lock_existing(&source)? else {
+            return Ok(Restored::Gone);
+        };
+        if look(&target)?.is_some() {
+            return Ok(Restored::Newer);
+        }
+        let set_time = |time| {
+            file.set_modified(time)
+                .map_err(durable::Error::at("set the time"))
+        };
+        // Before it has its name: no sweep may see it there with its old time.
+        let remembered = checksum::remembered(&file);
+        set_time(now)?;
+        if let Some(sum) = remembered {
+            checksum::remember(&file, sum);
+        }
+        file.sync_all()
+            .map_err(durable::Error::at("fsync trashed backup"))?;
+        match durable::rename_to_new(&source, &target) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                set_time(trashed.last_upload)?;
+                return Ok(Restored::Newer);
+            }
+            Err(error) => return Err(durable::Error::at("rename out of the trash")(error)),
+        }
+        durable::sync_directory(&self.backups)?;
+        durable::sync_directory(&self.trash)?;
+        Ok(Restored::Back)
+    }
+
+    pub(super) fn verify(&self, id: BackupId) -> Result<Option<Verified>, durable::Error> {
+        let Some(mut file) = open_existing(&self.backup(id))? else {
+            return Ok(None);
+        };
+        let state = |file: &File| {
+            let found = file.metadata().map_err(durable::Error::at("stat backup"))?;
+            Ok((found.len(), found.mtime(), found.mtime_nsec()))
+        };
+        let before = state(&file)?;
+        // What is in memory says nothing of what is on the disk.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        let sum = Checksum::of_file(&mut file).map_err(durable::Error::at("read backup"))?;
+        let remembered = checksum::remembered(&file);
+        let contents = match remembered {
+            // Somebody writes to it in place, or has given it a new time: what was remembered is of another version.
+            _ if state(&file)? != before => Contents::FirstSeen,
+            Some(remembered) if remembered == sum => Contents::Same,
+            Some(_) => Contents::Changed,
+            None => {
+                checksum::remember(&file, sum);
+                Contents::FirstSeen
+            }
+        };
+        Ok(Some(Verified {
+            length: sum.length,
+            contents,
+        }))
     }
 
     /// Erases one file for good. Nobody was promised that it is gone: after a power cut it may be back, and the

@@ -8,6 +8,7 @@
 //! removes an existing backup holds an exclusive `flock` on that file, so that retention cannot erase a
 //! backup that is being renewed, in this process or from another.
 
+mod checksum;
 mod directories;
 mod listing;
 
@@ -24,7 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::directories::{Directories, meta};
 use self::listing::read_directory;
-use super::{Error, Meta, Put, Store, Trashed};
+use super::{Error, Meta, Put, Restored, Store, Trashed, Verified};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
 
@@ -172,8 +173,17 @@ impl Store for FileStore {
                 id: id.parse().ok()?,
                 removed_at: removed_at.parse().ok()?,
                 length: found.len(),
+                last_upload: meta(found).last_upload,
             })
         })
+    }
+
+    fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
+        Box::pin(self.blocking(move |directories| directories.restore(trashed, now)))
+    }
+
+    fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
+        Box::pin(self.blocking(move |directories| directories.verify(id)))
     }
 
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {

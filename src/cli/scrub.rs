@@ -1,0 +1,67 @@
+//! `scrub`: reads every backup and says which are damaged, beside a running server or without one.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use futures_util::StreamExt;
+use serde_json::json;
+
+use super::terminal::{self, say};
+use super::when::unix;
+use super::{block_on, open_store};
+use crate::config::Config;
+use crate::scrub::{Finding, scrub};
+use crate::store::Store;
+
+#[derive(Debug, Args)]
+pub(super) struct Scrub {
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Scrub {
+    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let (store, state) = open_store(config)?;
+        let mut damaged = Vec::new();
+        let mut scrubbed = block_on(async {
+            let count = store.list().count().await;
+            let bar = terminal::progress(count as u64, "reading");
+            let scrubbed = scrub(&store, None, |id, finding| {
+                bar.inc(1);
+                damaged.extend(finding.map(|finding| (id, finding)));
+            })
+            .await?;
+            bar.finish_and_clear();
+            Ok(scrubbed)
+        })?;
+        scrubbed.finished = unix(super::now());
+        state.update(|state| state.scrub = Some(scrubbed))?;
+        if self.json {
+            let damaged: Vec<_> = damaged
+                .iter()
+                .map(|(id, finding)| json!({ "id": id.to_hex(), "finding": finding }))
+                .collect();
+            say(json!({ "sound": scrubbed.sound, "damaged": damaged }))?;
+        } else {
+            for (id, finding) in &damaged {
+                let text = match finding {
+                    Finding::Short => "too short to be a backup",
+                    Finding::Changed => "changed, and not by an upload",
+                    Finding::Unreadable => "cannot be read",
+                };
+                say(format!("{}  {text}", id.to_hex()))?;
+            }
+            say(format!(
+                "{} sound, {} damaged",
+                scrubbed.sound,
+                damaged.len()
+            ))?;
+        }
+        Ok(if damaged.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}

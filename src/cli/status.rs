@@ -1,0 +1,75 @@
+//! `status`: what the running server says of itself.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::admin;
+use super::terminal::say;
+use super::when::{date, from_unix};
+use crate::config::Config;
+use crate::server::{STATUS_PATH, Status};
+
+#[derive(Debug, Args)]
+pub(super) struct StatusCommand {
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl StatusCommand {
+    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let text = admin::ask(config, STATUS_PATH)?;
+        let status: Status = serde_json::from_str(&text)
+            .context("understand the server's status; is it another version?")?;
+        if self.json {
+            say(text)?;
+        } else {
+            print(&status)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print(status: &Status) -> anyhow::Result<()> {
+    say(format!(
+        "server    version {}, up since {}",
+        status.version,
+        date(from_unix(status.started))
+    ))?;
+    match &status.sweep {
+        None => say("sweep     none yet in this run")?,
+        Some(sweep) => {
+            let when = date(from_unix(sweep.began));
+            match &sweep.report {
+                None => say(format!("sweep     {when} broke off"))?,
+                Some(report) => {
+                    say(format!("backups   {}", report.kept))?;
+                    say(format!("trash     {}", report.trash_kept))?;
+                    say(format!(
+                        "sweep     {when}: {} removed, {} erased from the trash",
+                        report.removed, report.trash_erased
+                    ))?;
+                }
+            }
+        }
+    }
+    match status.scrub {
+        None => say("scrub     none has ended yet")?,
+        Some(scrub) => say(format!(
+            "scrub     {}: {} sound, {} damaged",
+            date(from_unix(scrub.finished)),
+            scrub.sound,
+            scrub.findings()
+        ))?,
+    }
+    let attention = status.attention();
+    if attention.is_empty() {
+        say("attention nothing needs any")?;
+    }
+    for line in attention {
+        say(format!("attention {line}"))?;
+    }
+    Ok(())
+}

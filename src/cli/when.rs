@@ -1,0 +1,79 @@
+//! Times as people type and read them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::format_description::well_known::{Iso8601, Rfc3339};
+use time::{Date, OffsetDateTime, Time};
+
+/// A date (its beginning in UTC), a time by RFC 3339, or a span before `now`: a number of `d`ays, `h`ours or `m`inutes.
+pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
+    if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
+        return Some(time.into());
+    }
+    if let Ok(date) = Date::parse(text, &Iso8601::DATE) {
+        return Some(OffsetDateTime::new_utc(date, Time::MIDNIGHT).into());
+    }
+    let (number, seconds) = [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60)]
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
+    let number: u64 = number.trim_end().parse().ok()?;
+    now.checked_sub(Duration::from_secs(number.checked_mul(seconds)?))
+}
+
+/// A time for people and scripts, to the second; the number itself where no calendar has it.
+pub(super) fn date(time: SystemTime) -> String {
+    let seconds = unix(time);
+    i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| seconds.to_string())
+}
+
+/// The time of a Unix time.
+pub(super) fn from_unix(seconds: u64) -> SystemTime {
+    UNIX_EPOCH
+        .checked_add(Duration::from_secs(seconds))
+        .unwrap_or(UNIX_EPOCH)
+}
+
+/// Whole seconds since 1970.
+pub(super) fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_times_and_spans_are_understood_and_nothing_else() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let now = at(1_800_000_000);
+        for (text, expected) in [
+            ("2026-11-24", at(1_795_478_400)),
+            ("2026-11-24T10:00:00Z", at(1_795_514_400)),
+            ("2026-11-24T11:00:00+01:00", at(1_795_514_400)),
+            ("3d", now - Duration::from_secs(3 * 86_400)),
+            ("36h", now - Duration::from_secs(36 * 3_600)),
+            ("90m", now - Duration::from_secs(90 * 60)),
+        ] {
+            assert_eq!(parse(text, now), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            "3",
+            "d",
+            "-1d",
+            "yesterday",
+            "2026-13-01",
+            "2026-11-24 10:00",
+            "99999999999999999d",
+            "3w",
+        ] {
+            assert_eq!(parse(text, now), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A burst of removals: when a setting in the MDM is mistyped, every iPhone deletes its backup. They lie in the
+//! trash then, and stay there until a person has looked.
+
+use std::collections::BTreeMap;
+
+use super::promises;
+use crate::state::{Burst, Promise};
+use crate::store::Trashed;
+
+/// So many removals within a day are nothing, however few backups there are: a phone or two were set up anew.
+const FEW: u64 = 2;
+/// Otherwise more than one in this many of all is a burst.
+const PART: u64 = 5;
+const HOUR: u64 = 60 * 60;
+const HOURS: u64 = 24;
+
+/// Removals by phones, by the hour: a sum for each hour that had one, however many they are.
+#[derive(Debug, Default)]
+pub(super) struct Removals(BTreeMap<u64, u64>);
+
+impl Removals {
+    /// Counts a backup in the trash, unless it had expired or an operator has confirmed its removal.
+    pub(super) fn count(
+        &mut self,
+        trashed: &Trashed,
+        promises: &[Promise],
+        confirmed: Option<u64>,
+    ) {
+        let uploaded = trashed
+            .last_upload
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let keep = promises::keep(promises, trashed.last_upload).as_secs();
+        let had_expired = trashed.removed_at > uploaded.saturating_add(keep);
+        let is_confirmed = confirmed.is_some_and(|confirmed| trashed.removed_at <= confirmed);
+        if !had_expired && !is_confirmed {
+            *self.0.entry(trashed.removed_at / HOUR).or_default() += 1;
+        }
+    }
+
+    /// The worst day, if it was a burst, where `there` backups are there now.
+    pub(super) fn burst(&self, there: u64, now: u64) -> Option<Burst> {
+        let day_from = |first: u64| self.0.range(first..first.saturating_add(HOURS));
+        let removed = self
+            .0
+            .keys()
+            .map(|&first| day_from(first).map(|(_, removed)| removed).sum())
+            .max()
+            .unwrap_or(0_u64);
+        let of = there + removed;
+        (removed > FEW && removed * PART > of).then_some(Burst {
+            noticed: now,
+            removed,
+            of,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    const DAY: u64 = 24 * HOUR;
+
+    fn removed_at(times: impl IntoIterator<Item = u64>, confirmed: Option<u64>) -> Removals {
+        let promises = [Promise {
+            since: 0,
+            keep_seconds: 187 * DAY,
+        }];
+        let mut removals = Removals::default();
+        for removed_at in times {
+            let trashed = Trashed {
+                id: "0".repeat(64).parse().unwrap(),
+                removed_at,
+                length: 41,
+                last_upload: UNIX_EPOCH + Duration::from_secs(1_000 * DAY),
+            };
+            removals.count(&trashed, &promises, confirmed);
+        }
+        removals
+    }
+
+    #[test]
+    fn more_than_a_fifth_within_a_day_is_a_burst() {
+        let day = 1_001 * DAY;
+        let three = removed_at([day, day + 1, day + DAY - 1], None);
+
+        assert_eq!(three.burst(12, day), None);
+        let burst = three.burst(11, day + 7).unwrap();
+        assert_eq!((burst.removed, burst.of, burst.noticed), (3, 14, day + 7));
+        let slow = removed_at([day, day + DAY, day + 2 * DAY], None);
+        assert_eq!(slow.burst(0, day), None);
+        let two = removed_at([day, day], None);
+        assert_eq!(two.burst(0, day), None);
+    }
+
+    #[test]
+    fn what_had_expired_or_was_confirmed_does_not_count() {
+        let expired = 1_187 * DAY + 1;
+        assert_eq!(removed_at([expired; 9], None).burst(0, expired), None);
+        assert!(
+            removed_at([expired - 1; 9], None)
+                .burst(0, expired)
+                .is_some()
+        );
+
+        let day = 1_001 * DAY;
+        assert_eq!(removed_at([day; 9], Some(day)).burst(0, day), None);
+        assert!(removed_at([day; 9], Some(day - 1)).burst(0, day).is_some());
+    }
+}

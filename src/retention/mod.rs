@@ -1,0 +1,298 @@
+//! What expires when, and one sweep that acts on it.
+//!
+//! A phone that renews unchanged data does so only after the full announced retention (protocol of iOS,
+//! all versions up to 7.2.2). Hence the margin: a backup is kept for `retention + margin` after its last
+//! upload, and one that is exactly that old is still kept. What expires goes through the trash, so that
+//! a clock that was wrong can be mended.
+//!
+//! A sweep looks at everything before it touches anything, and does nothing at all where what it sees is more likely
+//! a wrong clock or a wrong setting than the passing of time.
+
+mod ages;
+mod burst;
+mod guard;
+mod promises;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt;
+
+use self::burst::Removals;
+use crate::state::{self, Burst, Promise, State, StateFile};
+use crate::store::{self, Store};
+
+pub use ages::{Age, Ages};
+pub use guard::Refusal;
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// How long things are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// What is announced to phones, in days.
+    pub announced_days: u32,
+    /// A backup, after its last upload.
+    pub keep: Duration,
+    /// A removed backup, in the trash.
+    pub keep_trash: Duration,
+}
+
+impl Retention {
+    /// Retention and margin add up; all three in days.
+    #[must_use]
+    pub fn of_days(retention: u32, margin: u32, trash: u32) -> Self {
+        let days = |days: u64| Duration::from_secs(days * DAY);
+        Self {
+            announced_days: retention,
+            keep: days(u64::from(retention) + u64::from(margin)),
+            keep_trash: days(trash.into()),
+        }
+    }
+}
+
+/// Whether a sweep acts or only counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Remove what has expired, unless there is a reason to be careful.
+    Remove,
+    /// Remove what has expired: a person has looked.
+    Force,
+    /// Change nothing.
+    DryRun,
+}
+
+/// What a sweep found and did. In a dry run, what it would have done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Backups that stay.
+    pub kept: u64,
+    /// Backups that had expired and went into the trash.
+    pub removed: u64,
+    /// Their bytes.
+    pub removed_bytes: u64,
+    /// Backups in the trash that stay.
+    pub trash_kept: u64,
+    /// Backups in the trash that were erased for good.
+    pub trash_erased: u64,
+    /// Why nothing is erased from the trash.
+    pub trash_held: Option<Burst>,
+    /// Backups that could not be looked at or erased; the next sweep tries again.
+    pub failed: u64,
+    /// Why nothing was done; in a dry run, why nothing would be.
+    pub refused: Option<Refusal>,
+    /// All backups by age, as they were before.
+    pub ages: Ages,
+}
+
+/// Why a sweep broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listing could not be begun or went wrong.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// What is remembered of earlier sweeps cannot be read or written.
+    #[error(transparent)]
+    State(#[from] state::Error),
+}
+
+/// Goes through all backups and all trash.
+///
+/// # Errors
+/// When a listing goes wrong, or the state cannot be read or written; single files that fail are counted.
+pub async fn sweep(
+    store: &dyn Store,
+    state: &StateFile,
+    retention: Retention,
+    now: SystemTime,
+    mode: Mode,
+) -> Result<Report, Error> {
+    let remembered = match state.load() {
+        Err(state::Error::Syntax { .. }) if mode == Mode::Force => State::default(),
+        other => other?,
+    };
+    let mut sweep = Sweep {
+        store,
+        promises: promises::with_current(&remembered.promises, retention.keep, unix(now)),
+        remembered,
+        retention,
+        now,
+        mode,
+        report: Report {
+            ages: Ages::up_to(retention.announced_days),
+            ..Report::default()
+        },
+    };
+
+    let expired = sweep.look_at_backups().await?;
+    sweep.report.refused = sweep.reason_to_refuse(expired);
+    let acts = sweep.report.refused.is_none() || mode != Mode::Remove;
+    if expired > 0 && acts {
+        sweep.remove_expired().await?;
+    }
+    let old_trash = sweep.look_at_trash().await?;
+    if old_trash > 0 && acts && sweep.report.trash_held.is_none() {
+        sweep.erase_old_trash().await?;
+    }
+    if mode != Mode::DryRun {
+        sweep.remember(state)?;
+    }
+    Ok(sweep.report)
+}
+
+/// One sweep under way.
+struct Sweep<'a> {
+    store: &'a dyn Store,
+    remembered: State,
+    promises: Vec<Promise>,
+    retention: Retention,
+    now: SystemTime,
+    mode: Mode,
+    report: Report,
+}
+
+impl Sweep<'_> {
+    /// When a backup of this time has been kept for long enough: it stays if it was uploaded then or later.
+    fn oldest_kept(&self, last_upload: SystemTime) -> SystemTime {
+        let keep = promises::keep(&self.promises, last_upload);
+        self.now.checked_sub(keep).unwrap_or(UNIX_EPOCH)
+    }
+
+    fn has_expired(&self, last_upload: SystemTime) -> bool {
+        last_upload < self.oldest_kept(last_upload)
+    }
+
+    fn is_old_trash(&self, removed_at: u64) -> bool {
+        removed_at < unix(self.now).saturating_sub(self.retention.keep_trash.as_secs())
+    }
+
+    /// Counts all backups as kept, and how many of them have expired.
+    async fn look_at_backups(&mut self) -> Result<u64, Error> {
+        let mut expired = 0;
+        let mut backups = self.store.list();
+        while let Some(listed) = backups.next().await {
+            let (_, meta) = listed?;
+            self.report.kept += 1;
+            self.report.ages.count(meta.last_upload, self.now);
+            expired += u64::from(self.has_expired(meta.last_upload));
+        }
+        Ok(expired)
+    }
+
+    fn reason_to_refuse(&self, expired: u64) -> Option<Refusal> {
+        let clock = guard::look_at_clock(
+            &self.remembered,
+            unix(self.now),
+            self.retention.announced_days,
+        );
+        clock.or_else(|| guard::look_at_count(expired, self.report.kept))
+    }
+
+    async fn remove_expired(&mut self) -> Result<(), Error> {
+        let mut backups = self.store.list();
+        while let Some(listed) = backups.next().await {
+            let (id, meta) = listed?;
+            if !self.has_expired(meta.last_upload) {
+                continue;
+            }
+            let oldest_kept = self.oldest_kept(meta.last_upload);
+            let removed = match self.mode {
+                Mode::DryRun => Ok(true),
+                Mode::Remove | Mode::Force => self.store.expire(id, oldest_kept, self.now).await,
+            };
+            match removed {
+                Ok(true) => {
+                    self.report.kept = self.report.kept.saturating_sub(1);
+                    self.report.removed += 1;
+                    self.report.removed_bytes += meta.length;
+                }
+                Ok(false) => {}
+                Err(error) => self.report.fail("remove an expired backup", &error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts all trash as kept, and how much of it is old; notices a burst.
+    async fn look_at_trash(&mut self) -> Result<u64, Error> {
+        let mut old = 0;
+        let mut removals = Removals::default();
+        let mut trash = self.store.list_trash();
+        while let Some(listed) = trash.next().await {
+            let trashed = listed?;
+            self.report.trash_kept += 1;
+            old += u64::from(self.is_old_trash(trashed.removed_at));
+            removals.count(&trashed, &self.promises, self.remembered.confirmed);
+        }
+        // What was noticed once holds, also when there are more backups again, for as long as there is trash.
+        let known = self.remembered.burst.filter(|_| self.report.trash_kept > 0);
+        self.report.trash_held = known.or_else(|| removals.burst(self.report.kept, unix(self.now)));
+        Ok(old)
+    }
+
+    async fn erase_old_trash(&mut self) -> Result<(), Error> {
+        let mut trash = self.store.list_trash();
+        while let Some(listed) = trash.next().await {
+            let trashed = listed?;
+            if !self.is_old_trash(trashed.removed_at) {
+                continue;
+            }
+            let erased = match self.mode {
+                Mode::DryRun => Ok(true),
+                Mode::Remove | Mode::Force => self.store.erase_trashed(trashed).await,
+            };
+            match erased {
+                Ok(true) => {
+                    self.report.trash_kept = self.report.trash_kept.saturating_sub(1);
+                    self.report.trash_erased += 1;
+                }
+                Ok(false) => {}
+                Err(error) => self.report.fail("erase a backup in the trash", &error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What this sweep leaves for the next one. A clock that was doubted leaves nothing.
+    fn remember(&self, file: &StateFile) -> Result<(), state::Error> {
+        let went_through = self.report.refused.is_none() || self.mode == Mode::Force;
+        let clock_is_right =
+            went_through || matches!(self.report.refused, Some(Refusal::TooMany { .. }));
+        if !clock_is_right {
+            return Ok(());
+        }
+        let change = |state: &mut State| {
+            if went_through {
+                state.last_sweep = Some(unix(self.now));
+            }
+            state.highest_time = Some(unix(self.now));
+            state.promises.clone_from(&self.promises);
+            // Unless an operator has confirmed the removals while the sweep was under way.
+            if state.confirmed == self.remembered.confirmed {
+                state.burst = self.report.trash_held;
+            }
+        };
+        match self.mode {
+            Mode::Force => file.update_or_begin_anew(change),
+            Mode::Remove | Mode::DryRun => file.update(change),
+        }
+    }
+}
+
+impl Report {
+    fn fail(&mut self, operation: &'static str, error: &store::Error) {
+        self.failed += 1;
+        tracing::error!(
+            operation,
+            error = error as &dyn std::error::Error,
+            "sweep: one file failed"
+        );
+    }
+}
+
+/// Whole seconds since 1970.
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}

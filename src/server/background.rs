@@ -1,0 +1,237 @@
+//! What a server does by itself: sweep every hour, scrub every week.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::status::Vitals;
+use crate::retention::{self, Mode, Report, Retention};
+use crate::scrub::{self, Pace};
+use crate::state::{Scrubbed, StateFile};
+use crate::store::Store;
+
+/// Time between two sweeps.
+const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
+/// Time between the end of a scrub and the next one.
+const SCRUB_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How often it is looked whether that time is over.
+const SCRUB_LOOK: Duration = Duration::from_secs(60 * 60);
+
+/// What the work in the background needs.
+#[derive(Clone)]
+pub(crate) struct Background {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) state: StateFile,
+    pub(crate) retention: Retention,
+    pub(crate) vitals: Arc<Vitals>,
+    pub(crate) clock: fn() -> SystemTime,
+}
+
+impl Background {
+    /// Sweeps at once and then every hour.
+    pub(crate) async fn sweep_hourly(self) {
+        let mut hours = interval(SWEEP_EVERY);
+        hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            hours.tick().await;
+            let now = (self.clock)();
+            let swept =
+                retention::sweep(&*self.store, &self.state, self.retention, now, Mode::Remove)
+                    .await;
+            match &swept {
+                Ok(report) => tell(report),
+                Err(error) => tracing::error!(
+                    error = error as &dyn StdError,
+                    "the sweep broke off; the next one is in an hour"
+                ),
+            }
+            self.vitals.swept(now, swept.ok());
+        }
+    }
+
+    /// Scrubs when the last scrub is a week ago, also one of an earlier run.
+    pub(crate) async fn scrub_weekly(self) {
+        let mut looks = interval(SCRUB_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let last = match self.state.load() {
+                Ok(state) => state.scrub,
+                Err(_) => None,
+            };
+            if let Some(last) = last {
+                self.vitals.scrubbed(last);
+                let now = unix((self.clock)());
+                if now.saturating_sub(last.finished) < SCRUB_EVERY.as_secs() {
+                    continue;
+                }
+            }
+            self.scrub().await;
+        }
+    }
+
+    async fn scrub(&self) {
+        match scrub::scrub(&*self.store, Some(Pace::GENTLE), |_, _| ()).await {
+            Ok(scrubbed) => {
+                let scrubbed = Scrubbed {
+                    finished: unix((self.clock)()),
+                    ..scrubbed
+                };
+                tell_scrubbed(scrubbed);
+                self.vitals.scrubbed(scrubbed);
+                if let Err(error) = self.state.update(|state| state.scrub = Some(scrubbed)) {
+                    tracing::error!(
+                        error = &error as &dyn StdError,
+                        "how the scrub ended could not be written down"
+                    );
+                }
+            }
+            Err(error) => tracing::error!(
+                error = &error as &dyn StdError,
+                "the scrub broke off; the next one begins within an hour"
+            ),
+        }
+    }
+}
+
+fn tell(report: &Report) {
+    tracing::info!(
+        kept = report.kept,
+        removed = report.removed,
+        trash_kept = report.trash_kept,
+        trash_erased = report.trash_erased,
+        failed = report.failed,
+        "swept"
+    );
+    if let Some(reason) = report.refused {
+        tracing::error!(
+            %reason,
+            "nothing was removed; if this is right, `prune --force` removes it"
+        );
+    }
+    if let Some(burst) = report.trash_held {
+        tracing::error!(
+            removed = burst.removed,
+            of = burst.of,
+            "many backups were deleted within a day, so nothing is erased from the trash; look whether a \
+             setting in the MDM is wrong, then `trash restore` or `trash confirm`"
+        );
+    }
+}
+
+fn tell_scrubbed(scrubbed: Scrubbed) {
+    tracing::info!(sound = scrubbed.sound, "scrubbed");
+    if scrubbed.findings() > 0 {
+        tracing::error!(
+            short = scrubbed.short,
+            changed = scrubbed.changed,
+            unreadable = scrubbed.unreadable,
+            "some backups are damaged; `scrub` says which"
+        );
+    }
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::store::FileStore;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    fn clock() -> SystemTime {
+        UNIX_EPOCH + DAY * 20_000
+    }
+
+    fn background(directory: &Path) -> Background {
+        Background {
+            store: Arc::new(FileStore::open(directory).unwrap()),
+            state: StateFile::in_directory(directory),
+            retention: Retention::of_days(180, 7, 7),
+            vitals: Arc::new(Vitals::new(clock())),
+            clock,
+        }
+    }
+
+    /// Lets time pass, if any, until it is done.
+    async fn until(step: Duration, mut done: impl FnMut() -> bool) {
+        for _ in 0..1_000_000 {
+            if done() {
+                return;
+            }
+            tokio::time::advance(step).await;
+        }
+        panic!("it does not happen");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_server_sweeps_at_once_and_after_every_hour() {
+        let directory = tempfile::tempdir().unwrap();
+        let background = background(directory.path());
+        let backups = directory.path().join("backups");
+        let expired = backups.join("a".repeat(64));
+        let place = || {
+            let file = std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(&expired)
+                .unwrap();
+            file.set_modified(clock() - DAY * 188).unwrap();
+        };
+        place();
+
+        tokio::spawn(background.sweep_hourly());
+        for _ in 0..3 {
+            until(Duration::ZERO, || {
+                std::fs::read_dir(&backups).unwrap().next().is_none()
+            })
+            .await;
+            place();
+            tokio::time::advance(SWEEP_EVERY).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scrub_is_reported_and_the_next_one_comes_when_a_week_is_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let background = background(directory.path());
+        let id = "a".repeat(64).parse().unwrap();
+        background.store.put(id, vec![7; 40].into()).await.unwrap();
+        let state = background.state.clone();
+        let vitals = Arc::clone(&background.vitals);
+        let finished = |time: SystemTime| {
+            state
+                .update(|state| {
+                    state.scrub = Some(Scrubbed {
+                        finished: unix(time),
+                        sound: 99,
+                        ..Scrubbed::default()
+                    });
+                })
+                .unwrap();
+        };
+        let remembered = || state.load().unwrap().scrub.unwrap();
+        let second = Duration::from_secs(1);
+        finished(clock() - SCRUB_EVERY + second);
+
+        tokio::spawn(background.scrub_weekly());
+        until(Duration::ZERO, || vitals.status(clock()).scrub.is_some()).await;
+        assert_eq!(remembered().sound, 99, "it is not a week yet");
+
+        finished(clock() - SCRUB_EVERY);
+        until(second, || remembered().finished == unix(clock())).await;
+        assert_eq!((remembered().sound, remembered().short), (0, 1));
+        assert_eq!(vitals.status(clock()).scrub, Some(remembered()));
+        let metric = "safe_damaged_backups{kind=\"short\"} 1";
+        assert!(vitals.metrics().contains(metric), "{}", vitals.metrics());
+    }
+}

@@ -1,0 +1,168 @@
+//! Metrics for Prometheus. Their labels have few values, and none that tells a person or a phone.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::retention::{Refusal, Report};
+use crate::state::Scrubbed;
+
+/// A whole number that goes up and down.
+type Number = Gauge<u64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct YoungerThan {
+    younger_than_days: String,
+}
+
+pub(super) struct Metrics {
+    registry: Registry,
+    backups: Family<YoungerThan, Number>,
+    sweep_time: Number,
+    sweeps_failed: Counter,
+    sweep_refused: Family<Reason, Number>,
+    removed: Counter,
+    trash: Number,
+    trash_erased: Counter,
+    trash_held: Number,
+    scrub_time: Number,
+    damaged: Family<Kind, Number>,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("safe"),
+            backups: Family::default(),
+            sweep_time: Gauge::default(),
+            sweeps_failed: Counter::default(),
+            sweep_refused: Family::default(),
+            removed: Counter::default(),
+            trash: Gauge::default(),
+            trash_erased: Counter::default(),
+            trash_held: Gauge::default(),
+            scrub_time: Gauge::default(),
+            damaged: Family::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register(
+            "backups",
+            "Backups by age, as the last sweep found them; each is counted once",
+            metrics.backups.clone(),
+        );
+        registry.register_with_unit(
+            "sweep_last_time",
+            "When a sweep last went through, in Unix time",
+            Unit::Seconds,
+            metrics.sweep_time.clone(),
+        );
+        registry.register(
+            "sweeps_failed",
+            "Sweeps that broke off",
+            metrics.sweeps_failed.clone(),
+        );
+        registry.register(
+            "sweep_refused",
+            "1 while sweeps do nothing for this reason",
+            metrics.sweep_refused.clone(),
+        );
+        registry.register(
+            "backups_removed",
+            "Backups that expired and went into the trash",
+            metrics.removed.clone(),
+        );
+        registry.register(
+            "trash_backups",
+            "Backups in the trash",
+            metrics.trash.clone(),
+        );
+        registry.register(
+            "trash_erased",
+            "Backups that were erased from the trash",
+            metrics.trash_erased.clone(),
+        );
+        registry.register(
+            "trash_held",
+            "1 while nothing is erased from the trash, because many backups were deleted within a day",
+            metrics.trash_held.clone(),
+        );
+        registry.register_with_unit(
+            "scrub_last_time",
+            "When a scrub last ended, in Unix time",
+            Unit::Seconds,
+            metrics.scrub_time.clone(),
+        );
+        registry.register(
+            "damaged_backups",
+            "Backups that the last scrub found damaged, by kind",
+            metrics.damaged.clone(),
+        );
+        for reason in Refusal::WORDS {
+            metrics
+                .sweep_refused
+                .get_or_create(&Reason { reason })
+                .set(0);
+        }
+        metrics
+    }
+
+    pub(super) fn swept(&self, began: u64, report: Option<&Report>) {
+        let Some(report) = report else {
+            self.sweeps_failed.inc();
+            return;
+        };
+        let refused = report.refused.map(Refusal::word);
+        for reason in Refusal::WORDS {
+            let is_it = u64::from(refused == Some(reason));
+            self.sweep_refused
+                .get_or_create(&Reason { reason })
+                .set(is_it);
+        }
+        if refused.is_none() {
+            self.sweep_time.set(began);
+        }
+        for class in report.ages.classes() {
+            let younger_than_days = class
+                .younger_than_days
+                .map_or_else(|| "+Inf".to_owned(), |days| days.to_string());
+            self.backups
+                .get_or_create(&YoungerThan { younger_than_days })
+                .set(class.backups);
+        }
+        self.removed.inc_by(report.removed);
+        self.trash.set(report.trash_kept);
+        self.trash_erased.inc_by(report.trash_erased);
+        self.trash_held.set(u64::from(report.trash_held.is_some()));
+    }
+
+    pub(super) fn scrubbed(&self, scrubbed: Scrubbed) {
+        self.scrub_time.set(scrubbed.finished);
+        for (kind, backups) in [
+            ("short", scrubbed.short),
+            ("changed", scrubbed.changed),
+            ("unreadable", scrubbed.unreadable),
+        ] {
+            self.damaged.get_or_create(&Kind { kind }).set(backups);
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut all = String::new();
+        text::encode(&mut all, &self.registry).expect("a string takes all that is written");
+        all
+    }
+}
