@@ -31,7 +31,14 @@ pub enum DocumentError {
     /// JSON, but an array, a string, a number, `true`, `false` or `null`.
     #[error("JSON, but not an object")]
     NotAnObject,
+    /// Arrays and objects within each other, more than a parser should have to remember.
+    #[error("nested deeper than {LEVELS} levels")]
+    TooDeep,
 }
+
+/// The most levels of a document, itself the first (RFC 8259 §9 allows a bound). The parser keeps a byte
+/// for each, and a small bomb inflates to millions.
+const LEVELS: usize = 16_384;
 
 /// A backup document: the JSON text of one person's backup. Holds a private key; wiped when dropped,
 /// and cannot be printed.
@@ -44,13 +51,17 @@ impl Document {
     /// Takes over the UTF-8 bytes of a document's JSON.
     ///
     /// # Errors
-    /// When they are not a JSON object.
+    /// When they are not a JSON object, or one that is nested deeper than 16,384 levels.
     pub fn from_json(json: Zeroizing<Vec<u8>>) -> Result<Self, DocumentError> {
         let text = str::from_utf8(&json).map_err(|error| {
             let (line, column) = position(&json, error.valid_up_to());
             DocumentError::NotJson { line, column }
         })?;
-        // Nothing is kept of it: reading allocates nothing.
+        // Most documents have fewer brackets than that, and counting those is quick.
+        if count(&json, is_bracket) > LEVELS && levels(&json) > LEVELS {
+            return Err(DocumentError::TooDeep);
+        }
+        // Nothing is kept of it: reading allocates a byte for each level.
         serde_json::from_str::<IgnoredAny>(text).map_err(|error| DocumentError::NotJson {
             line: error.line(),
             column: error.column(),
@@ -78,9 +89,15 @@ impl Document {
     /// writes such a document.
     pub fn contents(&self) -> Result<Contents, ContentsError> {
         // Each value but the first stands behind one of these. Counted first, because a small bomb
-        // inflates to millions of values, each of which takes a hundred bytes here.
-        let separators = |byte: &&u8| matches!(**byte, b',' | b'[' | b'{');
-        if self.json.iter().filter(separators).count() > VALUES {
+        // inflates to millions of values, each of which takes hundreds of bytes here. The names of a
+        // person's contacts may hold them too.
+        let is_separator = |byte| is_bracket(byte) || byte == b',';
+        if count(&self.json, is_separator) > VALUES
+            && outside_texts(&self.json)
+                .filter(|&byte| is_separator(byte))
+                .count()
+                > VALUES
+        {
             return Err(ContentsError::TooMany);
         }
         serde_json::from_slice(&self.json)
@@ -411,6 +428,42 @@ impl serde_json::ser::Formatter for EscapeSlashes {
     }
 }
 
+/// Whether a level of arrays and objects begins here, outside texts.
+fn is_bracket(byte: u8) -> bool {
+    matches!(byte, b'[' | b'{')
+}
+
+fn count(json: &[u8], is_one: impl Fn(u8) -> bool) -> usize {
+    json.iter().filter(|byte| is_one(**byte)).count()
+}
+
+/// How many arrays and objects stand within each other at the most.
+fn levels(json: &[u8]) -> usize {
+    let (mut level, mut deepest) = (0_usize, 0);
+    for byte in outside_texts(json) {
+        if is_bracket(byte) {
+            level += 1;
+            deepest = deepest.max(level);
+        } else if matches!(byte, b']' | b'}') {
+            level = level.saturating_sub(1);
+        }
+    }
+    deepest
+}
+
+/// The bytes of JSON that are not part of a text.
+fn outside_texts(json: &[u8]) -> impl Iterator<Item = u8> {
+    let (mut in_text, mut is_escaped) = (false, false);
+    json.iter().copied().filter(move |&byte| {
+        let is_outside = !in_text && byte != b'"';
+        if byte == b'"' && !is_escaped {
+            in_text = !in_text;
+        }
+        is_escaped = in_text && byte == b'\\' && !is_escaped;
+        is_outside
+    })
+}
+
 /// Line and column, each from 1, of the byte at `offset`.
 fn position(text: &[u8], offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
@@ -521,6 +574,28 @@ mod tests {
         let contents = |json: String| parse(json.as_bytes()).unwrap().contents();
         assert!(contents(zeros(VALUES - 1)).is_ok());
         assert_eq!(contents(zeros(VALUES)).err(), Some(ContentsError::TooMany));
+    }
+
+    #[test]
+    fn commas_and_brackets_in_a_text_are_no_values_and_no_levels() {
+        let text = r#",[{\\\","#.repeat(VALUES);
+        let document = parse(format!("{{\"user\":{{\"nickname\":\"{text}\"}}}}").as_bytes());
+        let contents = document.unwrap().contents().unwrap();
+        let nickname = &contents.user.get().unwrap().nickname;
+        assert!(nickname.get().unwrap().starts_with(",[{\\\",,[{"));
+    }
+
+    #[test]
+    fn levels_have_a_bound() {
+        let nested = |levels: usize| {
+            let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+            parse(format!("{{\"a\":[{{}},\"\\\"[\"],\"b\":{open}{close}}}").as_bytes())
+        };
+        assert!(nested(LEVELS).is_ok());
+        assert_eq!(nested(LEVELS + 1).err(), Some(DocumentError::TooDeep));
+        // Side by side they are no levels.
+        let flat = format!("{{\"a\":[{}0]}}", "[],".repeat(2 * LEVELS));
+        assert!(parse(flat.as_bytes()).is_ok());
     }
 
     #[test]

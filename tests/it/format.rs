@@ -294,6 +294,40 @@ fn a_bomb_allocates_the_constant_alone() {
     }
 }
 
+/// What a parser remembers of arrays within each other has no bound of its own.
+#[test]
+fn a_nest_allocates_the_document_and_a_constant() {
+    for (levels, is_bomb) in [(16_380, false), (8 << 20, true)] {
+        let close = if is_bomb { 0 } else { levels };
+        let nest = format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(close));
+        let (peak, opened) = peak(&gzip(nest.as_bytes(), 9), INFLATE_LIMIT);
+        let length = nest.len() as u64;
+        assert_eq!(opened.is_none(), is_bomb);
+        assert!(
+            (length..=length + CONSTANT).contains(&peak),
+            "{peak} bytes for a document of {length}"
+        );
+    }
+}
+
+/// As many values as contents may have: contacts without fields, which a small bomb can hold, and fields that
+/// nobody knows, which take the most memory.
+#[test]
+fn taking_apart_allocates_what_the_documentation_says() {
+    let fields: Vec<_> = (0..999_998).map(|key| format!("\"{key}\":0")).collect();
+    for (json, bound) in [
+        (
+            format!("{{\"contacts\":[{}{{}}]}}", "{},".repeat(499_998)),
+            200 << 20,
+        ),
+        (format!("{{{}}}", fields.join(",")), 600 << 20),
+    ] {
+        let document = Document::from_json(Zeroizing::new(json.into())).unwrap();
+        let AllocationInfo { bytes_max, .. } = measure(|| drop(document.contents().unwrap()));
+        assert!((bound / 2..=bound).contains(&bytes_max), "{bytes_max}");
+    }
+}
+
 #[test]
 fn a_wrong_key_allocates_nothing_of_the_backups_size() {
     let sealed = seal_bytes(&gzip(&vec![b' '; 4 << 20], 0));

@@ -52,6 +52,7 @@ outcomes! {
     TooLarge = "too large",
     NotJson = "not json",
     NotAnObject = "not an object",
+    TooDeep = "too deep",
 }
 
 impl Outcome {
@@ -76,6 +77,7 @@ impl Outcome {
             OpenError::TooLarge { .. } => Self::TooLarge,
             OpenError::NotADocument(DocumentError::NotJson { .. }) => Self::NotJson,
             OpenError::NotADocument(DocumentError::NotAnObject) => Self::NotAnObject,
+            OpenError::NotADocument(DocumentError::TooDeep) => Self::TooDeep,
         }
     }
 }

@@ -30,6 +30,7 @@ from safe_backup import (  # noqa: E402 - after the line above, which is about t
     NOT_JSON,
     OVERHEAD,
     SUCCESS,
+    TOO_DEEP,
     TOO_LARGE,
     TOO_SHORT,
     WRONG_PASSWORD_OR_DAMAGED,
@@ -721,6 +722,12 @@ def no_documents():
         ("null", "null.", b"null"),
     ):
         yield refused(NOT_AN_OBJECT, cause, comment, gzip_member(document))
+    yield refused(
+        TOO_DEEP,
+        "arrays",
+        "16,514 levels, and then cut: nobody reads so far.",
+        gzip_member(b'{"a":[' + b"[" * 258 * 64, fixed(b'{"a":[', 64)),
+    )
 
 
 def vectors():

@@ -19,6 +19,7 @@ Needs Python 3.8 and PyNaCl (`pip install pynacl`, or the package `python3-nacl`
 import hashlib
 import json
 import os
+import re
 import struct
 import sys
 import zlib
@@ -34,6 +35,8 @@ TAG_LENGTH = 16
 OVERHEAD = NONCE_LENGTH + TAG_LENGTH
 # How large a document may be: the bound of the Rust program, in bytes.
 INFLATE_LIMIT = 64 << 20
+# How many arrays and objects may stand within each other. (Python's own parser takes about 1000.)
+LEVELS = 16384
 
 # The outcomes, by the names that they have in the vectors.
 SUCCESS = "success"
@@ -44,6 +47,7 @@ BROKEN_GZIP = "broken gzip"
 TOO_LARGE = "too large"
 NOT_JSON = "not json"
 NOT_AN_OBJECT = "not an object"
+TOO_DEEP = "too deep"
 
 
 class Refused(Exception):
@@ -166,12 +170,24 @@ def check_document(document):
     def not_a_number(name):
         raise ValueError(name)
 
+    if levels(document) > LEVELS:
+        raise Refused(TOO_DEEP)
     try:
         value = json.loads(document.decode("utf-8"), parse_constant=not_a_number)
     except ValueError:
         raise Refused(NOT_JSON) from None
     if not isinstance(value, dict):
         raise Refused(NOT_AN_OBJECT)
+
+
+def levels(document):
+    """How many arrays and objects stand within each other at the most."""
+    level = deepest = 0
+    for bracket in re.findall(rb'[][{}]|"(?:[^"\\]|\\.)*"?', document, re.DOTALL):
+        level += bracket in (b"[", b"{")
+        level -= bracket in (b"]", b"}")
+        deepest = max(deepest, level)
+    return deepest
 
 
 def main(arguments):
