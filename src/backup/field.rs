@@ -37,6 +37,17 @@ impl<T> Field<T> {
     }
 }
 
+impl<T: Json + Clone> Field<T> {
+    /// What Android takes the field for.
+    pub(super) fn on_android(&self) -> Option<T> {
+        match self {
+            Self::Is(value) => Some(value.clone()),
+            Self::Other(value) => T::on_android(value),
+            Self::Absent | Self::Null => None,
+        }
+    }
+}
+
 impl<T> Field<Vec<T>> {
     /// The items of a list; none if there is no list.
     pub fn items(&self) -> impl Iterator<Item = &T> {
@@ -92,10 +103,10 @@ pub trait Json: Serialize + DeserializeOwned + Sized {
     fn respelled(_value: &Value) -> Option<Self> {
         None
     }
-    /// Whether Android takes a value of another type for what it means: numbers and switches in
-    /// strings, and every number for a number (org.json).
-    fn is_read_by_android(_value: &Value) -> bool {
-        false
+    /// What Android takes a value of another type for, if it takes it: numbers and switches in strings,
+    /// numbers as strings, and every number for a number (org.json).
+    fn on_android(_value: &Value) -> Option<Self> {
+        None
     }
 }
 
@@ -104,6 +115,9 @@ impl Json for String {
     fn has_type_of(value: &Value) -> bool {
         value.is_string()
     }
+    fn on_android(value: &Value) -> Option<Self> {
+        value.is_number().then(|| value.to_string())
+    }
 }
 
 impl Json for bool {
@@ -111,10 +125,8 @@ impl Json for bool {
     fn has_type_of(value: &Value) -> bool {
         value.is_boolean()
     }
-    fn is_read_by_android(value: &Value) -> bool {
-        value.as_str().is_some_and(|text| {
-            text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false")
-        })
+    fn on_android(value: &Value) -> Option<Self> {
+        value.as_str()?.to_ascii_lowercase().parse().ok()
     }
 }
 
@@ -129,11 +141,32 @@ impl Json for u64 {
         let is_whole = number.fract() == 0.0 && (0.0..9e15).contains(&number);
         is_whole.then(|| format!("{number:.0}").trim_start_matches('-').parse().ok())?
     }
-    fn is_read_by_android(value: &Value) -> bool {
-        value.is_number()
-            || value
-                .as_str()
-                .is_some_and(|text| text.parse::<f64>().is_ok())
+    /// Without its fraction, and 0 for what is below it.
+    fn on_android(value: &Value) -> Option<Self> {
+        let number = match value.as_str() {
+            Some(text) => double_in_java(text)?,
+            None => value.as_f64()?,
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "as Java, it takes the nearest number that it can hold"
+        )]
+        let whole = number as Self;
+        Some(whole)
+    }
+}
+
+/// `Double.parseDouble`, but for numbers in hexadecimal.
+fn double_in_java(text: &str) -> Option<f64> {
+    let text = text.trim_matches(|character| character <= ' ');
+    match text.trim_start_matches(['+', '-']) {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => text.replace("Infinity", "inf").parse().ok(),
+        digits if digits.starts_with(|first: char| first == '.' || first.is_ascii_digit()) => {
+            let number = text.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(text);
+            number.parse().ok()
+        }
+        _ => None,
     }
 }
 
@@ -188,5 +221,41 @@ impl Json for SecretText {
     const TYPE: &'static str = String::TYPE;
     fn has_type_of(value: &Value) -> bool {
         String::has_type_of(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn android_takes_a_number_as_java_does() {
+        for (value, expected) in [
+            (json!("1"), Some(1)),
+            (json!(" +1.9e0 "), Some(1)),
+            (json!("\n.5d"), Some(0)),
+            (json!("2f"), Some(2)),
+            (json!("-3"), Some(0)),
+            (json!("NaN"), Some(0)),
+            (json!("Infinity"), Some(u64::MAX)),
+            (json!("-Infinity"), Some(0)),
+            (json!(1.5), Some(1)),
+            (json!(-1), Some(0)),
+            (json!(1e300), Some(u64::MAX)),
+            (json!("nan"), None),
+            (json!("inf"), None),
+            (json!("infinity"), None),
+            (json!("++1"), None),
+            (json!("1\u{a0}"), None),
+            (json!("1 d"), None),
+            (json!("d"), None),
+            (json!(""), None),
+            (json!(true), None),
+            (json!([1]), None),
+        ] {
+            assert_eq!(u64::on_android(&value), expected, "{value}");
+        }
     }
 }

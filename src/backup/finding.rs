@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::document::List;
-use super::field::{Field, Json};
+use super::field::{Field, Json, Unknown};
 
 use Effect::{Fails, Fine, Loses};
 
@@ -146,6 +146,9 @@ impl Rule {
     }
 }
 
+/// The longest key that a path shows whole, in bytes. The schema's own are shorter.
+const LONGEST_KEY: usize = 64;
+
 /// Where in the document we are, and what was found so far.
 #[derive(Default)]
 pub(super) struct Place {
@@ -179,9 +182,22 @@ impl Place {
                     look(&whole, self);
                 }
                 None => {
-                    let (android, ios) = rule.wrong;
-                    let reads = android != Fails && T::is_read_by_android(value);
-                    let android = if reads { Fine } else { android };
+                    let (mut android, mut ios) = rule.wrong;
+                    if let Some(taken) = T::on_android(value) {
+                        // Android looks at it as at any other, and so does iOS if the type does not matter
+                        // to it. What they find there is part of this finding.
+                        let before = self.findings.len();
+                        look(&taken, self);
+                        let found = self.findings.split_off(before);
+                        let first = |effect: fn(&Finding) -> Effect| {
+                            let mut effects = found.iter().map(effect);
+                            effects.find(|effect| *effect != Fine).unwrap_or(Fine)
+                        };
+                        android = first(|finding| finding.android);
+                        if ios == Fine {
+                            ios = first(|finding| finding.ios);
+                        }
+                    }
                     self.note(format!("not {}", T::TYPE), (android, ios));
                 }
             },
@@ -198,6 +214,25 @@ impl Place {
     ) {
         for (number, item) in list.iter().enumerate() {
             self.field(&format!("[{number}]"), item, rule, &mut look);
+        }
+    }
+
+    /// Notes each field that the schema does not have.
+    pub(super) fn unknown(&mut self, fields: &Unknown) {
+        let ignored = Loses("ignores it");
+        for key in fields.keys() {
+            let length = self.path.len();
+            let is_word = |character: char| character.is_alphanumeric() || "_-".contains(character);
+            let (word, rest) = key.split_at(key.ceil_char_boundary(LONGEST_KEY.min(key.len())));
+            let cut = if rest.is_empty() { "" } else { "…" };
+            if !word.is_empty() && word.chars().all(is_word) {
+                let dot = if length > 0 { "." } else { "" };
+                self.path.extend([dot, word, cut]);
+            } else {
+                self.path.push_str(&format!("[{word:?}{cut}]"));
+            }
+            self.note("not in the schema", (ignored, ignored));
+            self.path.truncate(length);
         }
     }
 

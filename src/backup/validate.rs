@@ -4,7 +4,7 @@
 //! fixed types, and one wrong type anywhere ends the restore. Read in Threema for Android 6.4.2
 //! (`ThreemaSafeServiceImpl`) and Threema for iOS 7.2 (`SafeJsonParser`, `SafeStore`).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -47,7 +47,7 @@ impl Contents {
             ),
         };
         place.field("contacts", &self.contacts, contacts, |contacts, place| {
-            let mut seen = HashSet::new();
+            let mut seen = HashMap::new();
             let item = Rule::entry(Loses("skips the contact"));
             place.items(contacts, item, |contact, place| {
                 contact.look(place, &mut seen);
@@ -80,6 +80,7 @@ impl Contents {
             Rule::same((kept, Fails)),
             Settings::look,
         );
+        place.unknown(&self.unknown);
         place.findings
     }
 }
@@ -95,6 +96,7 @@ impl Info {
             }
         });
         place.field("device", &self.device, TEXT.ios_only(), Place::enough);
+        place.unknown(&self.unknown);
     }
 }
 
@@ -137,33 +139,44 @@ impl User {
             TEXT.ios_only(),
             Place::enough,
         );
+        place.unknown(&self.unknown);
     }
 }
 
 /// `["*"]`, `[null]`, or Threema IDs.
 fn look_at_release(release: &List<String>, place: &mut Place) {
     let ignored = Loses("ignores the entry");
+    let nobody = Loses("gives the picture to nobody");
+    let everyone = Loses("gives the picture to everyone");
     let among_others = release.len() > 1;
-    let null = if among_others {
-        (Loses("gives the picture to nobody"), ignored)
-    } else {
-        (Fine, Fine)
-    };
-    let item = Rule {
-        null,
-        ..Rule::entry(ignored)
-    };
-    place.items(release, item, |entry, place| {
-        if entry == "*" {
-            if among_others {
-                let everyone = Loses("gives the picture to everyone");
-                place.note("* among others", (everyone, ignored));
+    // Android goes no further than to the first that says everyone or nobody.
+    let mut is_decided = false;
+    let is_nobody = |entry: &str| entry.eq_ignore_ascii_case("null");
+    for (number, item) in release.iter().enumerate() {
+        let decides = |effect| if is_decided { ignored } else { effect };
+        let null = (decides(nobody), ignored);
+        let item_rule = Rule {
+            null: if among_others { null } else { (Fine, Fine) },
+            ..Rule::entry(ignored)
+        };
+        place.field(&format!("[{number}]"), item, item_rule, |entry, place| {
+            if entry == "*" {
+                if among_others {
+                    place.note("* among others", (decides(everyone), ignored));
+                }
+            } else if is_nobody(entry) {
+                place.note("the word null", (decides(nobody), ignored));
+            } else if entry.chars().count() != 8 {
+                // Neither app looks more closely.
+                place.note("not a Threema ID", (ignored, ignored));
             }
-        } else if entry.chars().count() != 8 {
-            // Neither app looks more closely.
-            place.note("not a Threema ID", (ignored, ignored));
-        }
-    });
+        });
+        is_decided |= match item {
+            Field::Null => true,
+            Field::Is(entry) => entry == "*" || is_nobody(entry),
+            Field::Absent | Field::Other(_) => false,
+        };
+    }
 }
 
 impl Link {
@@ -191,11 +204,13 @@ impl Link {
             }
         });
         place.field("name", &self.name, TEXT.ios_only(), Place::enough);
+        place.unknown(&self.unknown);
     }
 }
 
 impl Contact {
-    fn look(&self, place: &mut Place, seen: &mut HashSet<String>) {
+    /// `seen` holds the IDs of the contacts before it, in capitals, and whether one was spelt so.
+    fn look(&self, place: &mut Place, seen: &mut HashMap<String, bool>) {
         let skipped = Loses("skips the contact");
         let identity = Rule {
             wrong: (skipped, Fails),
@@ -207,13 +222,18 @@ impl Contact {
                 place.note("not a Threema ID", (skipped, skipped));
                 return;
             }
-            if *identity != capitals {
+            let in_capitals = *identity == capitals;
+            if !in_capitals {
                 place.note("small letters", (skipped, Fine));
             }
-            if !seen.insert(capitals) {
+            let earlier = seen.get(&capitals).copied();
+            if let Some(one_in_capitals) = earlier {
                 let first = Loses("uses the first only");
-                place.note("an ID that stands there already", (Fine, first));
+                let is_second = in_capitals && one_in_capitals;
+                let android = if is_second { first } else { Fine };
+                place.note("an ID that stands there already", (android, first));
             }
+            seen.insert(capitals, in_capitals || earlier == Some(true));
         });
         self.look_at_key(place);
         place.field("createdAt", &self.created_at, NUMBER, Place::enough);
@@ -240,13 +260,14 @@ impl Contact {
         look_at_choice(place, "typingIndicators", &self.typing_indicators, default);
         look_at_choice(place, "readReceipts", &self.read_receipts, default);
         place.field("private", &self.private, SWITCH, Place::enough);
+        place.unknown(&self.unknown);
     }
 
     /// Only Android uses the key, and only of a contact that was verified in person; iOS asks the
     /// directory for all keys.
     fn look_at_key(&self, place: &mut Place) {
         let mut rule = Rule::wrong((Fine, Fails));
-        let in_person = self.verification.get() == Some(&2);
+        let in_person = self.verification.on_android() == Some(2);
         let skipped = Loses("skips the contact");
         if in_person {
             let unverified = Loses("takes the contact as unverified");
@@ -319,6 +340,7 @@ impl Group {
         let last_update = Rule::wrong((skipped, Fails));
         place.field("lastUpdate", &self.last_update, last_update, Place::enough);
         place.field("private", &self.private, SWITCH, Place::enough);
+        place.unknown(&self.unknown);
     }
 }
 
@@ -356,40 +378,37 @@ impl DistributionList {
             SWITCH.android_only(),
             Place::enough,
         );
+        place.unknown(&self.unknown);
     }
 }
 
 impl Settings {
     fn look(&self, place: &mut Place) {
-        let required_on_ios = Rule {
+        let needed = Rule {
             absent: (Fine, Fails),
             null: (Fine, Fails),
             ..SWITCH
         };
-        place.field(
-            "syncContacts",
-            &self.sync_contacts,
-            required_on_ios,
-            Place::enough,
-        );
-        for (key, field, rule) in [
-            ("blockUnknown", &self.block_unknown, SWITCH),
-            ("sendTyping", &self.send_typing, SWITCH),
-            ("readReceipts", &self.read_receipts, SWITCH),
-            ("threemaCalls", &self.calls, SWITCH),
-            ("relayThreemaCalls", &self.relay_calls, SWITCH),
-            (
-                "disableScreenshots",
-                &self.disable_screenshots,
-                SWITCH.android_only(),
-            ),
-            (
-                "incognitoKeyboard",
-                &self.incognito_keyboard,
-                SWITCH.android_only(),
-            ),
+        place.field("syncContacts", &self.sync_contacts, needed, Place::enough);
+        for (key, field) in [
+            ("blockUnknown", &self.block_unknown),
+            ("sendTyping", &self.send_typing),
+            ("readReceipts", &self.read_receipts),
+            ("threemaCalls", &self.calls),
+            ("relayThreemaCalls", &self.relay_calls),
         ] {
-            place.field(key, field, rule, Place::enough);
+            place.field(key, field, SWITCH, Place::enough);
+        }
+        let android_alone = (Fine, Loses("has no such setting and ignores it"));
+        for (key, field) in [
+            ("disableScreenshots", &self.disable_screenshots),
+            ("incognitoKeyboard", &self.incognito_keyboard),
+        ] {
+            place.field(key, field, SWITCH.android_only(), |&is_on, place| {
+                if is_on {
+                    place.note("switched on", android_alone);
+                }
+            });
         }
         place.field(
             "blockedContacts",
@@ -427,17 +446,29 @@ impl Settings {
             },
         );
         let emojis = LIST.android_only();
-        place.field("recentEmojis", &self.recent_emojis, emojis, Place::enough);
+        place.field(
+            "recentEmojis",
+            &self.recent_emojis,
+            emojis,
+            |emojis, place| {
+                if !emojis.is_empty() {
+                    place.note("emojis", android_alone);
+                }
+            },
+        );
+        place.unknown(&self.unknown);
     }
 }
 
-/// Looks at a number that is 0, 1 or 2. Both apps read negative ones too.
+/// Looks at a number that is 0, 1 or 2. Both apps read others too, if iOS can hold them: 64 bits with a sign.
 fn look_at_choice(place: &mut Place, key: &str, field: &Field<u64>, other: Effects) {
     let is_negative = matches!(field, Field::Other(value) if value.is_i64());
-    let negative = Field::Is(u64::MAX);
+    let negative = Field::Is(3);
     let field = if is_negative { &negative } else { field };
     place.field(key, field, NUMBER, |&choice, place| {
-        if choice > 2 {
+        if i64::try_from(choice).is_err() {
+            place.note("beyond 63 bits", (other.0, Fails));
+        } else if choice > 2 {
             place.note("neither 0, 1 nor 2", other);
         }
     });
@@ -514,7 +545,7 @@ mod tests {
                 "blockedContacts": ["ECHOECHO"],
                 "syncExcludedIds": ["ECHOECHO"],
                 "syncExcludedIDs": ["ECHOECHO"],
-                "recentEmojis": ["😀"],
+                "recentEmojis": [],
             },
         })
     }
@@ -553,6 +584,12 @@ mod tests {
             ("/info/version", None, format!("error: info.version: missing; {BOTH}")),
             ("/info/version", Some(json!(2)), format!("error: info.version: version 2, and 1 is the only one; {BOTH}")),
             ("/info/version", Some(json!(0)), format!("error: info.version: version 0, and 1 is the only one; {IOS}")),
+            ("/info/version", Some(json!("1")), format!("error: info.version: not a whole number from 0; {IOS}")),
+            ("/info/version", Some(json!("2")), format!("error: info.version: not a whole number from 0; {BOTH}")),
+            ("/info/version", Some(json!(1.5)), format!("error: info.version: not a whole number from 0; {IOS}")),
+            ("/info/version", Some(json!(-1)), format!("error: info.version: not a whole number from 0; {IOS}")),
+            ("/info/version", Some(json!("inf")), format!("error: info.version: not a whole number from 0; {BOTH}")),
+            ("/info/version", Some(json!(true)), format!("error: info.version: not a whole number from 0; {BOTH}")),
             ("/info/device", Some(json!(1)), format!("error: info.device: not a string; {IOS}")),
             ("/user", Some(json!(null)), format!("error: user: null; {BOTH}")),
             ("/user/privatekey", None, format!("error: user.privatekey: missing; {BOTH}")),
@@ -563,6 +600,11 @@ mod tests {
             ("/user/profilePicRelease", Some(json!([null, "ECHOECHO"])), "warning: user.profilePicRelease[0]: null; Android: gives the picture to nobody; iOS: ignores the entry".into()),
             ("/user/profilePicRelease", Some(json!(["ECHOECHO", "*"])), "warning: user.profilePicRelease[1]: * among others; Android: gives the picture to everyone; iOS: ignores the entry".into()),
             ("/user/profilePicRelease", Some(json!(["me"])), "warning: user.profilePicRelease[0]: not a Threema ID; Android and iOS: ignores the entry".into()),
+            ("/user/profilePicRelease", Some(json!(["NULL"])), "warning: user.profilePicRelease[0]: the word null; Android: gives the picture to nobody; iOS: ignores the entry".into()),
+            ("/user/profilePicRelease", Some(json!([12_345_678])), format!("error: user.profilePicRelease[0]: not a string; {IOS}")),
+            ("/user/links/0/value", Some(json!(41_791_234_567_u64)), format!("error: user.links[0].value: not a string; {IOS}")),
+            ("/user/links/0/value", Some(json!(1.5)), format!("error: user.links[0].value: not a string; Android: cannot link it; {IOS}")),
+            ("/user/links/0/type", Some(json!(1)), format!("error: user.links[0].type: not a string; Android: ignores the link; {IOS}")),
             ("/user/links/0", Some(json!(null)), format!("error: user.links[0]: null; Android: ignores the link; {IOS}")),
             ("/user/links/0/type", Some(json!("Mobile")), "warning: user.links[0].type: neither mobile nor email; Android and iOS: ignores the link".into()),
             ("/user/links/0/value", Some(json!("by post")), "warning: user.links[0].value: not a telephone number in E.164; Android and iOS: cannot link it".into()),
@@ -573,10 +615,17 @@ mod tests {
             ("/contacts/0", Some(json!("ECHOECHO")), format!("error: contacts[0]: not an object; Android: skips the contact; {IOS}")),
             ("/contacts/0/identity", None, "warning: contacts[0].identity: missing; Android and iOS: skips the contact".into()),
             ("/contacts/0/identity", Some(json!("echoecho")), "warning: contacts[0].identity: small letters; Android: skips the contact".into()),
+            ("/contacts/0/identity", Some(json!(12_345_678)), format!("error: contacts[0].identity: not a string; {IOS}")),
+            ("/contacts/0/identity", Some(json!(5)), format!("error: contacts[0].identity: not a string; Android: skips the contact; {IOS}")),
             ("/contacts/0/identity", Some(json!("?")), "warning: contacts[0].identity: not a Threema ID; Android and iOS: skips the contact".into()),
             ("/contacts/0/publickey", None, "warning: contacts[0].publickey: missing; Android: takes the contact as unverified".into()),
             ("/contacts/0/publickey", Some(json!("AA==")), "warning: contacts[0].publickey: not the base64 of 32 bytes; Android: skips the contact".into()),
             ("/contacts/0/verification", Some(json!(3)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: takes the contact as unverified".into()),
+            ("/contacts/0/verification", Some(json!(i64::MAX)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: takes the contact as unverified".into()),
+            ("/contacts/0/verification", Some(json!(u64::MAX)), format!("error: contacts[0].verification: beyond 63 bits; Android: takes the contact as unverified; {IOS}")),
+            ("/contacts/0/typingIndicators", Some(json!(i64::MAX as u64 + 1)), format!("error: contacts[0].typingIndicators: beyond 63 bits; {IOS}")),
+            ("/contacts/0/readReceipts", Some(json!(u64::MAX)), format!("error: contacts[0].readReceipts: beyond 63 bits; {IOS}")),
+            ("/contacts/0/createdAt", Some(json!(u64::MAX)), String::new()),
             ("/contacts/0/createdAt", Some(json!("today")), format!("error: contacts[0].createdAt: not a whole number from 0; Android: takes its default; {IOS}")),
             ("/contacts/0/createdAt", Some(json!(1.0)), "warning: contacts[0].createdAt: a whole number with a fraction; iOS: may not be able to read it".into()),
             ("/contacts/0/createdAt", Some(json!(-1)), format!("error: contacts[0].createdAt: not a whole number from 0; {IOS}")),
@@ -604,12 +653,95 @@ mod tests {
             ("/settings/syncContacts", None, format!("error: settings.syncContacts: missing; {IOS}")),
             ("/settings/syncContacts", Some(json!("true")), format!("error: settings.syncContacts: not true or false; {IOS}")),
             ("/settings/syncContacts", Some(json!("yes")), format!("error: settings.syncContacts: not true or false; Android: takes its default; {IOS}")),
+            ("/settings/disableScreenshots", Some(json!(true)), "warning: settings.disableScreenshots: switched on; iOS: has no such setting and ignores it".into()),
+            ("/settings/disableScreenshots", Some(json!(false)), String::new()),
+            ("/settings/incognitoKeyboard", Some(json!("true")), "warning: settings.incognitoKeyboard: not true or false; iOS: has no such setting and ignores it".into()),
+            ("/settings/recentEmojis", Some(json!(["😀"])), "warning: settings.recentEmojis: emojis; iOS: has no such setting and ignores it".into()),
+            ("/settings/blockedContacts/0", Some(json!(12_345_678)), format!("error: settings.blockedContacts[0]: not a string; {IOS}")),
             ("/settings/blockedContacts/0", Some(json!(null)), format!("error: settings.blockedContacts[0]: null; Android: ignores the entry; {IOS}")),
             ("/settings/syncExcludedIds", None, "warning: settings.syncExcludedIDs: IDs for iOS alone; Android: has another name for it and ignores it".into()),
             ("/settings/syncExcludedIDs", None, "warning: settings.syncExcludedIds: IDs for Android alone; iOS: has another name for it and ignores it".into()),
             ("/settings/recentEmojis", Some(json!(1)), "warning: settings.recentEmojis: not a list; Android: ignores the list".into()),
         ] {
-            assert_eq!(findings(with(pointer, value)), [expected], "{pointer}");
+            assert_eq!(findings(with(pointer, value)).join("\n"), expected, "{pointer}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_the_schema_is_found_at_every_level() {
+        let ignored = "not in the schema; Android and iOS: ignores it";
+        let long = format!("/settings/{}", "ë".repeat(33));
+        let cut = format!("settings.{}…", "ë".repeat(32));
+        for (pointer, path) in [
+            ("/colour", "colour"),
+            ("/info/build", "info.build"),
+            ("/user/mood", "user.mood"),
+            ("/user/links/0/x", "user.links[0].x"),
+            ("/contacts/0/firstName", "contacts[0].firstName"),
+            ("/groups/0/name", "groups[0].name"),
+            ("/settings/locationPreviews", "settings.locationPreviews"),
+            ("/", "[\"\"]"),
+            ("/user/a.b", "user[\"a.b\"]"),
+            ("/user/\u{1b}[2J", "user[\"\\u{1b}[2J\"]"),
+            (&long, &cut),
+        ] {
+            let found = findings(with(pointer, Some(json!(null))));
+            assert_eq!(found, [format!("warning: {path}: {ignored}")]);
+        }
+        let list = json!([{ "id": "0100000000000000", "name": "", "members": [], "x": 1 }]);
+        let found = findings(with("/distributionlists", Some(list)));
+        assert_eq!(
+            found[1..],
+            [format!("warning: distributionlists[0].x: {ignored}")]
+        );
+    }
+
+    #[test]
+    fn android_goes_to_the_first_entry_that_says_everyone_or_nobody() {
+        let release = |entries| {
+            let found = findings(with("/user/profilePicRelease", Some(entries)));
+            let strip = |line: &String| line.replace("warning: user.profilePicRelease", "");
+            found.iter().map(strip).collect::<Vec<_>>()
+        };
+        let ignored = "Android and iOS: ignores the entry";
+        let (nobody, everyone) = (
+            "Android: gives the picture to nobody",
+            "Android: gives the picture to everyone",
+        );
+        let ios = "iOS: ignores the entry";
+        assert_eq!(
+            release(json!([null, "*"])),
+            [
+                format!("[0]: null; {nobody}; {ios}"),
+                format!("[1]: * among others; {ignored}")
+            ]
+        );
+        assert_eq!(
+            release(json!(["ECHOECHO", "*", null, "null", "*"])),
+            [
+                format!("[1]: * among others; {everyone}; {ios}"),
+                format!("[2]: null; {ignored}"),
+                format!("[3]: the word null; {ignored}"),
+                format!("[4]: * among others; {ignored}"),
+            ]
+        );
+        assert_eq!(release(json!([null])), Vec::<String>::new());
+        assert_eq!(
+            release(json!(["Null", "*"]))[0],
+            format!("[0]: the word null; {nobody}; {ios}")
+        );
+    }
+
+    /// `verification` 2 in whichever spelling Android understands.
+    #[test]
+    fn the_key_of_who_was_verified_in_person_is_looked_at() {
+        for verification in [json!(2), json!(2.0), json!("2"), json!(2.5)] {
+            let mut document = with("/contacts/0/publickey", Some(json!("AA==")));
+            document["contacts"][0]["verification"] = verification;
+            assert_eq!(
+                findings(document)[0],
+                "warning: contacts[0].publickey: not the base64 of 32 bytes; Android: skips the contact"
+            );
         }
     }
 
@@ -670,22 +802,43 @@ mod tests {
         let found = findings(with("/info/version", Some(json!(1.5))));
         assert_eq!(
             found,
-            [
-                "error: info.version: not a whole number from 0; Android and iOS: cannot restore the backup"
-            ]
+            ["error: info.version: not a whole number from 0; iOS: cannot restore the backup"]
         );
     }
 
     #[test]
     fn an_id_that_stands_there_twice_is_found() {
-        let mut document = whole();
-        let contact = document["contacts"][0].clone();
-        document["contacts"].as_array_mut().unwrap().push(contact);
+        let spelt = |identities: &[&str]| {
+            let mut document = whole();
+            let contact = document["contacts"][0].clone();
+            let contacts = identities.iter().map(|identity| {
+                let mut contact = contact.clone();
+                contact["identity"] = json!(identity);
+                contact
+            });
+            document["contacts"] = contacts.collect();
+            findings(document)
+        };
+        let already = |number: usize, who: &str| {
+            format!(
+                "warning: contacts[{number}].identity: an ID that stands there already; {who}: uses the first only"
+            )
+        };
+        let small = |number: usize| {
+            format!(
+                "warning: contacts[{number}].identity: small letters; Android: skips the contact"
+            )
+        };
+        let both = "Android and iOS";
+        assert_eq!(spelt(&["ECHOECHO", "ECHOECHO"]), [already(1, both)]);
+        // Android skips the one in small letters, and so takes the other.
         assert_eq!(
-            findings(document),
-            [
-                "warning: contacts[1].identity: an ID that stands there already; iOS: uses the first only"
-            ]
+            spelt(&["ECHOECHo", "ECHOECHO"]),
+            [small(0), already(1, "iOS")]
+        );
+        assert_eq!(
+            spelt(&["ECHOECHO", "ECHOECHo", "ECHOECHO"]),
+            [small(1), already(1, "iOS"), already(2, both)]
         );
     }
 }
