@@ -31,21 +31,25 @@ impl Password {
     /// a backup may have been made under other rules (an MDM can set a pattern instead), and both
     /// apps let people go on.
     ///
-    /// Both apps also know a list of about 20,000 common passwords, which is not part of this program.
+    /// Both apps also know a list of about 20,000 common passwords, which is not part of this program. Of
+    /// what is not UTF-8 there is nothing to say: nobody can have typed it.
     #[must_use]
     pub fn concerns(&self) -> Vec<PasswordConcern> {
         let Ok(text) = str::from_utf8(&self.0) else {
-            return vec![PasswordConcern::NotText];
+            return Vec::new();
         };
         let length = text.encode_utf16().count();
-        // iOS counts what a person takes for a character, which is never more than this.
-        let characters_for_ios = text.chars().count();
+        let too_short = length < SHORTEST;
         let mut characters = text.chars().flat_map(char::to_lowercase);
         let first = characters.next();
         let one_character = first.is_some() && characters.all(|other| Some(other) == first);
         let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
         [
-            (characters_for_ios < SHORTEST, PasswordConcern::TooShort),
+            (too_short, PasswordConcern::TooShort),
+            (
+                !too_short && length_on_ios(text) < SHORTEST,
+                PasswordConcern::TooShortForIos,
+            ),
             (length > LONGEST, PasswordConcern::TooLong),
             (
                 length > 1 && one_character,
@@ -56,11 +60,64 @@ impl Password {
                 PasswordConcern::DigitsOnly,
             ),
             (text.contains('\0'), PasswordConcern::Nul),
+            (text.starts_with(MARK), PasswordConcern::ByteOrderMark),
         ]
         .into_iter()
         .filter_map(|(found, concern)| found.then_some(concern))
         .collect()
     }
+}
+
+/// What a person takes for characters, as Swift counts them (Unicode's extended grapheme clusters): in Latin,
+/// Greek, Cyrillic, Hebrew, Arabic, Korean and Japanese writing, and of emoji.
+fn length_on_ios(text: &str) -> usize {
+    let mut length = 0;
+    let mut before = '\0';
+    let mut is_half_a_flag = false;
+    for character in text.chars() {
+        let is_flag = is_regional(character);
+        let joins = length > 0
+            && (extends(character)
+                || before == JOINER
+                || (before, character) == ('\r', '\n')
+                || (is_flag && is_half_a_flag));
+        length += usize::from(!joins);
+        is_half_a_flag = is_flag && !joins;
+        before = character;
+    }
+    length
+}
+
+/// Binds two emoji into one.
+const JOINER: char = '\u{200d}';
+/// Byte order mark, or a space without width.
+const MARK: char = '\u{feff}';
+
+/// Half of a flag.
+fn is_regional(character: char) -> bool {
+    ('\u{1f1e6}'..='\u{1f1ff}').contains(&character)
+}
+
+/// Whether it belongs to the character before it: an accent, a joiner, a variant, a colour of skin.
+fn extends(character: char) -> bool {
+    matches!(
+        character,
+        '\u{300}'..='\u{36f}'
+            | '\u{483}'..='\u{489}'
+            | '\u{591}'..='\u{5bd}'
+            | '\u{64b}'..='\u{65f}'
+            | '\u{1160}'..='\u{11ff}'
+            | '\u{1ab0}'..='\u{1aff}'
+            | '\u{1dc0}'..='\u{1dff}'
+            | '\u{200c}'..=JOINER
+            | '\u{20d0}'..='\u{20ff}'
+            | '\u{3099}'..='\u{309a}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{fe20}'..='\u{fe2f}'
+            | '\u{1f3fb}'..='\u{1f3ff}'
+            | '\u{e0020}'..='\u{e007f}'
+            | '\u{e0100}'..='\u{e01ef}'
+    )
 }
 
 impl From<&str> for Password {
@@ -73,8 +130,10 @@ impl From<&str> for Password {
 /// `ThreemaSafePasswordValidator`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordConcern {
-    /// Fewer than 8 characters: an app does not take it where one restores. (Android counts an emoji as two.)
+    /// Fewer than 8 characters: no app takes it where one restores.
     TooShort,
+    /// Long enough for Android, where an emoji or an accent of its own counts, but not for iOS.
+    TooShortForIos,
     /// More than 4096 characters: Android does not take it.
     TooLong,
     /// One character again and again; on iOS also where only some are capitals.
@@ -83,8 +142,8 @@ pub enum PasswordConcern {
     DigitsOnly,
     /// Contains U+0000, where iOS takes the password to end.
     Nul,
-    /// Not UTF-8: no app can have made the backup.
-    NotText,
+    /// Begins with a byte order mark, as some editors put it at the beginning of a file.
+    ByteOrderMark,
 }
 
 impl fmt::Display for PasswordConcern {
@@ -92,6 +151,9 @@ impl fmt::Display for PasswordConcern {
         formatter.write_str(match self {
             Self::TooShort => {
                 "it has fewer than 8 characters, and nobody can type it where an app restores"
+            }
+            Self::TooShortForIos => {
+                "it has fewer than 8 characters as iOS counts them, and nobody can type it where iOS restores"
             }
             Self::TooLong => "it has more than 4096 characters, and Android does not take it",
             Self::OneCharacterRepeated => {
@@ -101,14 +163,18 @@ impl fmt::Display for PasswordConcern {
                 "it has only digits, at most 15, which the apps call a bad password"
             }
             Self::Nul => "it contains the character U+0000, where iOS ends it",
-            Self::NotText => "it is not UTF-8",
+            Self::ByteOrderMark => {
+                "it begins with a byte order mark (U+FEFF), which is part of it and which nobody types"
+            }
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::PasswordConcern::{DigitsOnly, Nul, OneCharacterRepeated, TooLong, TooShort};
+    use super::PasswordConcern::{
+        ByteOrderMark, DigitsOnly, Nul, OneCharacterRepeated, TooLong, TooShort, TooShortForIos,
+    };
     use super::*;
 
     /// The passwords of iOS's own tests (`SafeTests.swift`), but for those on its list.
@@ -131,8 +197,16 @@ mod tests {
             ("shootdeathstar", &[]),
             ("pass\0word", &[Nul]),
             // Eight UTF-16 units, and seven characters.
-            ("sesame🔒", &[TooShort]),
+            ("sesame🔒", &[TooShortForIos]),
+            ("sesam🔒", &[TooShort]),
             ("sesame!🔒", &[]),
+            // Accents as characters of their own.
+            ("e\u{301}o\u{301}e\u{301}o\u{301}", &[TooShortForIos]),
+            ("éoéoéoéo", &[]),
+            ("👩🏽‍💻👩🏽‍💻", &[TooShortForIos]),
+            ("🇨🇭🇨🇦 swiss", &[]),
+            ("🇨🇭🇨🇦 swis", &[TooShortForIos]),
+            ("\u{feff}sesame!", &[ByteOrderMark]),
         ] {
             assert_eq!(
                 Password::from(password).concerns(),
@@ -146,7 +220,7 @@ mod tests {
             Password::from(format!("{long}c").as_str()).concerns(),
             [TooLong]
         );
-        let bytes = Password::new(Zeroizing::new(vec![0xff; 8]));
-        assert_eq!(bytes.concerns(), [PasswordConcern::NotText]);
+        let bytes = Password::new(Zeroizing::new(vec![0xff; 4]));
+        assert_eq!(bytes.concerns(), []);
     }
 }
