@@ -33,6 +33,9 @@ pub enum Error {
         "there is no such thing on the server (404); on a restore the app says: no backup found"
     )]
     NotFound,
+    /// 404, and it was `config` that was asked for.
+    #[error("there is no config at this address (404), so the address is probably wrong")]
+    NoConfig,
     /// 3xx.
     #[error(
         "the server redirects ({0}): Android would turn an upload into a download and count it as a backup"

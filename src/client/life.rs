@@ -96,6 +96,9 @@ pub enum Failure {
     /// There is nothing to compare: the download failed.
     #[error("nothing came back that could be compared")]
     Nothing,
+    /// There is nothing that could be deleted or be gone.
+    #[error("no upload succeeded, so this step says nothing")]
+    NothingUploaded,
     /// The step was broken off.
     #[error("took longer than {} second{}", .0.as_secs(), if .0.as_secs() == 1 { "" } else { "s" })]
     TooSlow(Duration),
@@ -128,7 +131,19 @@ pub struct Life {
     first: Document,
     second: Document,
     downloaded: Option<bytes::Bytes>,
+    uploads: Uploads,
     step_limit: Duration,
+}
+
+/// What may be on the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Uploads {
+    /// No upload was begun.
+    None,
+    /// One was begun, and its answer was lost or bad: it may have arrived all the same.
+    Unsure,
+    /// One succeeded.
+    Some,
 }
 
 impl Life {
@@ -141,6 +156,7 @@ impl Life {
             first,
             second,
             downloaded: None,
+            uploads: Uploads::None,
             step_limit: STEP_LIMIT,
         }
     }
@@ -161,19 +177,24 @@ impl Life {
         mut tell: impl FnMut(Outcome),
     ) -> bool {
         let mut all_well = true;
-        let mut uploaded = false;
         for step in Step::ALL {
-            let leaves_nothing_behind = uploaded && step == Step::Delete;
-            if !all_well && on_failure == OnFailure::Stop && !leaves_nothing_behind {
+            let is_over = !all_well && on_failure == OnFailure::Stop;
+            let leaves_nothing_behind = self.uploads != Uploads::None && step == Step::Delete;
+            if is_over && !leaves_nothing_behind {
                 continue;
             }
-            // An upload whose answer was lost may have arrived.
-            uploaded |= matches!(step, Step::Put | Step::Overwrite);
             let started = Instant::now();
             let limit = self.step_limit;
-            let result = tokio::time::timeout(limit, self.take(step, phone))
+            let mut result = tokio::time::timeout(limit, self.take(step, phone))
                 .await
                 .unwrap_or(Err(Failure::TooSlow(limit)));
+            let may_be_missing = is_over || self.uploads == Uploads::Unsure;
+            if step == Step::Delete
+                && may_be_missing
+                && matches!(result, Err(Failure::Phone(Error::NotFound)))
+            {
+                result = Ok("there was none".into());
+            }
             all_well &= result.is_ok();
             tell(Outcome {
                 step,
@@ -193,7 +214,7 @@ impl Life {
                     config.max_backup_bytes, config.retention_days
                 ));
             }
-            Step::Put => return self.put(phone, &self.first).await,
+            Step::Put => return self.put(phone, self.seal(&self.first)).await,
             Step::Get => {
                 let backup = phone.get(self.id).await?;
                 let length = backup.len();
@@ -204,14 +225,16 @@ impl Life {
                 let backup = self.downloaded.take().ok_or(Failure::Nothing)?;
                 self.compare(backup, &self.first)?;
             }
-            Step::Overwrite => return self.put(phone, &self.second).await,
+            Step::Overwrite => return self.put(phone, self.seal(&self.second)).await,
             Step::GetAgain => {
                 let backup = phone.get(self.id).await?;
                 let length = backup.len();
                 self.compare(backup, &self.second)?;
                 return Ok(format!("{length} bytes"));
             }
+            Step::Delete if self.uploads == Uploads::None => return Err(Failure::NothingUploaded),
             Step::Delete => phone.delete(self.id).await?,
+            Step::Gone if self.uploads != Uploads::Some => return Err(Failure::NothingUploaded),
             Step::Gone => match phone.get(self.id).await {
                 Err(Error::NotFound) => {}
                 Err(error) => return Err(error.into()),
@@ -221,9 +244,17 @@ impl Life {
         Ok(String::new())
     }
 
-    async fn put(&self, phone: &Phone, document: &Document) -> Result<String, Failure> {
-        let backup = seal(document, &self.key, Nonce::random());
-        phone.put(self.id, &backup).await?;
+    fn seal(&self, document: &Document) -> SealedBackup {
+        seal(document, &self.key, Nonce::random())
+    }
+
+    async fn put(&mut self, phone: &Phone, backup: SealedBackup) -> Result<String, Failure> {
+        phone.look_before_put(&backup).await?;
+        if self.uploads == Uploads::None {
+            self.uploads = Uploads::Unsure;
+        }
+        phone.upload(self.id, &backup).await?;
+        self.uploads = Uploads::Some;
         Ok(format!("{} bytes", backup.as_bytes().len()))
     }
 

@@ -78,7 +78,11 @@ impl Phone {
     /// # Errors
     /// When the server cannot be reached, refuses, or answers something else.
     pub async fn config(&self) -> Result<ServerConfig, Error> {
-        let body = self.ask(Method::GET, self.server.config(), None).await?;
+        let body = self.ask(Method::GET, self.server.config(), None).await;
+        if matches!(body, Err(Error::NotFound)) {
+            return Err(Error::NoConfig);
+        }
+        let body = body?;
         serde_json::from_slice(&body).map_err(|_| Error::NotAConfig)
     }
 
@@ -87,6 +91,12 @@ impl Phone {
     /// # Errors
     /// When the app would not send it, or the server cannot be reached or refuses.
     pub async fn put(&self, id: BackupId, backup: &SealedBackup) -> Result<(), Error> {
+        self.look_before_put(backup).await?;
+        self.upload(id, backup).await
+    }
+
+    /// What comes before an upload: `GET config`, and the app's own look at the size.
+    async fn look_before_put(&self, backup: &SealedBackup) -> Result<(), Error> {
         let limit = self.config().await?.max_backup_bytes;
         let size = backup.as_bytes().len() as u64;
         // Android sends a backup of exactly the limit, iOS does not.
@@ -94,9 +104,14 @@ impl Phone {
             App::Android => size <= limit,
             App::Ios => size < limit,
         };
-        if !fits {
-            return Err(Error::TooLarge { size, limit });
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::TooLarge { size, limit })
         }
+    }
+
+    async fn upload(&self, id: BackupId, backup: &SealedBackup) -> Result<(), Error> {
         let body = Some(backup.as_bytes().clone());
         self.ask(Method::PUT, self.server.backup(id), body)
             .await

@@ -21,8 +21,8 @@ use crate::backup::App;
 const THREEMA: HeaderValue = HeaderValue::from_static("Threema");
 /// How often iOS answers a challenge with the same credentials (`previousFailureCount < 7`).
 const IOS_ATTEMPTS: usize = 7;
-/// The largest answer that is read, in bytes.
-const ANSWER_LIMIT: usize = 64 << 20;
+/// The largest answer that is read, in bytes: as much as the largest backup of any server.
+const ANSWER_LIMIT: usize = 256 << 20;
 /// OkHttp's time for connecting, as the Android app sets it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -26,6 +26,8 @@ use zeroize::Zeroizing;
 
 use crate::support::{ID, now, write};
 
+/// Where uploads break off and there is nothing else.
+const BROKEN: &str = "broken";
 const RIGHT: &str = "Basic cGhvbmVzOnNlY3JldA==";
 
 /// One request, as it came.
@@ -94,7 +96,11 @@ impl Recorder {
     }
 
     fn phone(&self, app: App, password: &str) -> Phone {
-        let url = format!("https://localhost:{}/safe", self.address.port());
+        self.phone_at("safe", app, password)
+    }
+
+    fn phone_at(&self, folder: &str, app: App, password: &str) -> Phone {
+        let url = format!("https://localhost:{}/{folder}", self.address.port());
         let trust = Trust::system_and(Some(&self.folder.path().join("ca.pem"))).unwrap();
         let password = Zeroizing::new(password.to_owned());
         let login = Login {
@@ -123,6 +129,7 @@ async fn record(
         .is_some_and(|value| value == RIGHT);
     let path = parts.uri.path().to_owned();
     let request = format!("{} {path}", parts.method);
+    let is_upload = parts.method == Method::PUT;
     seen.lock().unwrap().push(Seen {
         connection,
         request,
@@ -135,6 +142,13 @@ async fn record(
     } else {
         Bytes::new()
     }));
+    if path.starts_with(&format!("/{BROKEN}/backups/")) {
+        *response.status_mut() = if is_upload {
+            StatusCode::INTERNAL_SERVER_ERROR
+        } else {
+            StatusCode::NOT_FOUND
+        };
+    }
     if !authorized {
         *response.status_mut() = StatusCode::UNAUTHORIZED;
         response
@@ -246,14 +260,53 @@ async fn a_wrong_password_is_tried_once_by_android_and_seven_times_by_ios() {
     }
 }
 
+fn life(key: &MasterKey) -> Life {
+    let document = |json: &str| Document::from_json(Zeroizing::new(json.into())).unwrap();
+    Life::new(key, document("{}"), document("{\"a\":1}"))
+}
+
+/// An upload whose answer is bad may have arrived, and mostly has not: nothing to delete is no failure.
+#[tokio::test]
+async fn a_life_whose_uploads_break_off_tells_the_failure_and_no_other() {
+    let recorder = Recorder::start().await;
+    let phone = recorder.phone_at(BROKEN, App::Android, "secret");
+    let key = MasterKey::derive(&"a good password".into(), &"ECHOECHO".parse().unwrap());
+    for (on_failure, failing) in [
+        (OnFailure::Stop, &[Step::Put][..]),
+        (
+            OnFailure::GoOn,
+            &[
+                Step::Put,
+                Step::Get,
+                Step::Compare,
+                Step::Overwrite,
+                Step::GetAgain,
+                Step::Gone,
+            ],
+        ),
+    ] {
+        let mut failed = Vec::new();
+        let mut deleted = None;
+        let all_well = life(&key)
+            .live(&phone, on_failure, |outcome| match outcome.result {
+                Ok(said) if outcome.step == Step::Delete => deleted = Some(said),
+                Ok(_) => {}
+                Err(_) => failed.push(outcome.step),
+            })
+            .await;
+        assert!(!all_well);
+        assert_eq!(failed, failing);
+        assert_eq!(deleted.as_deref(), Some("there was none"));
+    }
+}
+
 /// The recorder keeps nothing: what comes back is not the backup, and it never says that it is gone.
 #[tokio::test]
 async fn a_life_on_a_server_that_keeps_nothing_fails_and_leaves_nothing_behind() {
     let recorder = Recorder::start().await;
     let phone = recorder.phone(App::Android, "secret");
     let key = MasterKey::derive(&"a good password".into(), &"ECHOECHO".parse().unwrap());
-    let document = |json: &str| Document::from_json(Zeroizing::new(json.into())).unwrap();
-    let life = || Life::new(&key, document("{}"), document("{\"a\":1}"));
+    let life = || life(&key);
 
     let mut stopped = Vec::new();
     let all_well = life()

@@ -10,7 +10,7 @@ use threema_safe_server::backup::{
 use threema_safe_server::client::{Error, Login, Phone, Trust};
 use zeroize::Zeroizing;
 
-use crate::support::TestServer;
+use crate::support::{Site, TestServer};
 
 fn sample(contacts: u32) -> Document {
     let identity = "ECHOECHO".parse().unwrap();
@@ -255,4 +255,22 @@ async fn many_phones_at_once_each_get_their_own_backup_back() {
         }
     });
     futures_util::future::join_all(phones).await;
+}
+
+/// The largest that a server can be told to take, less what this machine need not hold.
+#[tokio::test]
+async fn what_can_be_put_can_be_got() {
+    let server = Site::new()
+        .with(serde_json::json!({
+            "maxBackupBytes": 268_435_456, "limits": { "uploadMemoryBytes": 268_435_456 },
+        }))
+        .start()
+        .await;
+    let phone = right_phone(&server, App::Android);
+    let id = Person::new("a good password").key.backup_id();
+    let backup = SealedBackup::try_from(Bytes::from(vec![7; (64 << 20) + 1])).unwrap();
+
+    phone.put(id, &backup).await.unwrap();
+
+    assert!(phone.get(id).await.unwrap() == backup.as_bytes());
 }
