@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 use time::OffsetDateTime;
@@ -15,8 +15,8 @@ use time::macros::format_description;
 
 use super::text::{escaped, harmless, short};
 use crate::backup::{
-    Contents, Document, Field, Finding, INFLATE_LIMIT, List, MasterKey, SealedBackup, ThreemaId,
-    open,
+    Contents, Document, Field, Finding, INFLATE_LIMIT, List, MasterKey, OpenError, SealedBackup,
+    ThreemaId, open,
 };
 use crate::cli::terminal::{say, warn, write};
 use crate::cli::{UsageError, now};
@@ -28,20 +28,19 @@ const DAY_MILLISECONDS: u64 = 24 * 60 * 60 * 1_000;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Output {
-    /// Print the document instead of a summary. It contains the private key; on a terminal that is left
-    /// out, unless --private-key is there too
+    /// Print the document instead of a summary, without the private key
     #[arg(long)]
     json: bool,
-    /// Leave the private key out
+    /// Leave the private key out of --out as well
     #[arg(long, conflicts_with = "private_key")]
     redact: bool,
-    /// Print the private key also on a terminal
+    /// Print the private key, too
     #[arg(long, requires = "json")]
     private_key: bool,
     /// Do not unpack a document that is larger than this
     #[arg(long, value_name = "BYTES", default_value_t = INFLATE_LIMIT)]
     max_document_bytes: usize,
-    /// Write the document to a file of mode 0600. A regular file of that name is replaced
+    /// Write the document, with the private key, to a file of mode 0600. A regular file of that name is replaced
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -68,18 +67,17 @@ impl Output {
             limit,
         };
         let sealed = SealedBackup::try_from(backup)?;
-        let document = &open(sealed, &key.backup_key(), self.max_document_bytes)?;
-        let redacted = |document: &Document| -> anyhow::Result<Document> {
-            let contents = document.contents();
-            let mut contents =
-                contents.context("the document cannot be taken apart to redact it")?;
-            contents.redact();
-            Ok(contents.to_document())
-        };
-        let without_key = self.redact.then(|| redacted(document)).transpose()?;
-        let given = without_key.as_ref().unwrap_or(document);
+        let document = open(sealed, &key.backup_key(), self.max_document_bytes);
+        if let Err(error @ OpenError::TooLarge { .. }) = document {
+            bail!("{error}; --max-document-bytes sets the bound");
+        }
+        let document = &document?;
+        let hides_key = self.redact || (self.json && !self.private_key);
+        let without_key = hides_key.then(|| redacted(document)).transpose()?;
+        let shown = without_key.as_ref().unwrap_or(document);
         if let Some(path) = &self.out {
-            write_file(path, given.json())?;
+            let written = if self.redact { shown } else { document };
+            write_file(path, written.json())?;
         }
         if !self.json {
             // Of the backup as it is, because nothing can be restored without its private key.
@@ -91,13 +89,13 @@ impl Output {
             }
             return Ok(());
         }
-        if !std::io::stdout().is_terminal() {
-            write(given.json())?;
-        } else if self.private_key || self.redact {
-            write(escaped(given.json()).as_bytes())?;
+        if hides_key && !self.redact {
+            warn("the private key is left out; --private-key prints it");
+        }
+        if std::io::stdout().is_terminal() {
+            write(escaped(shown.json()).as_bytes())?;
         } else {
-            warn("the private key is left out on a terminal; --private-key prints it");
-            write(escaped(redacted(document)?.json()).as_bytes())?;
+            write(shown.json())?;
         }
         say("")
     }
@@ -113,6 +111,15 @@ impl Output {
         }
         check_target(target, sources)
     }
+}
+
+/// The document without what nobody else may know.
+fn redacted(document: &Document) -> anyhow::Result<Document> {
+    let mut contents = document.contents().context(
+        "the document cannot be taken apart to leave the private key out (--json --private-key prints it whole)",
+    )?;
+    contents.redact();
+    Ok(contents.to_document())
 }
 
 /// What a person wants to know of a backup.
@@ -144,7 +151,7 @@ fn summary(identity: &ThreemaId, document: &Document, received: &Received) -> Ve
     row("size", share(received));
     match contents.as_ref().map(Contents::validate) {
         Ok(findings) if findings.is_empty() => {
-            lines.push("both apps would restore all of it".into());
+            lines.push("nothing was found that an app would not restore".into());
         }
         Ok(findings) => {
             lines.push("what the apps would not restore as it stands:".into());
