@@ -15,6 +15,7 @@ mod prune;
 mod scrub;
 mod secret;
 mod serve;
+mod source;
 mod status;
 mod terminal;
 mod trash;

@@ -1,15 +1,16 @@
 //! Where secrets come from: a file, standard input, the environment or a prompt. Never an argument.
 
-use std::io::{self, IsTerminal, Read};
+use std::env::{self, VarError};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use anyhow::Context;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
-use super::UsageError;
+use super::{UsageError, source};
 
 /// Longer than any password; a file that is not one is not read to its end.
-const LIMIT: u64 = 64 << 10;
+const LIMIT: usize = 64 << 10;
 
 /// Reads a secret from `file` (`-` is standard input), or else from `variable`, or else asks for it.
 /// One newline at its end is not part of it.
@@ -18,16 +19,19 @@ pub(super) fn read(
     variable: &str,
     what: &str,
 ) -> anyhow::Result<Zeroizing<String>> {
-    let text = match (file, std::env::var(variable)) {
-        (Some(path), _) => from_file(path, what)?,
-        (None, Ok(text)) => Zeroizing::new(text),
-        (None, Err(_)) if io::stdin().is_terminal() => ask(what, what)?,
-        (None, Err(_)) => {
-            let text = format!("no {what}: name a file (- is standard input), or set {variable}");
-            return Err(UsageError(text).into());
+    let problem = match (file, env::var(variable).map(Zeroizing::new)) {
+        (Some(path), _) => return from_file(path, what),
+        (None, Ok(text)) => match without_line_end(text) {
+            Some(text) => return Ok(text),
+            None => format!("{variable} is empty"),
+        },
+        (None, Err(VarError::NotUnicode(_))) => format!("{variable} is not UTF-8"),
+        (None, Err(VarError::NotPresent)) if io::stdin().is_terminal() => return ask(what, what),
+        (None, Err(VarError::NotPresent)) => {
+            format!("no {what}: name a file (- is standard input), or set {variable}")
         }
     };
-    Ok(text)
+    Err(UsageError(problem).into())
 }
 
 /// Like [`read`]; at a prompt it has to be typed twice, because what is locked with a typing error stays
@@ -47,7 +51,7 @@ pub(super) fn read_new(
 
 /// Whether there is neither a file nor a variable.
 fn is_asked_for(file: Option<&Path>, variable: &str) -> bool {
-    file.is_none() && std::env::var(variable).is_err()
+    file.is_none() && env::var_os(variable).is_none()
 }
 
 fn ask(what: &str, prompt: &str) -> anyhow::Result<Zeroizing<String>> {
@@ -59,29 +63,29 @@ fn ask(what: &str, prompt: &str) -> anyhow::Result<Zeroizing<String>> {
 
 /// Reads a secret from a file; `-` is standard input.
 pub(super) fn from_file(path: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
-    let source: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(io::stdin().lock())
-    } else {
-        let opened = std::fs::File::open(path);
-        Box::new(opened.with_context(|| format!("read the {what} from {}", path.display()))?)
+    let place = path.display();
+    let bytes = source::read(path, LIMIT);
+    let bytes = bytes.with_context(|| format!("read the {what} from {place}"))?;
+    let problem = match bytes.map(|mut bytes| String::from_utf8(std::mem::take(&mut *bytes))) {
+        None => format!("{place} is too large to be a {what}"),
+        Some(Err(error)) => {
+            error.into_bytes().zeroize();
+            format!("the {what} in {place} is not UTF-8")
+        }
+        Some(Ok(text)) => match without_line_end(Zeroizing::new(text)) {
+            Some(text) => return Ok(text),
+            None => format!("the {what} in {place} is empty"),
+        },
     };
-    let mut text = Zeroizing::new(String::new());
-    source
-        .take(LIMIT + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("read the {what} from {}", path.display()))?;
-    if text.len() as u64 > LIMIT {
-        return Err(UsageError(format!("{} is too large to be a {what}", path.display())).into());
-    }
-    let line_end = if text.ends_with("\r\n") {
-        2
-    } else {
-        usize::from(text.ends_with('\n'))
-    };
-    let length = text.len() - line_end;
+    Err(UsageError(problem).into())
+}
+
+/// The text without one newline at its end, if there is something before that.
+fn without_line_end(mut text: Zeroizing<String>) -> Option<Zeroizing<String>> {
+    let line = text.strip_suffix('\n');
+    let length = line.map_or(text.len(), |line| {
+        line.strip_suffix('\r').unwrap_or(line).len()
+    });
     text.truncate(length);
-    if text.is_empty() {
-        return Err(UsageError(format!("the {what} in {} is empty", path.display())).into());
-    }
-    Ok(text)
+    (!text.is_empty()).then_some(text)
 }

@@ -3,11 +3,15 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// What failed, when that did.
+const WRITE: &str = "write to standard output";
 
 /// Writes a line of the answer to standard output.
 pub(super) fn say(line: impl Display) -> anyhow::Result<()> {
-    writeln!(io::stdout().lock(), "{line}").map_err(Into::into)
+    writeln!(io::stdout().lock(), "{line}").context(WRITE)
 }
 
 /// Writes bytes of the answer to standard output.
@@ -15,7 +19,7 @@ pub(super) fn write(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)
         .and_then(|()| out.flush())
-        .map_err(Into::into)
+        .context(WRITE)
 }
 
 /// Writes a line to standard error. There is nobody to tell when that fails.

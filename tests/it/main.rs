@@ -14,6 +14,7 @@ mod apps_on_the_wire;
 mod bad_input;
 mod cli;
 mod client_commands;
+mod client_secrets;
 mod dav_guards;
 mod format;
 mod lifecycle;

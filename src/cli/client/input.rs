@@ -1,31 +1,31 @@
 //! What a command of `client` seals: a document from a file, or a made-up one.
 
 use std::fmt::Write;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use zeroize::Zeroizing;
 
 use super::output::grouped;
 use super::text::harmless;
 use crate::backup::{App, Contents, Document, Grade, ThreemaId};
 use crate::cli::terminal::warn;
-use crate::cli::{UsageError, now};
+use crate::cli::{UsageError, now, source};
 
 /// The most contacts of a sample: about 14 MB, far more than most servers take.
 const CONTACTS: std::ops::RangeInclusive<i64> = 0..=50_000;
 /// The most that is read of a blob or a document, in bytes: as much as the largest backup of any server.
-const LIMIT: u64 = 256 << 20;
+const LIMIT: usize = 256 << 20;
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("source").args(["document", "sample"]).required(true))]
 pub(in crate::cli) struct Input {
     /// The backup's JSON (- is standard input)
-    #[arg(value_name = "DOCUMENT.json", required_unless_present = "sample")]
+    #[arg(value_name = "DOCUMENT.json")]
     document: Option<PathBuf>,
     /// A made-up document with so many contacts instead
-    #[arg(long, value_name = "CONTACTS", conflicts_with = "document", value_parser = clap::value_parser!(u32).range(CONTACTS))]
+    #[arg(long, value_name = "CONTACTS", value_parser = clap::value_parser!(u32).range(CONTACTS))]
     sample: Option<u32>,
     /// Take a document that an app could not restore
     #[arg(long)]
@@ -75,9 +75,12 @@ impl Input {
             return Err(UsageError(text).into());
         }
         if !findings.is_empty() {
-            warn(&format!(
-                "{place}: an app would not restore all of it{text}"
-            ));
+            let what = if has_errors {
+                "could not restore this document"
+            } else {
+                "would not restore all of it"
+            };
+            warn(&format!("{place}: an app {what}{text}"));
         }
         Ok(document)
     }
@@ -87,42 +90,6 @@ impl Input {
 /// end.
 pub(super) fn read_bytes(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let place = path.display();
-    let (source, length): (Box<dyn Read>, u64) = if path == Path::new("-") {
-        (Box::new(std::io::stdin().lock()), 0)
-    } else {
-        let file = std::fs::File::open(path).with_context(|| format!("read {place}"))?;
-        let length = file.metadata().map_or(0, |metadata| metadata.len());
-        (Box::new(file), length)
-    };
-    let bytes = read_within(LIMIT, source, length).with_context(|| format!("read {place}"))?;
+    let bytes = source::read(path, LIMIT).with_context(|| format!("read {place}"))?;
     bytes.ok_or_else(|| UsageError(format!("{place} is larger than {LIMIT} bytes")).into())
-}
-
-/// All of `source`, which is said to have `length` bytes, unless it has more than `limit`.
-fn read_within(
-    limit: u64,
-    source: impl Read,
-    length: u64,
-) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
-    if length > limit {
-        return Ok(None);
-    }
-    // With room for all of it, because a buffer that grows leaves copies of the key behind.
-    let room = usize::try_from(length).unwrap_or_default();
-    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    source.take(limit + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= limit).then_some(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_endless_is_not_read_to_its_end() {
-        let read = |source: &[u8]| read_within(9, source, 0).unwrap();
-        assert_eq!(**read(&[1; 9]).unwrap(), [1; 9]);
-        assert!(read(&[1; 10]).is_none());
-        assert!(read_within(9, std::io::repeat(1), 0).unwrap().is_none());
-    }
 }
