@@ -171,9 +171,12 @@ pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// When the directory cannot be opened or synced.
 pub fn sync_directory(directory: &Path) -> Result<(), Error> {
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(Error::at("fsync directory"))
+    let directory = File::open(directory).map_err(Error::at("open directory"))?;
+    directory.sync_all().map_err(Error::at("fsync directory"))?;
+    // XFS that has shut down because its disk failed forgets the latest renames, and yet the fsync of a
+    // directory succeeds; to a stat it admits it.
+    let found = directory.metadata();
+    found.map(drop).map_err(Error::at("fsync directory"))
 }
 
 /// Replaces the file `path` by one with these `contents`, mode 0600, durably. The new file belongs to whom
