@@ -66,12 +66,6 @@ impl TempFile {
         })
     }
 
-    /// The random name, without the directory.
-    #[must_use]
-    pub fn name(&self) -> &OsStr {
-        self.path.file_name().unwrap_or_default()
-    }
-
     /// The open file, for what is not its contents.
     #[must_use]
     pub fn file(&self) -> &File {

@@ -151,10 +151,16 @@ async fn what_an_earlier_server_left_behind_is_swept() {
     let tmp = site.data().join("tmp");
     fs::create_dir_all(&tmp).unwrap();
     write(&tmp.join(".0123456789abcdef.tmp"), "half an upload");
+    let trash = site.data().join("trash");
+    fs::create_dir_all(&trash).unwrap();
+    // Of a start that was killed while it tried whether the directories can be written.
+    write(&site.data().join("backups/.trial.tmp"), "");
+    write(&trash.join(".trial.tmp"), "");
 
     let server = site.start().await;
 
     assert!(names(&tmp).is_empty());
+    assert!(names(&trash).is_empty());
     assert_eq!(names(&server.site().data().join("backups")), [ID]);
 }
 

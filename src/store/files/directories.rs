@@ -182,11 +182,16 @@ impl Directories {
     /// Erases one file for good. Nobody was promised that it is gone: after a power cut it may be back, and the
     /// next sweep erases it.
     pub(super) fn erase_trashed(&self, trashed: Trashed) -> Result<bool, durable::Error> {
-        match fs::remove_file(self.trashed(trashed.id, trashed.removed_at)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(durable::Error::at("erase")(error)),
-        }
+        erase(&self.trashed(trashed.id, trashed.removed_at))
+    }
+}
+
+/// Erases a file; says whether it was there.
+pub(super) fn erase(path: &Path) -> Result<bool, durable::Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(durable::Error::at("erase")(error)),
     }
 }
 

@@ -23,11 +23,14 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use rustix::fs::{FlockOperation, flock};
 
-use self::directories::{Directories, meta};
+use self::directories::{Directories, erase, meta};
 use self::listing::read_directory;
 use super::{Error, Meta, Put, Restored, Store, Trashed, Verified};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
+
+/// The name under which a start tries whether it can put files in a directory.
+const TRIAL: &str = ".trial.tmp";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -193,10 +196,11 @@ impl Store for FileStore {
 
 /// Does with an empty file what an upload does: what would fail then fails at the start.
 fn try_rename(from: &Path, to: &Path) -> Result<(), durable::Error> {
-    let file = TempFile::create_in(from)?;
-    let target = to.join(file.name());
-    file.rename_to(&target)?;
-    fs::remove_file(&target).map_err(durable::Error::at("remove"))
+    // Always the same name: what a crash leaves of it, the next start replaces and removes.
+    let target = to.join(TRIAL);
+    TempFile::create_in(from)?.rename_to(&target)?;
+    // Somebody who tries at the same time may have removed it already.
+    erase(&target).map(drop)
 }
 
 fn sweep_leftovers(tmp: &Path) -> io::Result<()> {
