@@ -6,8 +6,8 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Mode of every file this program writes: read and written by its owner alone.
@@ -72,13 +72,14 @@ impl TempFile {
         &self.file
     }
 
-    /// Writes all of `contents`.
+    /// Writes `contents`, from the beginning of the file on.
     ///
     /// # Errors
     /// When writing fails (a full disk shows here).
-    pub fn write(&mut self, contents: &[u8]) -> Result<(), Error> {
+    pub fn write(&self, contents: &[u8]) -> Result<(), Error> {
+        // By position (`pwrite`): no other part of the program writes so, and a test can make this call fail alone.
         self.file
-            .write_all(contents)
+            .write_all_at(contents, 0)
             .map_err(Error::at("write temporary file"))
     }
 
@@ -181,7 +182,7 @@ pub fn sync_directory(directory: &Path) -> Result<(), Error> {
 /// When any step fails; the old file is then untouched.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let directory = parent(path);
-    let mut file = TempFile::create_in(directory)?;
+    let file = TempFile::create_in(directory)?;
     belong_like(&file.file, &[path, directory])?;
     file.write(contents)?;
     file.sync()?;
@@ -292,7 +293,7 @@ mod tests {
     fn a_dropped_temporary_file_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
 
-        let mut file = TempFile::create_in(directory.path()).unwrap();
+        let file = TempFile::create_in(directory.path()).unwrap();
         file.write(b"half").unwrap();
         drop(file);
 
