@@ -2,13 +2,11 @@
 //! go wrong on a server without it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use futures_util::stream;
 use serde_json::json;
 
-use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path, names, skip, write};
+use crate::support::{ID, OTHER_ID, TestServer, backup_path, names};
 use crate::wire::{Client, Protocol, Raw, pieces, soon, whole};
 
 /// The head of a request of the phone account, with these lines in it.
@@ -530,68 +528,6 @@ async fn a_store_that_fails_is_never_taken_for_an_empty_one() {
         assert_eq!(operator.ask("GET", &backup_path(), &[]).await.text(), "old");
     }
     assert_untouched(&server);
-}
-
-#[tokio::test]
-async fn a_full_disk_is_said_and_keeps_the_old_backup() {
-    let site = Site::new();
-    let data = site.data();
-    let Some(_disk) = SmallDisk::mount(&data) else {
-        skip("a_full_disk_is_said_and_keeps_the_old_backup: mounting is not permitted");
-        return;
-    };
-    let server = site.start().await;
-    for protocol in Protocol::BOTH {
-        let mut phone = server.phone(protocol).await;
-        let put = phone
-            .send("PUT", &backup_path(), &[], vec![1; 60_000])
-            .await;
-        assert!([201, 204].contains(&put.status), "{put:?}");
-        write(&data.join("filler"), vec![0; 60_000]);
-
-        refused(&mut phone, &backup_path()).await;
-        refused(&mut phone, &format!("/backups/{OTHER_ID}")).await;
-
-        assert_eq!(names(&data.join("backups")), [ID]);
-        assert!(names(&data.join("tmp")).is_empty());
-        let old = phone.ask("GET", &backup_path(), &[]).await;
-        assert!(old.status == 200 && old.body == vec![1; 60_000]);
-        fs::remove_file(data.join("filler")).unwrap();
-        let put = phone
-            .send("PUT", &backup_path(), &[], vec![2; 60_000])
-            .await;
-        assert_eq!(put.status, 204);
-    }
-    drop(server.stop().await);
-
-    async fn refused(phone: &mut Client, path: &str) {
-        phone
-            .send("PUT", path, &[], vec![9; 100_000])
-            .await
-            .assert_refused(507);
-    }
-}
-
-/// A file system of 192 KiB; gone when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=192k,mode=700", "none"])
-            .arg(at)
-            .output()
-            .is_ok_and(|output| output.status.success());
-        mounted.then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
-        assert!(unmounted.is_ok_and(|status| status.success()));
-    }
 }
 
 /// Has a connection answer many requests.

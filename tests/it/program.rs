@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_threema-safe-server");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_threema-safe-server");
 pub(crate) const DOCUMENT: &str = r#"{"info":{"version":1,"device":"test"},"user":{"privatekey":"AQIDBAUGBwhkZWZnaGlqawECAwQFBgcIZGVmZ2hpams="},"contacts":[],"settings":{"syncContacts":false}}"#;
 
 /// The program in a folder of its own, with nothing of our environment in it.

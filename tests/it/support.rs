@@ -147,6 +147,28 @@ impl TestServer {
     }
 }
 
+/// A running server, in this process or in one of its own, as clients know it.
+pub(crate) trait Listening {
+    fn site(&self) -> &Site;
+
+    fn address(&self) -> SocketAddr;
+
+    /// The `Authorization` header of the phone account.
+    fn phones(&self) -> String {
+        basic(format!("phones:{}", self.site().phones))
+    }
+}
+
+impl Listening for TestServer {
+    fn site(&self) -> &Site {
+        &self.site
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// A server that runs until the end of its test, or until it is stopped.
 pub(crate) struct TestServer {
     site: Site,
@@ -179,7 +201,7 @@ impl TestServer {
 
     /// The `Authorization` header of the phone account.
     pub(crate) fn phones(&self) -> String {
-        basic(format!("phones:{}", self.site.phones))
+        Listening::phones(self)
     }
 
     /// The `Authorization` header of the operator account.

@@ -4,6 +4,7 @@
 //! reads answers. Waiting is for events; [`soon`] only keeps a broken server from hanging the tests.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -29,10 +30,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::TestServer;
+use crate::support::Listening;
 
 /// No working server needs this long for anything that a test waits for.
-const FAIL_SAFE: Duration = Duration::from_secs(60);
+pub(crate) const FAIL_SAFE: Duration = Duration::from_secs(60);
 
 /// A version of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ enum Sender {
 
 impl Client {
     pub(crate) async fn connect(
-        server: &TestServer,
+        server: &impl Listening,
         protocol: Protocol,
         authorization: Option<String>,
     ) -> Self {
@@ -250,7 +251,7 @@ pub(crate) struct Raw {
 impl Raw {
     /// A handshake that offers these protocols and versions of TLS.
     pub(crate) async fn connect(
-        server: &TestServer,
+        server: &impl Listening,
         alpn: &[&[u8]],
         versions: &[&'static SupportedProtocolVersion],
     ) -> io::Result<Self> {
@@ -267,7 +268,7 @@ impl Raw {
                 .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         let tap = Tap {
-            stream: server.tcp().await,
+            stream: TcpStream::connect(server.address()).await?,
             seen: Arc::default(),
         };
         tap.stream.set_nodelay(true).unwrap();
@@ -301,6 +302,23 @@ impl Raw {
     /// Says that nothing more will be written: the end of the TLS stream, then FIN.
     pub(crate) async fn end_writing(&mut self) {
         soon(self.stream.shutdown()).await.unwrap();
+    }
+
+    /// FIN in the middle of the TLS stream.
+    pub(crate) async fn break_off(&mut self) {
+        soon(self.stream.get_mut().0.stream.shutdown())
+            .await
+            .unwrap();
+    }
+
+    /// RST: as when the phone's system kills its connections.
+    pub(crate) fn reset(self) {
+        self.stream.get_ref().0.stream.set_zero_linger().unwrap();
+    }
+
+    /// The client's address.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.get_ref().0.stream.local_addr().unwrap()
     }
 
     /// Reads the next answer, also an interim one.

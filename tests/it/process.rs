@@ -1,0 +1,195 @@
+//! The built program as a process of its own, for tests that look at a server from outside (its log, its
+//! descriptors, the locks it waits for) or strike it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::program::PROGRAM;
+use crate::support::{Listening, Site};
+use crate::wire::{Client, FAIL_SAFE, Protocol, Raw, soon};
+
+/// A running `serve`; killed when dropped.
+pub(crate) struct ServerProcess {
+    site: Option<Site>,
+    child: Child,
+    address: SocketAddr,
+    log: Receiver<String>,
+    descriptors: Vec<String>,
+}
+
+impl Listening for ServerProcess {
+    fn site(&self) -> &Site {
+        self.site.as_ref().unwrap()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl ServerProcess {
+    /// Starts the program, and waits until it has nothing to do but to answer.
+    pub(crate) fn start(site: Site) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .arg("--config")
+            .arg(site.config_file())
+            .arg("serve")
+            .env_clear()
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        let (lines, log) = channel();
+        std::thread::spawn(move || {
+            for line in errors.lines() {
+                // Nobody reads any more when the test has ended.
+                if lines.send(line.unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut server = Self {
+            site: Some(site),
+            child,
+            address: ([127, 0, 0, 1], 0).into(),
+            log,
+            descriptors: Vec::new(),
+        };
+        let listening = server.log_through(|line| line.contains("listening")).pop();
+        let listening = listening.unwrap();
+        let (_, rest) = listening.split_once("listen=[").unwrap();
+        let (address, _) = rest.split_once(']').unwrap();
+        server.address = address.parse().unwrap();
+        server.log_through(|line| line.contains("swept"));
+        server.descriptors = server.descriptors_now();
+        server
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// A client with the credentials of the phone account.
+    pub(crate) async fn phone(&self, protocol: Protocol) -> Client {
+        Client::connect(self, protocol, Some(self.phones())).await
+    }
+
+    /// A connection for bytes of this protocol.
+    pub(crate) async fn raw(&self, alpn: &[u8]) -> Raw {
+        Raw::connect(self, &[alpn], rustls::ALL_VERSIONS)
+            .await
+            .unwrap()
+    }
+
+    /// The lines of the log since the last call, up to the first that `is_last` accepts: waits for that one.
+    pub(crate) fn log_through(&mut self, is_last: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.log.recv_timeout(FAIL_SAFE) {
+                Ok(line) => lines.push(line),
+                Err(error) => panic!("{error}; the log until now: {lines:#?}"),
+            }
+            if is_last(lines.last().unwrap()) {
+                return lines;
+            }
+        }
+    }
+
+    /// The lines of the log up to that of the next request with this method.
+    pub(crate) fn log_through_request(&mut self, method: &str) -> Vec<String> {
+        let method = format!("method=\"{method}\"");
+        self.log_through(|line| line.contains("request") && line.contains(&method))
+    }
+
+    /// Waits until the process holds the descriptors that it held at its start, and no others.
+    pub(crate) async fn has_no_new_descriptors(&self) {
+        let cleared = async {
+            while self.descriptors_now() != self.descriptors {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(FAIL_SAFE, cleared).await.is_err() {
+            let (before, now) = (&self.descriptors, self.descriptors_now());
+            panic!("descriptors leaked: {before:#?} became {now:#?}");
+        }
+    }
+
+    /// What the descriptors of the process lead to.
+    fn descriptors_now(&self) -> Vec<String> {
+        let folder = format!("/proc/{}/fd", self.pid());
+        let mut descriptors: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            // One that is closed meanwhile is gone.
+            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+            .map(|leads_to| leads_to.to_string_lossy().into_owned())
+            .collect();
+        descriptors.sort();
+        descriptors
+    }
+
+    /// Waits until the process has read all that came on the connection of this client.
+    pub(crate) async fn has_read_all(&self, client: SocketAddr) {
+        // `sl local_address rem_address st tx_queue:rx_queue …`, addresses as `0100007F:1F90` (proc(5)).
+        let from = format!(":{:04X}", self.address.port());
+        let to = format!(":{:04X}", client.port());
+        let is_read = || {
+            let connections = fs::read_to_string("/proc/net/tcp").unwrap();
+            connections.lines().any(|line| {
+                let fields: Vec<_> = line.split_whitespace().collect();
+                fields[1].ends_with(&from)
+                    && fields[2].ends_with(&to)
+                    && fields[4].ends_with(":00000000")
+            })
+        };
+        soon(async {
+            while !is_read() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the end of the process; its exit code, the rest of its log, and what it leaves on disk.
+    pub(crate) fn ended(mut self) -> (Option<i32>, Vec<String>, Site) {
+        let log = self.log.iter().collect();
+        let code = self.child.wait().unwrap().code();
+        (code, log, self.site.take().unwrap())
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Waits until somebody waits for the lock on a file, that somebody else holds.
+pub(crate) async fn somebody_waits_for_the_lock_on(path: &Path) {
+    let inode = format!(":{} ", fs::metadata(path).unwrap().ino());
+    let waits = || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks
+            .lines()
+            .any(|line| line.contains("-> FLOCK") && line.contains(&inode))
+    };
+    soon(async {
+        while !waits() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
