@@ -1,12 +1,7 @@
-//! Names that are none, uploads that break off: refused, and nothing is touched on disk or told.
+//! Names that are none, headers that are none: refused, and nothing is touched on disk or told.
 
-use std::fs;
-use std::io;
-
-use futures_util::stream;
-
-use crate::support::{ID, OTHER_ID, TestServer, backup_path, contents, names, write};
-use crate::wire::{Protocol, basic, pieces, unfinished};
+use crate::support::{ID, OTHER_ID, TestServer, backup_path, contents, write};
+use crate::wire::{Protocol, basic};
 
 /// Paths that are not a backup's, though some file system or decoder might take them for one.
 fn illegal_paths() -> Vec<String> {
@@ -120,104 +115,6 @@ async fn bytes_that_no_path_may_contain_touch_nothing() {
         assert!([400, 404].contains(&answer.status), "{end:?}: {answer:?}");
     }
     assert!(before == contents(server.site().folder()));
-}
-
-#[tokio::test]
-async fn a_cut_upload_on_http_1_stores_nothing_and_keeps_the_old_backup() {
-    for old in [None, Some("the old backup")] {
-        let server = TestServer::start().await;
-        if let Some(old) = old {
-            let mut phone = server.phone(Protocol::Http1).await;
-            phone.send("PUT", &backup_path(), &[], old).await;
-        }
-        let before = contents(&server.site().data().join("backups"));
-        let length_known = format!(
-            "PUT {} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\nContent-Length: 100\r\n\r\n",
-            backup_path(),
-            server.phones()
-        );
-
-        // The end of the stream in order: the answer still arrives, or the connection just ends.
-        let mut raw = server.raw().await;
-        raw.write(&length_known).await;
-        raw.write([b'n'; 99]).await;
-        raw.end_writing().await;
-        let answered = raw.answer_before_end().await;
-        // The connection is gone in the middle, as in a tunnel.
-        let mut raw = server.raw().await;
-        raw.write(&length_known).await;
-        raw.write([b'n'; 50]).await;
-        drop(raw);
-        let site = server.stop().await;
-
-        if let Some(answer) = answered {
-            answer.assert_refused(400);
-        }
-        assert!(before == contents(&site.data().join("backups")));
-        assert!(names(&site.data().join("tmp")).is_empty());
-        assert!(names(&site.data().join("trash")).is_empty());
-    }
-}
-
-#[tokio::test]
-async fn a_cut_upload_on_http_2_stores_nothing_and_keeps_the_old_backup() {
-    for old in [None, Some("the old backup")] {
-        let server = TestServer::start().await;
-        let mut phone = server.phone(Protocol::Http2).await;
-        if let Some(old) = old {
-            phone.send("PUT", &backup_path(), &[], old).await;
-        }
-        let before = contents(&server.site().data().join("backups"));
-        let length = [("content-length", "100")];
-        let broken = stream::iter([
-            Ok(b"new" as &[u8]),
-            Err(io::Error::from(io::ErrorKind::BrokenPipe)),
-        ]);
-        let short = stream::iter([Ok(b"new" as &[u8])]);
-        let long = stream::iter([Ok(&[b'n'; 101] as &[u8])]);
-
-        for body in [pieces(broken), pieces(short), pieces(long)] {
-            let answered = phone.send_body("PUT", &backup_path(), &length, body).await;
-            if let Ok(answer) = answered {
-                answer.assert_refused(400);
-            }
-        }
-        // The connection is gone in the middle.
-        let mut lost = server.phone(Protocol::Http2).await;
-        let path = backup_path();
-        let upload = lost.send_body("PUT", &path, &length, unfinished(b"new"));
-        tokio::select! {
-            biased;
-            answered = upload => panic!("{answered:?}"),
-            _ = phone.ask("GET", &path, &[]) => {}
-        }
-        drop((lost, phone));
-        let site = server.stop().await;
-
-        assert!(before == contents(&site.data().join("backups")));
-        assert!(names(&site.data().join("tmp")).is_empty());
-        assert!(names(&site.data().join("trash")).is_empty());
-    }
-}
-
-#[tokio::test]
-async fn an_upload_that_stalls_is_given_up_and_keeps_the_old_backup() {
-    let changes = serde_json::json!({ "limits": { "bodySeconds": 1 } });
-    let server = TestServer::start_with(changes).await;
-    let mut phone = server.phone(Protocol::Http1).await;
-    phone.send("PUT", &backup_path(), &[], "old").await;
-    let mut raw = server.raw().await;
-
-    raw.write(format!(
-        "PUT {} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\nContent-Length: 100\r\n\r\nnew",
-        backup_path(),
-        server.phones()
-    ))
-    .await;
-
-    raw.answer().await.assert_refused(408);
-    assert_eq!(fs::read(server.site().backup_file(ID)).unwrap(), b"old");
-    assert!(names(&server.site().data().join("tmp")).is_empty());
 }
 
 #[tokio::test]

@@ -12,9 +12,11 @@
 mod access;
 mod apps_on_the_wire;
 mod bad_input;
+mod cancellation;
 mod cli;
 mod client_commands;
 mod client_secrets;
+mod cut_uploads;
 mod dav_guards;
 mod disks;
 mod faults;
