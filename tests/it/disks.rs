@@ -2,10 +2,11 @@
 //! `faults` makes up. The phone is told so, the old backup stays, and there is full service when the cause is gone.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+use tempfile::TempDir;
 
 use crate::process::ServerProcess;
 use crate::support::{ID, Listening, OTHER_ID, Site, backup_path, names, skip, write};
@@ -16,28 +17,31 @@ static OLD: [u8; 60_000] = [1; 60_000];
 static NEW: [u8; 60_000] = [2; 60_000];
 
 /// A file system of its own; gone when dropped.
-struct Disk(PathBuf);
+struct Disk(TempDir);
 
 impl Disk {
-    /// Mounts one with these options; says loudly that `test` skips where that is not permitted.
-    fn mount(at: &Path, options: &str, test: &str) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
+    /// Mounts one with these options and has the site's data lie there; says loudly that `test` skips where that is
+    /// not permitted.
+    fn mount(site: &Site, options: &str, test: &str) -> Option<Self> {
+        let at = tempfile::tempdir().unwrap();
         let options = format!("mode=700,{options}");
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "none"])
-            .arg(at)
+            .arg(at.path())
             .output()
             .is_ok_and(|output| output.status.success());
         if !mounted {
             skip(&format!("{test}: mounting is not permitted"));
+            return None;
         }
-        mounted.then(|| Self(at.to_owned()))
+        symlink(at.path(), site.data()).unwrap();
+        Some(Self(at))
     }
 
     fn remount(&self, options: &str) {
         let output = Command::new("mount")
             .args(["-o", &format!("remount,{options}")])
-            .arg(&self.0)
+            .arg(self.0.path())
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -46,7 +50,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        // A server that still runs on it keeps it until its end.
+        let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
         assert!(unmounted.is_ok_and(|status| status.success()));
     }
 }
@@ -92,7 +97,7 @@ async fn a_full_disk_is_said_and_keeps_the_old_backup() {
     let site = Site::new();
     let data = site.data();
     let name = "a_full_disk_is_said_and_keeps_the_old_backup";
-    let Some(_disk) = Disk::mount(&data, "size=256k", name) else {
+    let Some(_disk) = Disk::mount(&site, "size=256k", name) else {
         return;
     };
     let mut server = ServerProcess::start(site);
@@ -129,7 +134,7 @@ async fn a_disk_out_of_inodes_is_a_full_one() {
     let site = Site::new();
     let data = site.data();
     let name = "a_disk_out_of_inodes_is_a_full_one";
-    let Some(_disk) = Disk::mount(&data, "size=10m,nr_inodes=32", name) else {
+    let Some(_disk) = Disk::mount(&site, "size=10m,nr_inodes=32", name) else {
         return;
     };
     let server = ServerProcess::start(site);
@@ -154,9 +159,8 @@ async fn a_disk_out_of_inodes_is_a_full_one() {
 #[tokio::test]
 async fn a_disk_that_becomes_read_only_serves_what_is_there() {
     let site = Site::new();
-    let data = site.data();
     let name = "a_disk_that_becomes_read_only_serves_what_is_there";
-    let Some(disk) = Disk::mount(&data, "size=10m", name) else {
+    let Some(disk) = Disk::mount(&site, "size=10m", name) else {
         return;
     };
     let server = ServerProcess::start(site);
