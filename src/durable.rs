@@ -181,8 +181,17 @@ pub fn sync_directory(directory: &Path) -> Result<(), Error> {
 /// # Errors
 /// When any step fails; the old file is then untouched.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
+    replace_by_way_of(parent(path), path, contents)
+}
+
+/// As [`replace`], with the temporary file in a directory where leftovers are swept. It must be on the same file
+/// system.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_by_way_of(temporary: &Path, path: &Path, contents: &[u8]) -> Result<(), Error> {
     let directory = parent(path);
-    let file = TempFile::create_in(directory)?;
+    let file = TempFile::create_in(temporary)?;
     belong_like(&file.file, &[path, directory])?;
     file.write(contents)?;
     file.sync()?;

@@ -114,13 +114,20 @@ pub enum Error {
 
 /// Where the state is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateFile(PathBuf);
+pub struct StateFile {
+    path: PathBuf,
+    /// Where a file is that is not whole yet; leftovers are swept there.
+    tmp: PathBuf,
+}
 
 impl StateFile {
     /// The state of a data directory.
     #[must_use]
     pub fn in_directory(directory: &Path) -> Self {
-        Self(directory.join("state.json"))
+        Self {
+            path: directory.join("state.json"),
+            tmp: directory.join("tmp"),
+        }
     }
 
     /// Reads the state; where there is no file, nothing is remembered.
@@ -128,8 +135,8 @@ impl StateFile {
     /// # Errors
     /// When the file cannot be read or is not valid.
     pub fn load(&self) -> Result<State, Error> {
-        let path = || self.0.clone();
-        match fs::read(&self.0) {
+        let path = || self.path.clone();
+        match fs::read(&self.path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|source| Error::Syntax {
                 path: path(),
                 source,
@@ -163,24 +170,42 @@ impl StateFile {
         self.replace(load, change)
     }
 
+    /// Lets `work` read or change the state on a thread where that may wait for the disk.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let file = self.clone();
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || work(&file))
+            .await
+            .unwrap_or_else(|panic| {
+                let source = io::Error::other(panic);
+                Err(Error::Read { path, source })
+            })
+    }
+
     fn replace(
         &self,
         load: impl FnOnce() -> Result<State, Error>,
         change: impl FnOnce(&mut State),
     ) -> Result<(), Error> {
         let failed = |source| Error::Write {
-            path: self.0.clone(),
+            path: self.path.clone(),
             source,
         };
-        let _lock = durable::lock_directory(durable::parent(&self.0)).map_err(failed)?;
+        let _lock = durable::lock_directory(durable::parent(&self.path)).map_err(failed)?;
         let mut state = load()?;
         change(&mut state);
         let mut text = serde_json::to_vec_pretty(&state).map_err(|source| Error::Syntax {
-            path: self.0.clone(),
+            path: self.path.clone(),
             source,
         })?;
         text.push(b'\n');
-        durable::replace(&self.0, &text).map_err(failed)
+        durable::replace_by_way_of(&self.tmp, &self.path, &text).map_err(failed)
     }
 }
 
@@ -191,6 +216,7 @@ mod tests {
     #[test]
     fn a_change_is_kept_and_what_others_wrote_stays() {
         let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("tmp")).unwrap();
         let file = StateFile::in_directory(directory.path());
         assert_eq!(file.load().unwrap(), State::default());
 
@@ -208,6 +234,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_valid_is_an_error_that_says_what_to_do() {
         let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("tmp")).unwrap();
         let file = StateFile::in_directory(directory.path());
         durable::replace(&directory.path().join("state.json"), b"{\"lastSweep\": -1").unwrap();
 

@@ -107,7 +107,7 @@ pub async fn sweep(
     now: SystemTime,
     mode: Mode,
 ) -> Result<Report, Error> {
-    let remembered = match state.load() {
+    let remembered = match state.aside(StateFile::load).await {
         Err(state::Error::Syntax { .. }) if mode == Mode::Force => State::default(),
         other => other?,
     };
@@ -135,7 +135,7 @@ pub async fn sweep(
         sweep.erase_old_trash().await?;
     }
     if mode != Mode::DryRun {
-        sweep.remember(state)?;
+        sweep.remember(state).await?;
     }
     Ok(sweep.report)
 }
@@ -254,28 +254,37 @@ impl Sweep<'_> {
     }
 
     /// What this sweep leaves for the next one. A clock that was doubted leaves nothing.
-    fn remember(&self, file: &StateFile) -> Result<(), state::Error> {
+    async fn remember(&self, file: &StateFile) -> Result<(), state::Error> {
         let went_through = self.report.refused.is_none() || self.mode == Mode::Force;
         let clock_is_right =
             went_through || matches!(self.report.refused, Some(Refusal::TooMany { .. }));
         if !clock_is_right {
             return Ok(());
         }
-        let change = |state: &mut State| {
+        let now = unix(self.now);
+        let promises = self.promises.clone();
+        let held = self.report.trash_held;
+        let confirmed_before = self.remembered.confirmed;
+        let change = move |state: &mut State| {
             if went_through {
-                state.last_sweep = Some(unix(self.now));
+                state.last_sweep = Some(now);
             }
-            state.highest_time = Some(unix(self.now));
-            state.promises.clone_from(&self.promises);
+            state.highest_time = Some(now);
+            state.promises = promises;
             // Unless an operator has confirmed the removals while the sweep was under way.
-            if state.confirmed == self.remembered.confirmed {
-                state.burst = self.report.trash_held;
+            if state.confirmed == confirmed_before {
+                state.burst = held;
             }
         };
-        match self.mode {
-            Mode::Force => file.update_or_begin_anew(change),
-            Mode::Remove | Mode::DryRun => file.update(change),
-        }
+        let begin_anew = self.mode == Mode::Force;
+        file.aside(move |file| {
+            if begin_anew {
+                file.update_or_begin_anew(change)
+            } else {
+                file.update(change)
+            }
+        })
+        .await
     }
 }
 

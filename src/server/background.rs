@@ -57,11 +57,8 @@ impl Background {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let last = match self.state.load() {
-                Ok(state) => state.scrub,
-                Err(_) => None,
-            };
-            if let Some(last) = last {
+            let remembered = self.state.aside(StateFile::load).await;
+            if let Ok(Some(last)) = remembered.map(|state| state.scrub) {
                 self.vitals.scrubbed(last);
                 let now = unix((self.clock)());
                 if now.saturating_sub(last.finished) < SCRUB_EVERY.as_secs() {
@@ -79,9 +76,12 @@ impl Background {
                     finished: unix((self.clock)()),
                     ..scrubbed
                 };
+                let change =
+                    move |file: &StateFile| file.update(|state| state.scrub = Some(scrubbed));
+                let written = self.state.aside(change).await;
                 tell_scrubbed(scrubbed);
                 self.vitals.scrubbed(scrubbed);
-                if let Err(error) = self.state.update(|state| state.scrub = Some(scrubbed)) {
+                if let Err(error) = written {
                     tracing::error!(
                         error = &error as &dyn StdError,
                         "how the scrub ended could not be written down"

@@ -74,6 +74,7 @@ async fn an_illegal_name_is_not_found_and_nothing_is_touched() {
         &server.site().data().join(format!("trash/{ID}.4000000000")),
         "removed",
     );
+    server.settled().await;
     let before = contents(server.site().folder());
     for protocol in Protocol::BOTH {
         let mut clients = [
@@ -101,6 +102,7 @@ async fn bytes_that_no_path_may_contain_touch_nothing() {
     let server = TestServer::start().await;
     let mut phone = server.phone(Protocol::Http1).await;
     phone.send("PUT", &backup_path(), &[], "mine").await;
+    server.settled().await;
     let before = contents(server.site().folder());
     for end in ["\n", "\0", "\t", "\r", "\x7f", " x", "\u{e9}"] {
         let mut raw = server.raw().await;

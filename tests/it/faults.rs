@@ -79,6 +79,8 @@ const REQUESTS: [Request; 4] = [
         calls: &[
             CREATE_TEMP_FILE,
             WRITE,
+            STAT_FOR_CHECKSUM,
+            KEEP_CHECKSUM,
             FSYNC,
             OPEN_BACKUP,
             Call {
@@ -102,6 +104,11 @@ const REQUESTS: [Request; 4] = [
             OPEN_BACKUPS,
             FSYNC_BACKUPS,
             Call {
+                // The first is the one before the rename.
+                when: "2",
+                ..STAT_BACKUPS
+            },
+            Call {
                 // Before, when it looks like a new one, and after, when it is on the disk.
                 errors: &[(IsMade, &["EACCES", "EIO"])],
                 ..LOOK
@@ -116,6 +123,8 @@ const REQUESTS: [Request; 4] = [
         calls: &[
             CREATE_TEMP_FILE,
             WRITE,
+            STAT_FOR_CHECKSUM,
+            KEEP_CHECKSUM,
             FSYNC,
             OPEN_BACKUP,
             LOCK,
@@ -130,6 +139,7 @@ const REQUESTS: [Request; 4] = [
             },
             OPEN_BACKUPS,
             FSYNC_BACKUPS,
+            STAT_BACKUPS,
             LOOK,
         ],
     },
@@ -158,7 +168,7 @@ const REQUESTS: [Request; 4] = [
                 on: Trash,
                 when: "1",
                 errors: &[(EitherStays, OPEN_ERRORS), (IsMade, &["EINTR"])],
-                step: "fsync directory",
+                step: "open directory",
             },
             Call {
                 name: "fsync",
@@ -167,8 +177,13 @@ const REQUESTS: [Request; 4] = [
                 errors: &[(EitherStays, FSYNC_ERRORS), (IsMade, &["EINTR"])],
                 step: "fsync directory",
             },
+            Call {
+                on: Trash,
+                ..STAT_BACKUPS
+            },
             OPEN_BACKUPS,
             FSYNC_BACKUPS,
+            STAT_BACKUPS,
             LOOK,
         ],
     },
@@ -285,7 +300,7 @@ const OPEN_BACKUPS: Call = Call {
     on: Backups,
     when: "1",
     errors: &[(EitherStays, OPEN_ERRORS), (IsMade, &["EINTR"])],
-    step: "fsync directory",
+    step: "open directory",
 };
 const FSYNC_BACKUPS: Call = Call {
     name: "fsync",
@@ -293,6 +308,33 @@ const FSYNC_BACKUPS: Call = Call {
     when: "1",
     errors: &[(EitherStays, FSYNC_ERRORS), (IsMade, &["EINTR"])],
     step: "fsync directory",
+};
+
+/// An XFS that has shut down admits it only here.
+const STAT_BACKUPS: Call = Call {
+    name: "statx",
+    on: Backups,
+    when: "1",
+    errors: &[(EitherStays, &["EIO"])],
+    step: "fsync directory",
+};
+/// Without a checksum, a backup is stored all the same.
+const STAT_FOR_CHECKSUM: Call = Call {
+    name: "fstat",
+    on: TempFile,
+    when: "1",
+    errors: &[(IsMade, &["EIO", "ENOMEM"])],
+    step: "",
+};
+const KEEP_CHECKSUM: Call = Call {
+    name: "fsetxattr",
+    on: TempFile,
+    when: "1",
+    errors: &[(
+        IsMade,
+        &["EOPNOTSUPP", "EPERM", "E2BIG", "ENOSPC", "EDQUOT", "EIO"],
+    )],
+    step: "",
 };
 
 impl Target {

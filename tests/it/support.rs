@@ -235,6 +235,23 @@ impl TestServer {
         TcpStream::connect(self.address).await.unwrap()
     }
 
+    /// Waits until the work that a server begins with is done: from now on nothing changes by itself on disk.
+    pub(crate) async fn settled(&self) {
+        let state = self.site.data().join("state.json");
+        let is_done = || {
+            let text = fs::read_to_string(&state).unwrap_or_default();
+            ["\"lastSweep\"", "\"scrub\""]
+                .iter()
+                .all(|work| text.contains(work))
+        };
+        soon(async {
+            while !is_done() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     /// Tells the server to stop, without waiting for it.
     pub(crate) fn begin_stop(self) -> Stopping {
         self.stop.send(()).unwrap();

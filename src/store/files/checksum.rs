@@ -8,9 +8,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, fstat};
 
 /// The attribute's name. Short, so that ext4 has room for it in the inode.
 const NAME: &str = "user.safe";
@@ -79,6 +78,6 @@ pub(super) fn remembered(file: &File) -> Option<Checksum> {
 }
 
 fn time_of(file: &File) -> io::Result<String> {
-    let found = file.metadata()?;
-    Ok(format!("{}.{:09}", found.mtime(), found.mtime_nsec()))
+    let found = fstat(file)?;
+    Ok(format!("{}.{:09}", found.st_mtime, found.st_mtime_nsec))
 }
