@@ -18,6 +18,7 @@ use x509_parser::public_key::PublicKey;
 use super::{open_gate, tls, with_causes};
 use crate::account::{self, Role};
 use crate::config::{Config, Storage};
+use crate::state::StateFile;
 use crate::store::FileStore;
 
 /// Apple's bound on a certificate's validity, for private authorities (support.apple.com/103769).
@@ -319,6 +320,10 @@ fn check_storage(findings: &mut Findings, config: &Config) {
     }
     findings.add(Severity::Good, place, "can be written");
     check_private(findings, place, directory);
+    if let Err(error) = StateFile::in_directory(directory).load() {
+        let text = format!("sweeps remove nothing: {}", with_causes(&error));
+        findings.add(Severity::Warning, place, text);
+    }
     if let Ok(space) = rustix::fs::statvfs(directory) {
         let free = space.f_bavail.saturating_mul(space.f_frsize);
         let severity = if free < LITTLE_SPACE {

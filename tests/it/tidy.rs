@@ -164,6 +164,34 @@ fn every_file_says_what_it_owns_and_is_short() {
 }
 
 #[test]
+fn every_test_that_a_document_names_exists() {
+    let mut found = 0;
+    for name in ["docs/DURABILITY.md"] {
+        let text = fs::read_to_string(Path::new(ROOT).join(name)).unwrap();
+        let cited = text
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter_map(|code| code.split_once("::"));
+        for (module, test) in
+            cited.filter(|(module, test)| !format!("{module}{test}").contains(' '))
+        {
+            if test == "…" {
+                continue;
+            }
+            let path = Path::new(ROOT).join(format!("tests/it/{module}.rs"));
+            let file = fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                file.contains(&format!("fn {test}(")),
+                "{name} names {module}::{test}"
+            );
+            found += 1;
+        }
+    }
+    assert!(found > 10, "{found}");
+}
+
+#[test]
 fn the_example_holds_every_key_with_its_default() {
     let example = fs::read(Path::new(ROOT).join("config.example.json")).unwrap();
     let load = |text: &[u8]| {
