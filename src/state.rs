@@ -50,6 +50,9 @@ pub struct Promise {
 pub struct Burst {
     /// When a sweep noticed.
     pub noticed: u64,
+    /// When the day began in which the most were removed.
+    #[serde(default)]
+    pub since: u64,
     /// How many backups were removed within a day.
     pub removed: u64,
     /// Of how many that were there before.

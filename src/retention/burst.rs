@@ -12,7 +12,8 @@ const FEW: u64 = 2;
 /// Otherwise more than one in this many of all is a burst.
 const PART: u64 = 5;
 const HOUR: u64 = 60 * 60;
-const HOURS: u64 = 24;
+/// Whole hours that hold every day, wherever in an hour it begins.
+const HOURS: u64 = 25;
 
 /// Removals by phones, by the hour: a sum for each hour that had one, however many they are.
 #[derive(Debug, Default)]
@@ -39,18 +40,24 @@ impl Removals {
         }
     }
 
+    /// Whether there are any since that time.
+    pub(super) fn go_on_since(&self, time: u64) -> bool {
+        self.0.range(time / HOUR..).next().is_some()
+    }
+
     /// The worst day, if it was a burst, where `there` backups are there now.
     pub(super) fn burst(&self, there: u64, now: u64) -> Option<Burst> {
         let day_from = |first: u64| self.0.range(first..first.saturating_add(HOURS));
-        let removed = self
+        let (removed, first) = self
             .0
             .keys()
-            .map(|&first| day_from(first).map(|(_, removed)| removed).sum())
+            .map(|&first| (day_from(first).map(|(_, removed)| removed).sum(), first))
             .max()
-            .unwrap_or(0_u64);
+            .unwrap_or((0_u64, 0));
         let of = there + removed;
         (removed > FEW && removed * PART > of).then_some(Burst {
             noticed: now,
+            since: first * HOUR,
             removed,
             of,
         })
@@ -91,10 +98,23 @@ mod tests {
         assert_eq!(three.burst(12, day), None);
         let burst = three.burst(11, day + 7).unwrap();
         assert_eq!((burst.removed, burst.of, burst.noticed), (3, 14, day + 7));
-        let slow = removed_at([day, day + DAY, day + 2 * DAY], None);
+        assert_eq!(burst.since, day);
+        let late_in_an_hour = [day + HOUR - 1, day + DAY, day + DAY];
+        assert!(removed_at(late_in_an_hour, None).burst(0, day).is_some());
+        let slow = removed_at([day, day + DAY + HOUR, day + 2 * (DAY + HOUR)], None);
         assert_eq!(slow.burst(0, day), None);
         let two = removed_at([day, day], None);
         assert_eq!(two.burst(0, day), None);
+    }
+
+    #[test]
+    fn removals_go_on_from_the_hour_of_the_first() {
+        let day = 1_001 * DAY;
+        let removals = removed_at([day + HOUR - 1], None);
+
+        assert!(removals.go_on_since(day));
+        assert!(!removals.go_on_since(day + HOUR));
+        assert!(!removed_at([day], Some(day)).go_on_since(day));
     }
 
     #[test]

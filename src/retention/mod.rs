@@ -224,8 +224,9 @@ impl Sweep<'_> {
             old += u64::from(self.is_old_trash(trashed.removed_at));
             removals.count(&trashed, &self.promises, self.remembered.confirmed);
         }
-        // What was noticed once holds, also when there are more backups again, for as long as there is trash.
-        let known = self.remembered.burst.filter(|_| self.report.trash_kept > 0);
+        // What was noticed once holds, also when there are more backups again, until all that was removed is back.
+        let remembered = self.remembered.burst;
+        let known = remembered.filter(|burst| removals.go_on_since(burst.since));
         self.report.trash_held = known.or_else(|| removals.burst(self.report.kept, unix(self.now)));
         Ok(old)
     }
