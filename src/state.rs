@@ -42,6 +42,9 @@ pub struct Promise {
     pub since: u64,
     /// How long a backup is kept after its last upload.
     pub keep_seconds: u64,
+    /// Whether a command noted it: perhaps a server still announces the one before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_hand: bool,
 }
 
 /// More removals in one day than phones make by themselves.

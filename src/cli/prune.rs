@@ -57,7 +57,7 @@ impl Prune {
 
 fn print(report: &Report, mode: Mode) -> anyhow::Result<()> {
     let (removed, erased) = match mode {
-        Mode::Remove | Mode::Force => ("removed", "erased"),
+        Mode::Serve | Mode::Remove | Mode::Force => ("removed", "erased"),
         Mode::DryRun => ("would be removed", "would be erased"),
     };
     say(format!(

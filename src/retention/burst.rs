@@ -76,6 +76,7 @@ mod tests {
         let promises = [Promise {
             since: 0,
             keep_seconds: 187 * DAY,
+            by_hand: false,
         }];
         let mut removals = Removals::default();
         for removed_at in times {

@@ -53,6 +53,8 @@ impl Retention {
 /// Whether a sweep acts or only counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// As [`Mode::Remove`], by the server itself: it announces this retention to phones.
+    Serve,
     /// Remove what has expired, unless there is a reason to be careful.
     Remove,
     /// Remove what has expired: a person has looked.
@@ -111,9 +113,14 @@ pub async fn sweep(
         Err(state::Error::Syntax { .. }) if mode == Mode::Force => State::default(),
         other => other?,
     };
+    let current = Promise {
+        since: unix(now),
+        keep_seconds: retention.keep.as_secs(),
+        by_hand: mode != Mode::Serve,
+    };
     let mut sweep = Sweep {
         store,
-        promises: promises::with_current(&remembered.promises, retention.keep, unix(now)),
+        promises: promises::with_current(&remembered.promises, current),
         remembered,
         retention,
         now,
@@ -126,7 +133,10 @@ pub async fn sweep(
 
     let expired = sweep.look_at_backups().await?;
     sweep.report.refused = sweep.reason_to_refuse(expired);
-    let acts = sweep.report.refused.is_none() || mode != Mode::Remove;
+    if mode == Mode::Force {
+        sweep.report.refused = None;
+    }
+    let acts = sweep.report.refused.is_none() || mode == Mode::DryRun;
     if expired > 0 && acts {
         sweep.remove_expired().await?;
     }
@@ -198,7 +208,9 @@ impl Sweep<'_> {
             let oldest_kept = self.oldest_kept(meta.last_upload);
             let removed = match self.mode {
                 Mode::DryRun => Ok(true),
-                Mode::Remove | Mode::Force => self.store.expire(id, oldest_kept, self.now).await,
+                Mode::Serve | Mode::Remove | Mode::Force => {
+                    self.store.expire(id, oldest_kept, self.now).await
+                }
             };
             match removed {
                 Ok(true) => {
@@ -240,7 +252,7 @@ impl Sweep<'_> {
             }
             let erased = match self.mode {
                 Mode::DryRun => Ok(true),
-                Mode::Remove | Mode::Force => self.store.erase_trashed(trashed).await,
+                Mode::Serve | Mode::Remove | Mode::Force => self.store.erase_trashed(trashed).await,
             };
             match erased {
                 Ok(true) => {
@@ -256,7 +268,7 @@ impl Sweep<'_> {
 
     /// What this sweep leaves for the next one. A clock that was doubted leaves nothing.
     async fn remember(&self, file: &StateFile) -> Result<(), state::Error> {
-        let went_through = self.report.refused.is_none() || self.mode == Mode::Force;
+        let went_through = self.report.refused.is_none();
         let clock_is_right =
             went_through || matches!(self.report.refused, Some(Refusal::TooMany { .. }));
         if !clock_is_right {

@@ -4,27 +4,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::state::Promise;
 
-/// The promises with the one that is in force at `now`, without those that nothing depends on any more.
-pub(super) fn with_current(promises: &[Promise], keep: Duration, now: u64) -> Vec<Promise> {
+/// The promises with the current one, which is made now, without those that nothing depends on any more.
+pub(super) fn with_current(promises: &[Promise], current: Promise) -> Vec<Promise> {
     let mut all = promises.to_vec();
-    let keep_seconds = keep.as_secs();
-    match all.last() {
-        Some(last) if last.keep_seconds == keep_seconds => {}
+    let now = current.since;
+    match all.last_mut() {
+        // Until now a server may have announced the one before.
+        Some(last) if last.keep_seconds == current.keep_seconds && last.by_hand => {
+            if !current.by_hand {
+                *last = current;
+            }
+        }
+        Some(last) if last.keep_seconds == current.keep_seconds => {}
         // Before the first one that is known, it is taken to have been the same.
         None => all.push(Promise {
             since: 0,
-            keep_seconds,
+            ..current
         }),
-        Some(_) => all.push(Promise {
-            since: now,
-            keep_seconds,
-        }),
+        Some(_) => all.push(current),
     }
     let mut kept: Vec<Promise> = Vec::new();
     for mut promise in all {
         // A longer one holds also for what was uploaded under a shorter one before it.
         while let Some(exceeded) = kept.pop_if(|last| last.keep_seconds <= promise.keep_seconds) {
-            promise.since = exceeded.since;
+            if promise.by_hand || !exceeded.by_hand {
+                promise.since = exceeded.since;
+            }
         }
         kept.push(promise);
     }
@@ -66,6 +71,17 @@ mod tests {
         Duration::from_secs(days * DAY)
     }
 
+    fn with_current(promises: &[Promise], keep: Duration, since: u64) -> Vec<Promise> {
+        let keep_seconds = keep.as_secs();
+        let by_hand = false;
+        let current = Promise {
+            since,
+            keep_seconds,
+            by_hand,
+        };
+        super::with_current(promises, current)
+    }
+
     fn kept_days(promises: &[Promise], uploaded_on: u64) -> u64 {
         keep(promises, UNIX_EPOCH + days(uploaded_on)).as_secs() / DAY
     }
@@ -91,6 +107,31 @@ mod tests {
             "it exceeds all that were before"
         );
         assert_eq!(kept_days(&longest, 0), 400);
+    }
+
+    #[test]
+    fn a_shorter_promise_that_a_command_noted_holds_from_when_a_server_makes_it() {
+        let by_hand = |since| Promise {
+            since,
+            keep_seconds: days(37).as_secs(),
+            by_hand: true,
+        };
+        let mut promises = with_current(&[], days(187), 100 * DAY);
+        for day in [200, 201] {
+            promises = super::with_current(&promises, by_hand(day * DAY));
+            assert_eq!(kept_days(&promises, 199), 187);
+            assert_eq!(kept_days(&promises, 200), 37);
+        }
+
+        let changed_again = with_current(&promises, days(90), 202 * DAY);
+        assert_eq!(kept_days(&changed_again, 201), 187);
+        assert_eq!(kept_days(&changed_again, 202), 90);
+
+        promises = with_current(&promises, days(37), 202 * DAY);
+        promises = super::with_current(&promises, by_hand(203 * DAY));
+        promises = with_current(&promises, days(37), 204 * DAY);
+        assert_eq!(kept_days(&promises, 201), 187);
+        assert_eq!(kept_days(&promises, 202), 37);
     }
 
     #[test]

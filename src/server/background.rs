@@ -38,8 +38,7 @@ impl Background {
             hours.tick().await;
             let now = (self.clock)();
             let swept =
-                retention::sweep(&*self.store, &self.state, self.retention, now, Mode::Remove)
-                    .await;
+                retention::sweep(&*self.store, &self.state, self.retention, now, Mode::Serve).await;
             match &swept {
                 Ok(report) => tell(report),
                 Err(error) => tracing::error!(
