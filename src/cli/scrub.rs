@@ -36,7 +36,6 @@ impl Scrub {
             Ok(scrubbed)
         })?;
         scrubbed.finished = unix(super::now());
-        state.update(|state| state.scrub = Some(scrubbed))?;
         if self.json {
             let damaged: Vec<_> = damaged
                 .iter()
@@ -58,6 +57,8 @@ impl Scrub {
                 damaged.len()
             ))?;
         }
+        // Last: what was found is worth more than that it is remembered.
+        state.update(|state| state.scrub = Some(scrubbed))?;
         Ok(if damaged.is_empty() {
             ExitCode::SUCCESS
         } else {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::admin;
 use super::terminal::say;
-use super::when::{date, from_unix};
+use super::when::unix_date;
 use crate::config::Config;
 use crate::server::{STATUS_PATH, Status};
 
@@ -36,12 +36,12 @@ fn print(status: &Status) -> anyhow::Result<()> {
     say(format!(
         "server    version {}, up since {}",
         status.version,
-        date(from_unix(status.started))
+        unix_date(status.started)
     ))?;
     match &status.sweep {
         None => say("sweep     none yet in this run")?,
         Some(sweep) => {
-            let when = date(from_unix(sweep.began));
+            let when = unix_date(sweep.began);
             match &sweep.report {
                 None => say(format!("sweep     {when} broke off"))?,
                 Some(report) => {
@@ -59,7 +59,7 @@ fn print(status: &Status) -> anyhow::Result<()> {
         None => say("scrub     none has ended yet")?,
         Some(scrub) => say(format!(
             "scrub     {}: {} sound, {} damaged",
-            date(from_unix(scrub.finished)),
+            unix_date(scrub.finished),
             scrub.sound,
             scrub.findings()
         ))?,

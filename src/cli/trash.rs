@@ -10,7 +10,7 @@ use futures_util::TryStreamExt;
 use serde_json::json;
 
 use super::terminal::{self, say, warn};
-use super::when::{date, from_unix, unix};
+use super::when::{date, unix, unix_date};
 use super::{UsageError, block_on, open_store, when};
 use crate::backup::BackupId;
 use crate::config::Config;
@@ -76,7 +76,7 @@ fn list(store: &FileStore, json: bool) -> anyhow::Result<ExitCode> {
         let entries = all.iter().map(|trashed| {
             json!({
                 "id": trashed.id.to_hex(),
-                "removed": date(from_unix(trashed.removed_at)),
+                "removed": unix_date(trashed.removed_at),
                 "lastUpload": date(trashed.last_upload),
                 "bytes": trashed.length,
             })
@@ -87,7 +87,7 @@ fn list(store: &FileStore, json: bool) -> anyhow::Result<ExitCode> {
             say(format!(
                 "{}  removed {}  uploaded {}  {} bytes",
                 trashed.id.to_hex(),
-                date(from_unix(trashed.removed_at)),
+                unix_date(trashed.removed_at),
                 date(trashed.last_upload),
                 trashed.length
             ))?;
@@ -226,16 +226,16 @@ fn empty(store: &FileStore, state: &StateFile, yes: bool, json: bool) -> anyhow:
         bar.finish_and_clear();
         Ok(erased)
     })?;
-    let now = unix(super::now());
-    state.update(|state| {
-        state.burst = None;
-        state.confirmed = Some(now);
-    })?;
     if json {
         say(json!({ "erased": erased }))?;
     } else {
         say(format!("{erased} erased"))?;
     }
+    let now = unix(super::now());
+    state.update(|state| {
+        state.burst = None;
+        state.confirmed = Some(now);
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

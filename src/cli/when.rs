@@ -20,21 +20,18 @@ pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     now.checked_sub(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
-/// A time for people and scripts, to the second; the number itself where no calendar has it.
+/// A time for people and scripts, to the second.
 pub(super) fn date(time: SystemTime) -> String {
-    let seconds = unix(time);
+    unix_date(unix(time))
+}
+
+/// As [`date`], of a Unix time; the number itself where no calendar has it.
+pub(super) fn unix_date(seconds: u64) -> String {
     i64::try_from(seconds)
         .ok()
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
         .and_then(|time| time.format(&Rfc3339).ok())
         .unwrap_or_else(|| seconds.to_string())
-}
-
-/// The time of a Unix time.
-pub(super) fn from_unix(seconds: u64) -> SystemTime {
-    UNIX_EPOCH
-        .checked_add(Duration::from_secs(seconds))
-        .unwrap_or(UNIX_EPOCH)
 }
 
 /// Whole seconds since 1970.
@@ -47,6 +44,18 @@ pub(super) fn unix(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_no_calendar_has_is_a_number() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+            (253_402_300_800, "253402300800"),
+            (u64::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(unix_date(seconds), expected);
+        }
+    }
 
     #[test]
     fn dates_times_and_spans_are_understood_and_nothing_else() {
