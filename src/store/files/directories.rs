@@ -139,11 +139,16 @@ impl Directories {
             .map_err(durable::Error::at("fsync trashed backup"))?;
         match durable::rename_to_new(&source, &target) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(error) => {
                 set_time(trashed.last_upload)?;
-                return Ok(Restored::Newer);
+                if let Some(sum) = remembered {
+                    checksum::remember(&file, sum);
+                }
+                return match error.kind() {
+                    io::ErrorKind::AlreadyExists => Ok(Restored::Newer),
+                    _ => Err(durable::Error::at("rename out of the trash")(error)),
+                };
             }
-            Err(error) => return Err(durable::Error::at("rename out of the trash")(error)),
         }
         durable::sync_directory(&self.backups)?;
         durable::sync_directory(&self.trash)?;

@@ -172,6 +172,10 @@ impl Store for FileStore {
     fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
         read_directory(&self.directories.trash, |name, found| {
             let (id, removed_at) = name.split_once('.')?;
+            // In the one spelling that the name is made of again.
+            if removed_at != "0" && removed_at.starts_with(['0', '+']) {
+                return None;
+            }
             Some(Trashed {
                 id: id.parse().ok()?,
                 removed_at: removed_at.parse().ok()?,
@@ -207,7 +211,8 @@ fn sweep_leftovers(tmp: &Path) -> io::Result<()> {
     for entry in fs::read_dir(tmp)? {
         let entry = entry?;
         if entry.file_type()?.is_file() {
-            fs::remove_file(entry.path())?;
+            // A command beside it may just have given a file its name.
+            erase(&entry.path()).map_err(|error| error.source)?;
         }
     }
     Ok(())
