@@ -39,6 +39,8 @@ impl Background {
             let now = (self.clock)();
             let swept =
                 retention::sweep(&*self.store, &self.state, self.retention, now, Mode::Serve).await;
+            // Before the log: whoever reads there that a sweep has ended finds it here.
+            self.vitals.swept(now, swept.as_ref().ok().cloned());
             match &swept {
                 Ok(report) => tell(report),
                 Err(error) => tracing::error!(
@@ -46,7 +48,6 @@ impl Background {
                     "the sweep broke off; the next one is in an hour"
                 ),
             }
-            self.vitals.swept(now, swept.ok());
         }
     }
 
@@ -84,8 +85,8 @@ impl Background {
                 let change =
                     move |file: &StateFile| file.update(|state| state.scrub = Some(scrubbed));
                 let written = self.state.aside(change).await;
-                tell_scrubbed(scrubbed);
                 self.vitals.scrubbed(scrubbed);
+                tell_scrubbed(scrubbed);
                 if let Err(error) = written {
                     tracing::error!(
                         error = &error as &dyn StdError,
