@@ -184,10 +184,14 @@ impl Directories {
         }))
     }
 
-    /// Erases one file for good. Nobody was promised that it is gone: after a power cut it may be back, and the
-    /// next sweep erases it.
+    /// Erases one file for good, unless it is being brought back. Nobody was promised that it is gone: after a
+    /// power cut it may be back, and the next sweep erases it.
     pub(super) fn erase_trashed(&self, trashed: Trashed) -> Result<bool, durable::Error> {
-        erase(&self.trashed(trashed.id, trashed.removed_at))
+        let path = self.trashed(trashed.id, trashed.removed_at);
+        let Some(_lock) = lock_existing(&path)? else {
+            return Ok(false);
+        };
+        erase(&path)
     }
 }
 
