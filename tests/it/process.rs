@@ -190,17 +190,32 @@ impl Drop for ServerProcess {
 
 /// Waits until somebody waits for the lock on a file, that somebody else holds.
 pub(crate) async fn somebody_waits_for_the_lock_on(path: &Path) {
-    let inode = format!(":{} ", fs::metadata(path).unwrap().ino());
-    let waits = || {
-        let locks = fs::read_to_string("/proc/locks").unwrap();
-        locks
-            .lines()
-            .any(|line| line.contains("-> FLOCK") && line.contains(&inode))
-    };
     soon(async {
-        while !waits() {
+        while waiters_for_the_lock_on(path).is_empty() {
             tokio::task::yield_now().await;
         }
     })
     .await;
+}
+
+/// The processes of those who wait for the lock on a file.
+pub(crate) fn waiters_for_the_lock_on(path: &Path) -> Vec<u32> {
+    waiters_for_the_lock_of(fs::metadata(path).unwrap().ino())
+}
+
+/// The processes of those who wait for the lock on the file of this inode, whatever its name is now.
+pub(crate) fn waiters_for_the_lock_of(inode: u64) -> Vec<u32> {
+    // `1: -> FLOCK  ADVISORY  WRITE 4711 fd:00:131 0 EOF` (proc_locks(5)).
+    let inode = format!(":{inode}");
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    let mut waiters = Vec::new();
+    for line in locks.lines() {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        if let ["->", "FLOCK", _, _, process, file, ..] = fields[1..]
+            && file.ends_with(&inode)
+        {
+            waiters.push(process.parse().unwrap());
+        }
+    }
+    waiters
 }

@@ -234,44 +234,6 @@ async fn an_upload_and_retention_take_turns_on_one_backup() {
 }
 
 #[tokio::test]
-async fn a_store_keeps_what_it_is_given_and_tells_new_from_replaced() {
-    let site = Site::new();
-    let store = open(&site);
-    assert!(read(&store, ID).await.is_none());
-
-    assert_eq!(put(&store, ID, "first").await, Put::Created);
-    let first = store.stat(id(ID)).await.unwrap().unwrap();
-    assert_eq!(put(&store, ID, "second").await, Put::Replaced);
-    let second = store.stat(id(ID)).await.unwrap().unwrap();
-
-    assert_eq!(read(&store, ID).await.unwrap(), "second");
-    assert_eq!((first.length, second.length), (5, 6));
-    assert_ne!(first.version, second.version);
-    let listed: Vec<_> = store.list().map(Result::unwrap).collect().await;
-    assert_eq!(listed, [(id(ID), second)]);
-    assert!(names(&site.data().join("tmp")).is_empty());
-}
-
-#[tokio::test]
-async fn removing_twice_in_one_second_keeps_both_in_the_trash() {
-    let site = Site::new();
-    let store = open(&site);
-    for body in ["first", "second"] {
-        put(&store, ID, body).await;
-        assert!(store.remove(id(ID), today()).await.unwrap());
-        assert!(!store.remove(id(ID), today()).await.unwrap());
-    }
-
-    let trash = site.data().join("trash");
-    let kept: Vec<_> = names(&trash)
-        .iter()
-        .map(|name| fs::read(trash.join(name)).unwrap())
-        .collect();
-    assert_eq!(kept, [b"first".to_vec(), b"second".to_vec()]);
-    assert_eq!(store.list_trash().count().await, 2);
-}
-
-#[tokio::test]
 async fn a_directory_that_vanished_is_an_error_and_not_an_empty_store() {
     let site = Site::new();
     let store = open(&site);
@@ -288,33 +250,6 @@ async fn a_directory_that_vanished_is_an_error_and_not_an_empty_store() {
             .any(|listed| async move { listed.is_err() })
             .await
     );
-}
-
-#[tokio::test]
-async fn many_uploads_of_one_backup_leave_one_whole_version() {
-    let site = Site::new();
-    let store = Arc::new(open(&site));
-    let uploads = (0..32_u8).map(|number| {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move {
-            let body = vec![number; 10_000 + usize::from(number)];
-            store.put(id(ID), body.into()).await.unwrap();
-            if number % 4 == 0 {
-                store.remove(id(ID), today()).await.unwrap();
-            }
-            store.get(id(ID)).await.unwrap()
-        })
-    });
-
-    for seen in futures_util::future::join_all(uploads).await {
-        let Some((meta, body)) = seen.unwrap() else {
-            continue;
-        };
-        assert_eq!(body.len() as u64, meta.length);
-        assert_eq!(body.len(), 10_000 + usize::from(body[0]), "a torn backup");
-        assert!(body.iter().all(|byte| *byte == body[0]), "a torn backup");
-    }
-    assert!(names(&site.data().join("tmp")).is_empty());
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 //! [`Site`] is what an operator has on disk, [`TestServer`] is a server running on it.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
@@ -14,6 +16,7 @@ use tempfile::TempDir;
 use threema_safe_server::account::{self, Account, FileError, Role, Secret};
 use threema_safe_server::config::Config;
 use threema_safe_server::server::{Server, StartError, development_certificate};
+use threema_safe_server::store::Store;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -113,6 +116,20 @@ impl Site {
 
     pub(crate) async fn start(self) -> TestServer {
         let server = self.bind().await.unwrap();
+        self.run(server)
+    }
+
+    /// Starts a server over this store; what it remembers lies in the site's data directory all the same.
+    pub(crate) async fn start_over(self, store: impl Store) -> TestServer {
+        fs::create_dir_all(self.data().join("tmp")).unwrap();
+        let store = Ok::<_, Infallible>(Arc::new(store) as Arc<dyn Store>);
+        let text = fs::read(self.config_file()).unwrap();
+        let config = Config::from_json(&text, &self.config_file()).unwrap();
+        let server = Server::bind_over(&config, store, self.clock).await.unwrap();
+        self.run(server)
+    }
+
+    fn run(self, server: Server) -> TestServer {
         let address = server.addresses().unwrap()[0];
         let admin = server.admin_address().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
