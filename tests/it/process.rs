@@ -21,7 +21,9 @@ pub(crate) struct ServerProcess {
     site: Option<Site>,
     child: Child,
     address: SocketAddr,
+    admin: SocketAddr,
     log: Receiver<String>,
+    log_at_start: Vec<String>,
     descriptors: Vec<String>,
 }
 
@@ -63,25 +65,43 @@ impl ServerProcess {
             site: Some(site),
             child,
             address: ([127, 0, 0, 1], 0).into(),
+            admin: ([127, 0, 0, 1], 0).into(),
             log,
+            log_at_start: Vec::new(),
             descriptors: Vec::new(),
         };
-        let listening = server.log_through(|line| line.contains("listening")).pop();
-        let listening = listening.unwrap();
+        server.log_at_start = server.log_through(|line| line.contains("listening"));
+        let listening = server.log_at_start.last().unwrap();
         let (_, rest) = listening.split_once("listen=[").unwrap();
-        let (address, _) = rest.split_once(']').unwrap();
+        let (address, rest) = rest.split_once(']').unwrap();
+        let admin = rest.strip_prefix(" admin=").unwrap().split(' ').next();
         server.address = address.parse().unwrap();
+        server.admin = admin.unwrap().parse().unwrap();
         // In whichever order they end. A scrub that an earlier server has done is not done again.
         let missing = Cell::new(if scrubbed { 1 } else { 2 });
-        server.log_through(|line| {
+        let work = server.log_through(|line| {
             let ended = [" swept ", " scrubbed "]
                 .iter()
                 .any(|work| line.contains(work));
             missing.set(missing.get() - u8::from(ended));
             missing.get() == 0
         });
+        server.log_at_start.extend(work);
         server.descriptors = server.descriptors_now();
         server
+    }
+
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Stops the process; all of its log, and what it leaves on disk.
+    pub(crate) fn stop(mut self) -> (String, Site) {
+        let at_start = std::mem::take(&mut self.log_at_start);
+        self.signal(Signal::TERM);
+        let (code, log, site) = self.ended();
+        assert_eq!(code, Some(0), "{log:#?}");
+        ([at_start, log].concat().join("\n"), site)
     }
 
     pub(crate) fn pid(&self) -> Pid {

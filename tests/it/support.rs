@@ -318,6 +318,13 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, (Option<Vec<u8>>, Sys
     all
 }
 
+/// As [`contents`], of the files alone: what a command tries at its start leaves a trace in the folders' times.
+pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
+    let all = contents(folder).into_iter();
+    all.filter_map(|(path, (bytes, time))| Some((path, bytes?, time)))
+        .collect()
+}
+
 /// The names in a folder, in order.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)

@@ -2,8 +2,8 @@
 
     terminal.py PROGRAM [ARGUMENT...] <lines
 
-Each line is typed at a prompt of its own, a colon and a space, once the program hides what is typed; a
-program that never does so is ended after a minute. The exit code is the program's.
+Each line is typed at a prompt of its own: a colon and a space, once the program hides what is typed, or a
+question that ends in [y/N]. A program that never asks is ended after a minute. The exit code is the program's.
 """
 
 import os
@@ -24,7 +24,8 @@ shown = b""
 answered = 0
 while True:
     echo = termios.tcgetattr(terminal)[3] & termios.ECHO
-    if lines and not echo and shown[answered:].endswith(b": "):
+    asked = shown[answered:]
+    if lines and (not echo and asked.endswith(b": ") or asked.endswith(b"[y/N] ")):
         os.write(terminal, lines.pop(0))
         answered = len(shown)
     if select.select([terminal], [], [], 0.01)[0]:

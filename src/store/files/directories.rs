@@ -144,10 +144,10 @@ impl Directories {
                 if let Some(sum) = remembered {
                     checksum::remember(&file, sum);
                 }
-                return match error.kind() {
-                    io::ErrorKind::AlreadyExists => Ok(Restored::Newer),
-                    _ => Err(durable::Error::at("rename out of the trash")(error)),
-                };
+                if error.kind() == io::ErrorKind::AlreadyExists {
+                    return Ok(Restored::Newer);
+                }
+                return Err(durable::Error::at("rename out of the trash")(error));
             }
         }
         durable::sync_directory(&self.backups)?;
