@@ -215,11 +215,12 @@ async fn a_sweep_that_breaks_off_is_told_and_the_next_one_works() {
         for fault in Fault::BOTH {
             let memory = MemoryStore::default();
             let expired = UNIX_EPOCH;
-            let mut kept = memory.kept();
-            let backup = kept.backup(OLD.into(), expired);
-            kept.backups.insert(ID.parse().unwrap(), backup.clone());
-            kept.trash.insert((OTHER_ID.parse().unwrap(), 0), backup);
-            drop(kept);
+            {
+                let mut kept = memory.kept();
+                let backup = kept.backup(OLD.into(), expired);
+                kept.backups.insert(ID.parse().unwrap(), backup.clone());
+                kept.trash.insert((OTHER_ID.parse().unwrap(), 0), backup);
+            }
             let store = FaultyStore::over(memory.clone());
             // What is listed first has been seen when it fails.
             store.fail_from(2, listing, fault);
@@ -261,14 +262,13 @@ async fn a_sweep_that_breaks_off_is_told_and_the_next_one_works() {
 async fn a_sweep_in_which_one_removal_fails_does_the_rest_and_says_so() {
     for operation in [Operation::Expire, Operation::EraseTrashed] {
         let memory = MemoryStore::default();
-        let mut kept = memory.kept();
         for id in [ID, OTHER_ID] {
+            let mut kept = memory.kept();
             let id = id.parse().unwrap();
             let backup = kept.backup(OLD.into(), UNIX_EPOCH);
             kept.trash.insert((id, 0), backup.clone());
             kept.backups.insert(id, backup);
         }
-        drop(kept);
         let store = FaultyStore::over(memory.clone());
         store.fail_from(2, operation, Fault::Io);
 
