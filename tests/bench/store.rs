@@ -1,0 +1,393 @@
+//! What the store costs beside bare loops that ask the same of the system: a durable overwrite, many of them at once,
+//! and a sweep over a million backups.
+//!
+//! Run by `cargo bench`, on the disk that `target/` is on. Everything is measured side by side in one run,
+//! alternating, because machines are noisy; `--short` takes fewer rounds and a tenth of the backups, and leaves out the
+//! trial of another way to write. `overwrite`, `parallel`, `sweep` and `trial` take one part alone. Fails where a ratio is far from its goal.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a benchmark prints its figures, and stops where anything goes wrong"
+)]
+
+mod bare;
+mod serving;
+mod trial;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use threema_safe_server::backup::BackupId;
+use threema_safe_server::retention::{Mode, Retention, sweep};
+use threema_safe_server::state::{Scrubbed, StateFile};
+use threema_safe_server::store::{FileStore, Store};
+use tokio::runtime::Runtime;
+
+use crate::bare::Place;
+use crate::serving::{Serving, ask, client_config, cpu, memory, prepare, request};
+
+/// The store's CPU time for an overwrite, beside the bare loop's.
+const OVERWRITE_GOAL: f64 = 1.25;
+/// The time of a sweep, beside the bare loop's.
+const SWEEP_GOAL: f64 = 1.5;
+/// How far beyond its goal a ratio is no noise any more.
+const TOLERANCE: f64 = 1.5;
+/// A large backup: about a hundred contacts with pictures' worth of text.
+const BODY: [u8; 32 << 10] = [7; 32 << 10];
+/// The accounts of this process.
+const SELF: &str = "/proc/self";
+/// The age of a backup that has expired.
+const TOO_OLD: Duration = Duration::from_secs(188 * 24 * 60 * 60);
+/// A sweep that takes longer does not end at all.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(300);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (options, parts): (Vec<_>, Vec<_>) = arguments
+        .iter()
+        .map(String::as_str)
+        .partition(|argument| argument.starts_with('-'));
+    // Cargo adds an option of its own.
+    let short = options.contains(&"--short");
+    let wanted = |part| parts.is_empty() || parts.contains(&part);
+    // Not /tmp, which is in memory on some systems.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let store = Arc::new(FileStore::open(&folder.path().join("data")).unwrap());
+
+    let mut missed = false;
+    let mut holds = |ratio, goal| missed |= ratio > goal * TOLERANCE;
+    if wanted("overwrite") {
+        let count = if short { 200 } else { 2_000 };
+        holds(overwrite(&store, folder.path(), count), OVERWRITE_GOAL);
+    }
+    if wanted("parallel") {
+        parallel(&store, folder.path(), if short { 3 } else { 10 });
+    }
+    if wanted("sweep") {
+        let count = if short { 100_000 } else { 1_000_000 };
+        holds(sweeps(folder.path(), count), SWEEP_GOAL);
+    }
+    if wanted("trial") && !short {
+        trial::run(folder.path());
+    }
+    if missed {
+        println!("a goal is missed by far");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn runtime() -> Runtime {
+    Runtime::new().unwrap()
+}
+
+fn id(number: u32) -> BackupId {
+    let mut bytes = [0xab; 32];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    BackupId::from_bytes(bytes)
+}
+
+fn put(runtime: &Runtime, store: &Arc<FileStore>, tasks: u32, each: u32) {
+    let tasks: Vec<_> = (0..tasks)
+        .map(|number| {
+            let store = Arc::clone(store);
+            runtime.spawn(async move {
+                for _ in 0..each {
+                    store
+                        .put(id(number), Bytes::from_static(&BODY))
+                        .await
+                        .unwrap();
+                }
+            })
+        })
+        .collect();
+    runtime.block_on(async {
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+}
+
+/// One durable overwrite after the other; returns the ratio of CPU times. The third way shows what going to a blocking
+/// thread and back costs: the store has to, because the threads of the runtime must not wait for a disk.
+fn overwrite(store: &Arc<FileStore>, folder: &Path, count: u32) -> f64 {
+    const ROUNDS: u32 = 10;
+    let runtime = runtime();
+    let place = Arc::new(Place::make(&folder.join("bare"), 0));
+    put(&runtime, store, 1, 1);
+    let each = count / ROUNDS;
+    let bare = || (0..each).for_each(|_| place.overwrite(&BODY));
+    let bare_aside = || {
+        let place = Arc::clone(&place);
+        let task = runtime.spawn(async move {
+            for _ in 0..each {
+                let place = Arc::clone(&place);
+                let aside = tokio::task::spawn_blocking(move || place.overwrite(&BODY));
+                aside.await.unwrap();
+            }
+        });
+        runtime.block_on(task).unwrap();
+    };
+    let ways: [(&str, &dyn Fn()); 3] = [
+        ("overwrite of 32 KiB        ", &|| {
+            put(&runtime, store, 1, each)
+        }),
+        ("  bare system calls        ", &bare),
+        ("  the same, on such threads", &bare_aside),
+    ];
+    let costs = compare(&ways, ROUNDS, each);
+    let ratio = costs[0] / costs[1];
+    println!("  ratio of CPU                {ratio:.2} (at most {OVERWRITE_GOAL})");
+    ratio
+}
+
+/// Does the same in several ways, in turns; prints what each costs, and returns the CPU time.
+fn compare(ways: &[(&str, &dyn Fn())], rounds: u32, each: u32) -> Vec<f64> {
+    let mut spent = vec![(Duration::ZERO, Duration::ZERO); ways.len()];
+    for _ in 0..rounds {
+        for ((_, work), (cpu_time, took)) in ways.iter().zip(&mut spent) {
+            let (started, before) = (Instant::now(), cpu(SELF));
+            work();
+            *cpu_time += cpu(SELF) - before;
+            *took += started.elapsed();
+        }
+    }
+    let microseconds = |total: Duration| total.as_secs_f64() * 1e6 / f64::from(rounds * each);
+    for ((name, _), (cpu_time, took)) in ways.iter().zip(&spent) {
+        println!(
+            "{name} {:.0} µs of CPU, {:.0} µs in all",
+            microseconds(*cpu_time),
+            microseconds(*took)
+        );
+    }
+    let cpu_times = spent.iter().map(|(cpu_time, _)| microseconds(*cpu_time));
+    cpu_times.collect()
+}
+
+/// Many durable overwrites at once, beside as many threads with bare system calls.
+fn parallel(store: &Arc<FileStore>, folder: &Path, rounds: u32) {
+    let runtime = runtime();
+    for writers in [1, 8, 32, 400] {
+        let each = (400 / writers).clamp(2, 50);
+        let places: Vec<_> = (0..writers)
+            .map(|number| Place::make(&folder.join("bare"), number))
+            .collect();
+        put(&runtime, store, writers, 1);
+        let mut took = [Duration::ZERO; 2];
+        for _ in 0..rounds {
+            let started = Instant::now();
+            put(&runtime, store, writers, each);
+            took[0] += started.elapsed();
+            let started = Instant::now();
+            std::thread::scope(|scope| {
+                for place in &places {
+                    scope.spawn(|| (0..each).for_each(|_| place.overwrite(&BODY)));
+                }
+            });
+            took[1] += started.elapsed();
+        }
+        let rates = took.map(|took| f64::from(writers * each * rounds) / took.as_secs_f64());
+        println!(
+            "{writers:3} overwrites at once       {:.0} a second, bare threads {:.0}: {:.2} times",
+            rates[0],
+            rates[1],
+            rates[0] / rates[1]
+        );
+    }
+}
+
+/// Sweeps over `count` backups; returns the ratio of times.
+fn sweeps(folder: &Path, count: u32) -> f64 {
+    const FEW: u32 = 10_000;
+    let folder = folder.join("server");
+    std::fs::create_dir(&folder).unwrap();
+    let phone = Phone::prepare(&folder);
+    let data = folder.join("data");
+    let backups = data.join("backups");
+    drop(FileStore::open(&data).unwrap());
+
+    fill(&backups, 0..FEW);
+    let few = phone.during_a_sweep(&folder).peak;
+    fill(&backups, FEW..count);
+    let ratio = sweep_beside_bare(&data, count);
+
+    let mut sweeping = Vec::new();
+    let mut idle = Vec::new();
+    let mut many = 0;
+    for _ in 0..3 {
+        let mut round = phone.during_a_sweep(&folder);
+        sweeping.append(&mut round.sweeping);
+        idle.append(&mut round.idle);
+        many = many.max(round.peak);
+    }
+    println!(
+        "  peak memory of a server     {} KiB over {FEW} backups, {} KiB over {count}",
+        few >> 10,
+        many >> 10
+    );
+    for (name, part) in [("half", 0.5), ("99 of 100", 0.99)] {
+        let [sweeping, idle] = [&mut sweeping, &mut idle].map(|all| quantile(all, part));
+        println!(
+            "  GET config during it        {name} within {:.1} ms, {:.1} ms when idle: {:.2} times",
+            sweeping * 1e3,
+            idle * 1e3,
+            sweeping / idle
+        );
+    }
+    println!("  requests during sweeps      {}", sweeping.len());
+    empty(&backups, count);
+    ratio
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "an index below the number of values"
+)]
+fn quantile(all: &mut [Duration], part: f64) -> f64 {
+    all.sort_unstable();
+    all[((all.len() - 1) as f64 * part) as usize].as_secs_f64()
+}
+
+/// Calls `work` with every backup's path, on all cores.
+fn with_paths(backups: &Path, numbers: std::ops::Range<u32>, work: impl Fn(PathBuf) + Sync) {
+    let threads = std::thread::available_parallelism().unwrap().get();
+    std::thread::scope(|scope| {
+        for first in 0..threads {
+            let numbers = numbers.clone().skip(first).step_by(threads);
+            let work = &work;
+            scope.spawn(move || numbers.for_each(|number| work(backups.join(id(number).to_hex()))));
+        }
+    });
+}
+
+/// Places backups, and waits until the disk has them: nothing is left to do for it when they are looked at.
+fn fill(backups: &Path, numbers: std::ops::Range<u32>) {
+    with_paths(backups, numbers, |path| {
+        std::fs::write(path, [7; 64]).unwrap()
+    });
+    rustix::fs::syncfs(std::fs::File::open(backups).unwrap()).unwrap();
+}
+
+fn empty(backups: &Path, count: u32) {
+    with_paths(backups, 0..count, |path| {
+        std::fs::remove_file(path).unwrap()
+    });
+}
+
+/// Sweeps of which each finds one backup that has expired, as is usual where there are many.
+fn sweep_beside_bare(data: &Path, count: u32) -> f64 {
+    let runtime = runtime();
+    let backups = data.join("backups");
+    let swept = || {
+        let state = StateFile::in_directory(data);
+        let retention = Retention::of_days(180, 7, 7);
+        let store = FileStore::open(data).unwrap();
+        let started = Instant::now();
+        let swept = runtime.spawn(async move {
+            sweep(&store, &state, retention, SystemTime::now(), Mode::Remove).await
+        });
+        let report = runtime.block_on(swept).unwrap().unwrap();
+        let took = started.elapsed();
+        assert_eq!((report.kept, report.removed), (count.into(), 1));
+        took
+    };
+    let bare = || {
+        let started = Instant::now();
+        assert!(bare::sweep(&backups) >= count.into());
+        started.elapsed()
+    };
+    let mut took = [Vec::new(), Vec::new()];
+    // The first round warms up. Each begins with the other one: what the caches hold is the second one's gain.
+    for round in 0..=6 {
+        let expired = std::fs::File::create(backups.join(id(count + round).to_hex())).unwrap();
+        expired.set_modified(SystemTime::now() - TOO_OLD).unwrap();
+        let pair = if round % 2 == 0 {
+            let swept = swept();
+            [swept, bare()]
+        } else {
+            let bare = bare();
+            [swept(), bare]
+        };
+        if round > 0 {
+            took[0].push(pair[0]);
+            took[1].push(pair[1]);
+        }
+    }
+    let [swept, bare] = took.each_mut().map(|all| quantile(all, 0.5));
+    let ratio = swept / bare;
+    println!(
+        "sweep over {count} backups   {:.0} ms, bare readdir and stat {:.0} ms (medians of 6)",
+        swept * 1e3,
+        bare * 1e3
+    );
+    println!("  ratio of time               {ratio:.2} (at most {SWEEP_GOAL})");
+    ratio
+}
+
+/// Somebody who asks a server all the time.
+struct Phone {
+    client: Arc<rustls::ClientConfig>,
+    request: String,
+}
+
+/// How long a server's answers took, and its memory at the most.
+struct Round {
+    sweeping: Vec<Duration>,
+    idle: Vec<Duration>,
+    peak: u64,
+}
+
+impl Phone {
+    fn prepare(folder: &Path) -> Self {
+        let credentials = prepare(folder);
+        Self {
+            client: client_config(folder),
+            request: request(&credentials),
+        }
+    }
+
+    fn ask(&self, server: &Serving) -> Duration {
+        let started = Instant::now();
+        ask(server.address, &self.client, &self.request);
+        started.elapsed()
+    }
+
+    /// Starts a server, which sweeps at once, and asks it until it has, and then as often again, but at least a
+    /// hundred times.
+    fn during_a_sweep(&self, folder: &Path) -> Round {
+        let state = StateFile::in_directory(&folder.join("data"));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        // No scrub: it would be measured too.
+        let scrub = Scrubbed {
+            finished: now.as_secs(),
+            ..Scrubbed::default()
+        };
+        state
+            .update(|state| {
+                state.last_sweep = None;
+                state.scrub = Some(scrub);
+            })
+            .unwrap();
+        let server = Serving::start(folder);
+        let started = Instant::now();
+        let mut sweeping = Vec::new();
+        while state.load().unwrap().last_sweep.is_none() {
+            sweeping.push(self.ask(&server));
+            assert!(started.elapsed() < SWEEP_TIMEOUT, "the sweep does not end");
+        }
+        let idle = (0..sweeping.len().max(100)).map(|_| self.ask(&server));
+        Round {
+            idle: idle.collect(),
+            sweeping,
+            peak: memory(&server.accounts(), "VmHWM"),
+        }
+    }
+}
