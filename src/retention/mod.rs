@@ -10,6 +10,7 @@
 
 mod ages;
 mod burst;
+mod due;
 mod guard;
 mod promises;
 
@@ -18,8 +19,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::StreamExt;
 
 use self::burst::Removals;
+use self::due::Due;
+use crate::backup::BackupId;
 use crate::state::{self, Burst, Promise, State, StateFile};
-use crate::store::{self, Store};
+use crate::store::{self, Meta, Store, Trashed};
 
 pub use ages::{Age, Ages};
 pub use guard::Refusal;
@@ -132,23 +135,26 @@ pub async fn sweep(
     };
 
     let expired = sweep.look_at_backups().await?;
-    sweep.report.refused = sweep.reason_to_refuse(expired);
+    sweep.report.refused = sweep.reason_to_refuse(expired.count());
     if mode == Mode::Force {
         sweep.report.refused = None;
     }
     let acts = sweep.report.refused.is_none() || mode == Mode::DryRun;
-    if expired > 0 && acts {
-        sweep.remove_expired().await?;
+    if acts {
+        sweep.remove_expired(expired).await?;
     }
     let old_trash = sweep.look_at_trash().await?;
-    if old_trash > 0 && acts && sweep.report.trash_held.is_none() {
-        sweep.erase_old_trash().await?;
+    if acts && sweep.report.trash_held.is_none() {
+        sweep.erase_old_trash(old_trash).await?;
     }
     if mode != Mode::DryRun {
         sweep.remember(state).await?;
     }
     Ok(sweep.report)
 }
+
+/// A backup as a store lists it.
+type Listed = (BackupId, Meta);
 
 /// One sweep under way.
 struct Sweep<'a> {
@@ -176,15 +182,17 @@ impl Sweep<'_> {
         removed_at < unix(self.now).saturating_sub(self.retention.keep_trash.as_secs())
     }
 
-    /// Counts all backups as kept, and how many of them have expired.
-    async fn look_at_backups(&mut self) -> Result<u64, Error> {
-        let mut expired = 0;
+    /// Counts all backups as kept; which of them have expired.
+    async fn look_at_backups(&mut self) -> Result<Due<Listed>, Error> {
+        let mut expired = Due::none();
         let mut backups = self.store.list();
         while let Some(listed) = backups.next().await {
-            let (_, meta) = listed?;
+            let (id, meta) = listed?;
             self.report.kept += 1;
             self.report.ages.count(meta.last_upload, self.now);
-            expired += u64::from(self.has_expired(meta.last_upload));
+            if self.has_expired(meta.last_upload) {
+                expired.push((id, meta));
+            }
         }
         Ok(expired)
     }
@@ -198,8 +206,8 @@ impl Sweep<'_> {
         clock.or_else(|| guard::look_at_count(expired, self.report.kept))
     }
 
-    async fn remove_expired(&mut self) -> Result<(), Error> {
-        let mut backups = self.store.list();
+    async fn remove_expired(&mut self, expired: Due<Listed>) -> Result<(), Error> {
+        let mut backups = expired.or_all(|| self.store.list());
         while let Some(listed) = backups.next().await {
             let (id, meta) = listed?;
             if !self.has_expired(meta.last_upload) {
@@ -225,15 +233,17 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Counts all trash as kept, and how much of it is old; notices a burst.
-    async fn look_at_trash(&mut self) -> Result<u64, Error> {
-        let mut old = 0;
+    /// Counts all trash as kept; which of it is old. Notices a burst.
+    async fn look_at_trash(&mut self) -> Result<Due<Trashed>, Error> {
+        let mut old = Due::none();
         let mut removals = Removals::default();
         let mut trash = self.store.list_trash();
         while let Some(listed) = trash.next().await {
             let trashed = listed?;
             self.report.trash_kept += 1;
-            old += u64::from(self.is_old_trash(trashed.removed_at));
+            if self.is_old_trash(trashed.removed_at) {
+                old.push(trashed);
+            }
             removals.count(&trashed, &self.promises, self.remembered.confirmed);
         }
         // What was noticed once holds, also when there are more backups again, until all that was removed is back.
@@ -243,8 +253,8 @@ impl Sweep<'_> {
         Ok(old)
     }
 
-    async fn erase_old_trash(&mut self) -> Result<(), Error> {
-        let mut trash = self.store.list_trash();
+    async fn erase_old_trash(&mut self, old: Due<Trashed>) -> Result<(), Error> {
+        let mut trash = old.or_all(|| self.store.list_trash());
         while let Some(listed) = trash.next().await {
             let trashed = listed?;
             if !self.is_old_trash(trashed.removed_at) {

@@ -114,6 +114,28 @@ async fn trash_is_erased_when_its_days_are_over() {
 }
 
 #[tokio::test]
+async fn however_many_have_expired_all_are_found() {
+    // One more than a sweep keeps in mind.
+    const COUNT: u64 = 1_001;
+    let site = Site::new();
+    let [backups, trash] = ["backups", "trash"].map(|name| site.data().join(name));
+    let store = open(&site);
+    site.place_backup(ID, b"new", today());
+    for number in 0..COUNT {
+        let name = format!("{number:064x}");
+        site.place_backup(&name, b"older", UNIX_EPOCH);
+        let trashed = format!("{name}.{}", 400 * 86_400);
+        fs::rename(backups.join(&name), trash.join(trashed)).unwrap();
+        site.place_backup(&name, b"old", UNIX_EPOCH);
+    }
+
+    let dry = sweep(&site, &store, today(), Mode::DryRun).await;
+
+    assert_eq!((dry.kept, dry.removed), (1, COUNT));
+    assert_eq!((dry.trash_kept, dry.trash_erased), (0, COUNT));
+}
+
+#[tokio::test]
 async fn what_is_not_a_backup_is_neither_listed_nor_erased() {
     let site = Site::new();
     let store = open(&site);

@@ -41,7 +41,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
             "backup id",
         ],
     ),
-    ("retention", &["store", "state"]),
+    ("retention", &["store", "state", "backup id"]),
     ("scrub", &["store", "state", "backup id"]),
     ("state", &["durable"]),
     ("store", &["durable", "backup id"]),
