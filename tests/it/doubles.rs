@@ -234,6 +234,8 @@ struct Rule {
     operation: Operation,
     /// How many operations are let be before.
     spared: usize,
+    /// How many are struck.
+    left: usize,
     effect: Effect,
 }
 
@@ -253,13 +255,21 @@ impl FaultyStore {
 
     /// Lets the `nth` operation of this kind fail, and all later ones; the next one is the first.
     pub(crate) fn fail_from(&self, nth: usize, operation: Operation, fault: Fault) {
-        self.add(operation, nth - 1, Effect::Fail(fault));
+        self.add(operation, nth - 1, usize::MAX, Effect::Fail(fault));
     }
 
     /// Holds all operations of this kind from now on, until the gate is open.
     pub(crate) fn hold(&self, side: Side, operation: Operation) -> Gate {
         let gate = Gate::default();
-        self.add(operation, 0, Effect::Hold(side, gate.clone()));
+        let effect = Effect::Hold(side, gate.clone());
+        self.add(operation, 0, usize::MAX, effect);
+        gate
+    }
+
+    /// Holds the `nth` operation of this kind alone; the next one is the first.
+    pub(crate) fn hold_one(&self, nth: usize, side: Side, operation: Operation) -> Gate {
+        let gate = Gate::default();
+        self.add(operation, nth - 1, 1, Effect::Hold(side, gate.clone()));
         gate
     }
 
@@ -268,10 +278,11 @@ impl FaultyStore {
         self.rules.lock().unwrap().clear();
     }
 
-    fn add(&self, operation: Operation, spared: usize, effect: Effect) {
+    fn add(&self, operation: Operation, spared: usize, left: usize, effect: Effect) {
         self.rules.lock().unwrap().push(Rule {
             operation,
             spared,
+            left,
             effect,
         });
     }
@@ -285,7 +296,8 @@ impl FaultyStore {
             }
             if rule.spared > 0 {
                 rule.spared -= 1;
-            } else {
+            } else if rule.left > 0 {
+                rule.left -= 1;
                 effects.push(rule.effect.clone());
             }
         }

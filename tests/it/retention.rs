@@ -1,16 +1,14 @@
 //! What expires when, and what a store promises: on real files, with the time as an argument.
 
 use std::fs;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::StreamExt;
 use threema_safe_server::backup::BackupId;
 use threema_safe_server::retention::{self, Ages, Mode, Report, Retention};
 use threema_safe_server::state::StateFile;
-use threema_safe_server::store::{Error, FileStore, Meta, Put, Restored, Store, Trashed, Verified};
+use threema_safe_server::store::{FileStore, Put, Store};
 
 use crate::support::{ID, OTHER_ID, Site, contents, names, now};
 use crate::wire::soon;
@@ -46,10 +44,6 @@ async fn sweep(site: &Site, store: &dyn Store, now: SystemTime, mode: Mode) -> R
 
 async fn put(store: &dyn Store, digits: &str, body: &'static str) -> Put {
     store.put(id(digits), Bytes::from(body)).await.unwrap()
-}
-
-async fn read(store: &dyn Store, digits: &str) -> Option<Bytes> {
-    store.get(id(digits)).await.unwrap().map(|(_, body)| body)
 }
 
 #[tokio::test]
@@ -161,98 +155,6 @@ async fn what_is_not_a_backup_is_neither_listed_nor_erased() {
         store.get(id(OTHER_ID)).await.is_err(),
         "a symbolic link was followed"
     );
-}
-
-/// A store in which a phone renews every backup after it was listed and before it is erased.
-struct Renewing(FileStore);
-
-impl Store for Renewing {
-    fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
-        self.0.put(id, body)
-    }
-    fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
-        self.0.get(id)
-    }
-    fn stat(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>> {
-        self.0.stat(id)
-    }
-    fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
-        self.0.remove(id, now)
-    }
-    fn expire(
-        &self,
-        id: BackupId,
-        not_before: SystemTime,
-        now: SystemTime,
-    ) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(async move {
-            self.0.put(id, Bytes::from_static(b"renewed")).await?;
-            self.0.expire(id, not_before, now).await
-        })
-    }
-    fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
-        self.0.list()
-    }
-    fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
-        self.0.list_trash()
-    }
-    fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
-        self.0.restore(trashed, now)
-    }
-    fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
-        self.0.verify(id)
-    }
-    fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
-        self.0.erase_trashed(trashed)
-    }
-}
-
-#[tokio::test]
-async fn a_backup_renewed_between_listing_and_erasing_survives() {
-    let site = Site::new();
-    site.place_backup(ID, b"old", UNIX_EPOCH);
-    let store = Renewing(open(&site));
-
-    let report = sweep(&site, &store, now(), Mode::Remove).await;
-
-    assert_eq!(
-        report,
-        Report {
-            kept: 1,
-            ..Report::default()
-        }
-    );
-    assert_eq!(read(&store, ID).await.unwrap(), "renewed");
-}
-
-/// An upload waits while somebody holds the lock of the backup that it replaces, and then takes its place.
-#[tokio::test]
-async fn an_upload_and_retention_take_turns_on_one_backup() {
-    let site = Site::new();
-    site.place_backup(ID, b"old", UNIX_EPOCH);
-    let store = Arc::new(open(&site));
-    let lock = fs::File::open(site.backup_file(ID)).unwrap();
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-
-    let uploading = tokio::spawn({
-        let store = Arc::clone(&store);
-        async move { store.put(id(ID), Bytes::from_static(b"new")).await.unwrap() }
-    });
-    let erasing = tokio::spawn({
-        let store = Arc::clone(&store);
-        async move { store.expire(id(ID), now() - DAY, now()).await.unwrap() }
-    });
-    assert_eq!(
-        read(&*store, ID).await.unwrap(),
-        "old",
-        "readers wait for nobody"
-    );
-    drop(lock);
-
-    // Either order is right; the new backup is there in both.
-    soon(uploading).await.unwrap();
-    soon(erasing).await.unwrap();
-    assert_eq!(read(&*store, ID).await.unwrap(), "new");
 }
 
 #[tokio::test]

@@ -188,7 +188,7 @@ async fn admin(server: &TestServer, path: &str) -> String {
 }
 
 /// The status, as soon as it is what is waited for.
-async fn status(server: &TestServer, is_it: impl Fn(&Status) -> bool) -> Status {
+pub(crate) async fn status(server: &TestServer, is_it: impl Fn(&Status) -> bool) -> Status {
     soon(async {
         loop {
             let status = admin(server, "/status.json").await;

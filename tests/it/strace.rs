@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::ServerProcess;
 use crate::support::{Listening, skip, skip_without_program};
+use crate::wire::soon;
 
 /// At the end of a line of a call that has not ended.
 const UNFINISHED: &str = "<unfinished ...>";
@@ -29,8 +30,22 @@ impl Strace {
     /// strace counts the calls of each thread by itself (`when=`), and for `-P` compares paths as they are spelled and as
     /// they resolve, and a descriptor's path as it resolves.
     pub(crate) fn attach(server: &ServerProcess, arguments: &[&str]) -> Self {
-        let folder = server.site().folder();
-        Self::try_attach(server.pid(), folder, arguments).unwrap_or_else(|said| panic!("{said}"))
+        Self::attach_to(server.pid(), server.site().folder(), arguments)
+    }
+
+    /// As [`Strace::attach`], to any process; the log lies in this folder.
+    pub(crate) fn attach_to(process: Pid, folder: &Path, arguments: &[&str]) -> Self {
+        Self::try_attach(process, folder, arguments).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// Waits until this is in the log.
+    pub(crate) async fn says(&self, text: &str) {
+        soon(async {
+            while !fs::read_to_string(&self.log).unwrap().contains(text) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     fn try_attach(pid: Pid, folder: &Path, arguments: &[&str]) -> Result<Self, String> {
