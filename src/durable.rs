@@ -2,7 +2,7 @@
 //! the new one, never something between, and what was reported as done is still done.
 //!
 //! The order is always: create a temporary file on the same file system, write, `fsync`, rename over
-//! the final name, `fsync` the directory. This is a leaf: it knows paths and bytes, nothing else.
+//! the final name, `fsync` the directory (docs/DURABILITY.md). This is a leaf: it knows paths and bytes, nothing else.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};

@@ -1,4 +1,4 @@
-//! When a sweep had better not go through: clocks go wrong, and so do settings.
+//! When a sweep had better not go through: clocks go wrong, and so do settings (docs/DURABILITY.md).
 
 use std::fmt;
 
