@@ -7,10 +7,10 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use super::terminal::{self, say};
-use super::when::unix;
 use super::{block_on, open_store};
 use crate::config::Config;
 use crate::scrub::{Finding, scrub};
+use crate::state::unix;
 use crate::store::Store;
 
 #[derive(Debug, Args)]

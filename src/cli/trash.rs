@@ -10,11 +10,11 @@ use futures_util::TryStreamExt;
 use serde_json::json;
 
 use super::terminal::{self, say, warn};
-use super::when::{date, unix, unix_date};
+use super::when::{date, unix_date};
 use super::{UsageError, block_on, open_store, when};
 use crate::backup::BackupId;
 use crate::config::Config;
-use crate::state::StateFile;
+use crate::state::{StateFile, unix};
 use crate::store::trash::{self, Selection};
 use crate::store::{FileStore, Store, Trashed};
 

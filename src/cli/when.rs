@@ -1,9 +1,11 @@
 //! Times as people type and read them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use time::format_description::well_known::{Iso8601, Rfc3339};
 use time::{Date, OffsetDateTime, Time};
+
+use crate::state::unix;
 
 /// A date (its beginning in UTC), a time by RFC 3339, or a span before `now`: a number of `d`ays, `h`ours or `m`inutes.
 pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
@@ -34,15 +36,10 @@ pub(super) fn unix_date(seconds: u64) -> String {
         .unwrap_or_else(|| seconds.to_string())
 }
 
-/// Whole seconds since 1970.
-pub(super) fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::promises;
-use crate::state::{Burst, Promise};
+use crate::state::{Burst, Promise, unix};
 use crate::store::Trashed;
 
 /// So many removals within a day are nothing, however few backups there are: a phone or two were set up anew.
@@ -27,11 +27,7 @@ impl Removals {
         promises: &[Promise],
         confirmed: Option<u64>,
     ) {
-        let uploaded = trashed
-            .last_upload
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let uploaded = unix(trashed.last_upload);
         let keep = promises::keep(promises, trashed.last_upload).as_secs();
         let had_expired = trashed.removed_at > uploaded.saturating_add(keep);
         let is_confirmed = confirmed.is_some_and(|confirmed| trashed.removed_at <= confirmed);

@@ -21,7 +21,7 @@ use futures_util::StreamExt;
 use self::burst::Removals;
 use self::due::Due;
 use crate::backup::BackupId;
-use crate::state::{self, Burst, Promise, State, StateFile};
+use crate::state::{self, Burst, Promise, State, StateFile, unix};
 use crate::store::{self, Meta, Store, Trashed};
 
 pub use ages::{Age, Ages};
@@ -320,11 +320,4 @@ impl Report {
             "sweep: one file failed"
         );
     }
-}
-
-/// Whole seconds since 1970.
-fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }

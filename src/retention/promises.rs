@@ -1,8 +1,8 @@
 //! What phones were promised: a shorter retention holds only for backups that were uploaded after it came into force.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use crate::state::Promise;
+use crate::state::{Promise, unix};
 
 /// The promises with the current one, which is made now, without those that nothing depends on any more.
 pub(super) fn with_current(promises: &[Promise], current: Promise) -> Vec<Promise> {
@@ -43,10 +43,7 @@ pub(super) fn with_current(promises: &[Promise], current: Promise) -> Vec<Promis
 
 /// How long a backup is kept that was last uploaded then: as long as the longest promise since.
 pub(super) fn keep(promises: &[Promise], last_upload: SystemTime) -> Duration {
-    let uploaded = last_upload
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
+    let uploaded = unix(last_upload);
     let ends = promises
         .iter()
         .skip(1)
@@ -63,6 +60,8 @@ pub(super) fn keep(promises: &[Promise], last_upload: SystemTime) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     const DAY: u64 = 24 * 60 * 60;

@@ -2,14 +2,14 @@
 
 use std::error::Error as StdError;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::status::Vitals;
 use crate::retention::{self, Mode, Report, Retention};
 use crate::scrub::{self, Pace};
-use crate::state::{Scrubbed, StateFile};
+use crate::state::{Scrubbed, StateFile, unix};
 use crate::store::Store;
 
 /// Time between two sweeps.
@@ -139,15 +139,10 @@ fn tell_scrubbed(scrubbed: Scrubbed) {
     }
 }
 
-fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::store::FileStore;

@@ -1,13 +1,13 @@
 //! How the server is: what the status and the metrics tell whoever runs it. No identity is in it.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::metrics::Metrics;
 use crate::retention::Report;
-use crate::state::Scrubbed;
+use crate::state::{Scrubbed, unix};
 
 /// How a server is, at one time. Times are Unix times in seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,10 +136,4 @@ impl Vitals {
         // Whoever panicked while holding it left whole values.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
