@@ -307,6 +307,12 @@ impl Stage {
         }
     }
 
+    /// The backup as a phone gets it that comes now.
+    async fn seen_now(&self) -> Option<String> {
+        let mut phone = self.beside.phone(Protocol::Http1).await;
+        self.read(&mut phone).await
+    }
+
     /// Both begin and wait for the lock on this file; then `first` has its turn, to its end, and after it `second`.
     async fn in_order(&self, gate: &Path, first: Act, second: Act) -> Race {
         let lock = lock(gate);
@@ -314,6 +320,7 @@ impl Stage {
         let mut second = self.second(second).await;
         second.works_up_to_the_lock(inode).await;
         second.stops_waiting(inode).await;
+        let before = self.seen_now().await;
         // An upload under a name that nothing has needs no lock.
         let needs_lock = self.file().exists() || [Restore, Empty].contains(&first);
         let mut first = self.first(first).await;
@@ -321,7 +328,8 @@ impl Stage {
             first.works_up_to_the_lock(inode).await;
         }
 
-        self.one_after_the_other(Some(lock), first, second).await
+        self.one_after_the_other(before, Some(lock), first, second)
+            .await
     }
 
     /// `second` is stopped after its first system call of this name on this path; then `first` has its turn, and after
@@ -339,15 +347,18 @@ impl Stage {
         let mut second = self.second(second).await;
         let folder = self.site().folder();
         let strace = second.stops_after((call, path), folder, || ()).await;
+        // A command begins as soon as it is there.
+        let before = self.seen_now().await;
         let first = self.first(first).await;
 
-        let race = self.one_after_the_other(None, first, second).await;
+        let race = self.one_after_the_other(before, None, first, second).await;
         drop(strace);
         Some(race)
     }
 
     async fn one_after_the_other(
         &self,
+        before: Option<String>,
         lock: Option<File>,
         mut first: Contender<'_>,
         mut second: Contender<'_>,
@@ -355,7 +366,6 @@ impl Stage {
         let mut witness = self.beside.phone(Protocol::Http1).await;
         let is_over = Cell::new(false);
         let race = async {
-            let before = self.read(&mut witness).await;
             drop(lock);
             let first = soon(&mut first.ends).await;
             let between = self.read(&mut witness).await;
@@ -576,7 +586,8 @@ async fn an_upload_in_the_middle_of_a_restore_stays() {
     let strace = restore.stops_after(("fsync", &gate), folder, let_go).await;
     let upload = stage.first(Put(A)).await;
 
-    let race = stage.one_after_the_other(None, upload, restore).await;
+    let seen = stage.seen_now().await;
+    let race = stage.one_after_the_other(seen, None, upload, restore).await;
 
     let newer = End::Restored(Restored::Newer);
     race.assert([Answered(201), newer], [None, Some(A), Some(A)]);

@@ -3,11 +3,13 @@
 //!
 //! The store is a double that holds one operation at a gate; `races` has the steps within a store of files.
 
+use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use threema_safe_server::backup::BackupId;
 use threema_safe_server::retention::Report;
+use threema_safe_server::state::{Scrubbed, StateFile};
 use threema_safe_server::store::{Restored, Store};
 
 use crate::doubles::{FaultyStore, MemoryStore, Operation, Side};
@@ -216,6 +218,19 @@ async fn a_listing_during_which_backups_come_and_go_is_whole() {
     assert!(hrefs.contains(&"/backups/"));
 }
 
+/// A scrub lists backups, too, and must not be taken for the sweep.
+fn scrub_is_not_due(site: &Site) {
+    fs::create_dir_all(site.data().join("tmp")).unwrap();
+    let finished = now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let scrubbed = Scrubbed {
+        finished,
+        ..Scrubbed::default()
+    };
+    StateFile::in_directory(&site.data())
+        .update(|state| state.scrub = Some(scrubbed))
+        .unwrap();
+}
+
 /// The sweep of a starting server is held at one operation; what happens meanwhile, and its report.
 async fn swept(
     memory: &MemoryStore,
@@ -225,7 +240,9 @@ async fn swept(
 ) -> Report {
     let store = FaultyStore::over(memory.clone());
     let gate = store.hold_one(1, side, operation);
-    let server = Site::new().start_over(store).await;
+    let site = Site::new();
+    scrub_is_not_due(&site);
+    let server = site.start_over(store).await;
     gate.is_reached_by(1).await;
     meanwhile(&server).await;
     gate.open();
