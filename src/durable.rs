@@ -170,8 +170,10 @@ pub fn sync_directory(directory: &Path) -> Result<(), Error> {
     directory.sync_all().map_err(Error::at("fsync directory"))?;
     // XFS that has shut down because its disk failed forgets the latest renames, and yet the fsync of a
     // directory succeeds; to a stat it admits it.
-    let found = directory.metadata();
-    found.map(drop).map_err(Error::at("fsync directory"))
+    match rustix::fs::fstat(&directory) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::at("fsync directory")(error.into())),
+    }
 }
 
 /// Replaces the file `path` by one with these `contents`, mode 0600, durably. The new file belongs to whom

@@ -103,11 +103,7 @@ const REQUESTS: [Request; 4] = [
             },
             OPEN_BACKUPS,
             FSYNC_BACKUPS,
-            Call {
-                // The first is the one before the rename.
-                when: "2",
-                ..STAT_BACKUPS
-            },
+            STAT_BACKUPS,
             Call {
                 // Before, when it looks like a new one, and after, when it is on the disk.
                 errors: &[(IsMade, &["EACCES", "EIO"])],
@@ -312,7 +308,7 @@ const FSYNC_BACKUPS: Call = Call {
 
 /// An XFS that has shut down admits it only here.
 const STAT_BACKUPS: Call = Call {
-    name: "statx",
+    name: "fstat",
     on: Backups,
     when: "1",
     errors: &[(EitherStays, &["EIO"])],
