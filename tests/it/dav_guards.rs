@@ -28,6 +28,7 @@ async fn server_with_backups() -> TestServer {
             .await;
         assert_eq!(put.status, 201);
     }
+    server.settled().await;
     server
 }
 

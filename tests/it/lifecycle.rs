@@ -95,6 +95,7 @@ async fn an_upload_that_does_not_end_is_cut_off_and_the_old_backup_stays() {
     let site = Site::new().with(json!({ "limits": { "drainSeconds": 1 } }));
     site.place_backup(ID, b"old", crate::support::now());
     let server = site.start().await;
+    server.settled().await;
     let _upload = half_an_upload(&server).await;
 
     let site = server.stop().await;
@@ -158,6 +159,7 @@ async fn what_an_earlier_server_left_behind_is_swept() {
     write(&trash.join(".trial.tmp"), "");
 
     let server = site.start().await;
+    server.settled().await;
 
     assert!(names(&tmp).is_empty());
     assert!(names(&trash).is_empty());
