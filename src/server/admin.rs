@@ -42,7 +42,7 @@ pub(crate) async fn serve(listener: TcpListener, vitals: Arc<Vitals>, clock: fn(
             Ok((stream, _)) => {
                 connections.spawn(connection(stream, Arc::clone(&vitals), clock));
             }
-            Err(error) => super::back_off(&error).await,
+            Err(error) => super::connection::back_off(&error).await,
         }
     }
 }
