@@ -81,12 +81,28 @@ pub enum Storage {
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
+    /// Connections at once from one address, or from one /64 of IPv6.
+    pub connections_per_address: usize,
     /// A TLS handshake.
     pub handshake: Duration,
     /// The header of a request, and a connection without one.
     pub header: Duration,
+    /// Bytes of a request's header.
+    pub header_bytes: u32,
+    /// Lines of a request's header.
+    pub header_fields: usize,
     /// The body of a request.
     pub body: Duration,
+    /// Bytes of a body or an answer that have to pass in each second, on the average since it began.
+    pub bytes_per_second: u32,
+    /// How long a body or an answer may be slower than that at first.
+    pub grace: Duration,
+    /// Requests at work at once: header and body are there, the answer is not.
+    pub requests: usize,
+    /// Requests under way at once on one HTTP/2 connection.
+    pub streams: u32,
+    /// Requests that one connection may give up before they are answered.
+    pub resets: u32,
     /// Requests under way when the server is told to stop.
     pub drain: Duration,
     /// Bytes of all uploads under way.
@@ -256,11 +272,26 @@ impl Config {
                 let seconds = |limits: &mut Reader<'_>, key, default| {
                     Duration::from_secs(limits.number(key, default, 1..=SECONDS_LIMIT))
                 };
+                let number = |limits: &mut Reader<'_>, key, default, range| {
+                    u32::try_from(limits.number(key, default, range)).unwrap_or(u32::MAX)
+                };
                 Limits {
                     connections: limits.size("connections", 4_096, 1..=1_000_000),
+                    connections_per_address: limits.size(
+                        "connectionsPerAddress",
+                        1_024,
+                        1..=1_000_000,
+                    ),
                     handshake: seconds(limits, "handshakeSeconds", 10),
                     header: seconds(limits, "headerSeconds", 15),
+                    header_bytes: number(limits, "headerBytes", 16_384, 8_192..=1_048_576),
+                    header_fields: limits.size("headerFields", 100, 8..=1_000),
                     body: seconds(limits, "bodySeconds", 60),
+                    bytes_per_second: number(limits, "bytesPerSecond", 500, 1..=1_000_000),
+                    grace: seconds(limits, "graceSeconds", 20),
+                    requests: limits.size("requests", 256, 1..=1_000_000),
+                    streams: number(limits, "streams", 16, 1..=1_000),
+                    resets: number(limits, "resets", 100, 1..=1_000_000),
                     drain: seconds(limits, "drainSeconds", 20),
                     upload_memory: limits.size(
                         "uploadMemoryBytes",

@@ -10,11 +10,13 @@ use bytes::{Bytes, BytesMut};
 use http::Version;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::request::Parts;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
+use super::pace::Pace;
 use super::reply::Reject;
+use crate::config::Config;
 
 /// The largest body of any request but an upload, in bytes.
 const SMALL: usize = 2_048;
@@ -26,18 +28,39 @@ pub(crate) struct RequestBody {
     incoming: Incoming,
     declared: Option<u64>,
     expects_continue: bool,
+    limits: BodyLimits,
+}
+
+/// How long a body may take, and how much of it is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimits {
     deadline: Duration,
-    drain_limit: u64,
+    pace: Pace,
+    drain: u64,
+}
+
+impl BodyLimits {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            deadline: config.limits.body,
+            pace: Pace::new(&config.limits),
+            drain: DRAIN_AT_LEAST.max(config.max_backup_bytes as u64 * 2),
+        }
+    }
+
+    /// Until when the next bytes must be there, of a body that began at `start` and of which so many came.
+    fn next(&self, start: Instant, received: u64) -> Instant {
+        let whole = start + self.deadline;
+        whole.min(self.pace.deadline(start, received))
+    }
 }
 
 impl RequestBody {
-    /// Takes a request's body, after making sure that its length is beyond doubt. `max_backup_bytes`
-    /// decides how much is drained, `deadline` how long reading may take.
+    /// Takes a request's body, after making sure that its length is beyond doubt.
     pub(crate) fn new(
         parts: &Parts,
         incoming: Incoming,
-        max_backup_bytes: usize,
-        deadline: Duration,
+        limits: BodyLimits,
     ) -> (Self, Result<(), Reject>) {
         let (declared, verdict) = match declared_length(parts) {
             Ok(declared) => (declared, Ok(())),
@@ -48,8 +71,7 @@ impl RequestBody {
             declared,
             // Over HTTP/2 nobody waits to be asked.
             expects_continue: parts.version < Version::HTTP_2 && parts.headers.contains_key(EXPECT),
-            deadline,
-            drain_limit: DRAIN_AT_LEAST.max(max_backup_bytes as u64 * 2),
+            limits,
         };
         (body, verdict)
     }
@@ -61,40 +83,37 @@ impl RequestBody {
 
     /// Reads a body of exactly `length` bytes.
     pub(crate) async fn read_exactly(&mut self, length: usize) -> Result<Bytes, Reject> {
-        let read = async {
-            let mut whole = BytesMut::new();
-            let mut body = Limited::new(&mut self.incoming, length);
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|_| Reject::Cut)?;
-                let Ok(data) = frame.into_data() else {
-                    continue;
-                };
-                if whole.is_empty() {
-                    whole.reserve(length);
-                }
-                whole.extend_from_slice(&data);
-            }
-            if whole.len() == length {
-                Ok(whole.freeze())
-            } else {
-                Err(Reject::Cut)
-            }
-        };
-        timeout(self.deadline, read)
-            .await
-            .unwrap_or(Err(Reject::Slow))
+        match self.read(length, length).await {
+            Ok(whole) if whole.len() == length => Ok(whole),
+            Ok(_) | Err(Reject::TooLarge) => Err(Reject::Cut),
+            Err(reject) => Err(reject),
+        }
     }
 
     /// Reads the body of a request that hardly needs one.
     pub(crate) async fn read_small(&mut self) -> Result<Bytes, Reject> {
-        let read = Limited::new(&mut self.incoming, SMALL).collect();
-        match timeout(self.deadline, read).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                Err(Reject::TooLarge)
+        self.read(0, SMALL).await
+    }
+
+    /// Reads all of a body of at most so many bytes. `expected` bytes of memory are taken when the first has come.
+    async fn read(&mut self, expected: usize, most: usize) -> Result<Bytes, Reject> {
+        let start = Instant::now();
+        let mut whole = BytesMut::new();
+        loop {
+            let next = self.limits.next(start, whole.len() as u64);
+            let frame = timeout_at(next, self.incoming.frame()).await;
+            let data = match frame.map_err(|_| Reject::Slow)? {
+                None => return Ok(whole.freeze()),
+                Some(Err(_)) => return Err(Reject::Cut),
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            };
+            if data.len() > most - whole.len() {
+                return Err(Reject::TooLarge);
             }
-            Ok(Err(_)) => Err(Reject::Cut),
-            Err(_) => Err(Reject::Slow),
+            if whole.is_empty() {
+                whole.reserve(expected);
+            }
+            whole.extend_from_slice(&data);
         }
     }
 
@@ -108,7 +127,9 @@ impl RequestBody {
             return;
         }
         let at_once = reject == Reject::TooLarge
-            || self.declared.is_none_or(|length| length > self.drain_limit);
+            || self
+                .declared
+                .is_none_or(|length| length > self.limits.drain);
         if at_once {
             tokio::spawn(self.drain());
         } else {
@@ -116,19 +137,17 @@ impl RequestBody {
         }
     }
 
+    /// Whoever takes longer than the limits allow loses the connection, and with it perhaps the answer.
     async fn drain(mut self) {
-        let drained = async {
-            let mut left = self.drain_limit;
-            while let Some(Ok(frame)) = self.incoming.frame().await {
-                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-                let Some(rest) = left.checked_sub(length) else {
-                    return;
-                };
-                left = rest;
-            }
-        };
-        // Whoever takes longer loses the connection, and with it perhaps the answer.
-        let _ = timeout(self.deadline, drained).await;
+        let start = Instant::now();
+        let mut received = 0;
+        while received <= self.limits.drain {
+            let next = self.limits.next(start, received);
+            let Ok(Some(Ok(frame))) = timeout_at(next, self.incoming.frame()).await else {
+                return;
+            };
+            received += frame.data_ref().map_or(0, Bytes::len) as u64;
+        }
     }
 }
 

@@ -1,40 +1,44 @@
 //! One listener's connections: accept, TLS, HTTP/1.1 or HTTP/2, until the client or the server has had enough.
 //!
 //! Accepting only accepts: the handshake runs in each connection's own task under a deadline, so that no
-//! silent client delays another. Whoever is too many waits: one in each listener's hand, the others in the
-//! kernel's queue.
+//! silent client delays another. Whoever is too many makes an idle client lose its place (`places.rs`), or, where
+//! all are at work, waits: one in each listener's hand, the others in the kernel's queue.
 
+use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Version;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::framing::Framed;
 use super::http::App;
+use super::metrics::{Limit, Refusals};
+use super::pace::{Pace, Paced};
+use super::places::{Held, NoPlace, Place, Places};
+use super::reply::Body;
 use super::tls;
 use crate::config::Limits;
 
 /// How long accepting pauses after an error such as "too many open files".
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// Bytes of one request's header at the most on HTTP/2, and about so many on HTTP/1.1, where they are what
-/// is read ahead.
-const HEADER_BYTES: u32 = 16 << 10;
 /// Bytes that may be under way in one HTTP/2 stream.
 const READ_AHEAD: u32 = 64 << 10;
-/// Requests at once on one HTTP/2 connection. An app has one.
-const STREAMS: u32 = 16;
-/// How often a silent HTTP/2 connection is asked whether it is still there.
-const PING_EVERY: Duration = Duration::from_secs(30);
+/// Bytes that a client may send at the least while it has no request under way: pings, settings, and what is left
+/// of a body that was refused.
+const CHATTER_AT_LEAST: u64 = 4 << 20;
 
 /// What a connection needs to be served.
 #[derive(Clone)]
@@ -42,31 +46,48 @@ pub(super) struct Connection {
     pub(super) tls: TlsAcceptor,
     pub(super) app: Arc<App>,
     pub(super) limits: Limits,
+    pub(super) max_backup_bytes: usize,
+    pub(super) refusals: Refusals,
     pub(super) stopped: watch::Receiver<bool>,
 }
 
 /// Serves whoever comes to `listener`, until the server is told to stop.
-pub(super) async fn accept(listener: TcpListener, places: Arc<Semaphore>, connection: Connection) {
+pub(super) async fn accept(listener: TcpListener, places: Arc<Places>, connection: Connection) {
     let mut connections = JoinSet::new();
     let mut stopped = connection.stopped.clone();
     // Accepted, and waiting for a place. A listener to which nobody comes takes no place from the others.
-    let mut waiting = None;
+    let mut waiting: Option<(TcpStream, IpAddr)> = None;
     loop {
         tokio::select! {
             biased;
             () = told(&mut stopped) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             accepted = listener.accept(), if waiting.is_none() => match accepted {
-                Ok((stream, _)) => waiting = Some(stream),
-                Err(error) => back_off(&error).await,
+                Ok((stream, peer)) => waiting = Some((stream, peer.ip())),
+                Err(error) => {
+                    if is_out_of_descriptors(&error) {
+                        places.make_room();
+                    }
+                    back_off(&error).await;
+                    continue;
+                }
             },
-            place = Arc::clone(&places).acquire_owned(), if waiting.is_some() => {
-                let Some(stream) = waiting.take() else { continue };
-                let connection = connection.clone();
-                connections.spawn(async move {
-                    let _place = place;
-                    connection.serve(stream).await;
-                });
+            () = places.freed(), if waiting.is_some() => {}
+        }
+        let Some((_, address)) = &waiting else {
+            continue;
+        };
+        match places.take(*address) {
+            Ok(held) => {
+                let Some((stream, _)) = waiting.take() else {
+                    continue;
+                };
+                connections.spawn(connection.clone().serve(stream, held));
+            }
+            Err(NoPlace::ForAnybody) => {}
+            Err(NoPlace::ForThisAddress) => {
+                waiting = None;
+                places.pass_on();
             }
         }
     }
@@ -103,8 +124,22 @@ pub(super) async fn back_off(error: &io::Error) {
     sleep(BACK_OFF).await;
 }
 
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let error = Errno::from_io_error(error);
+    error.is_some_and(|error| [Errno::MFILE, Errno::NFILE].contains(&error))
+}
+
 impl Connection {
-    async fn serve(mut self, stream: TcpStream) {
+    async fn serve(self, stream: TcpStream, held: Held) {
+        let place = held.place();
+        tokio::select! {
+            () = self.shake_and_answer(stream, &held) => {}
+            () = place.lost() => tracing::debug!("connection lost its place"),
+        }
+    }
+
+    async fn shake_and_answer(mut self, stream: TcpStream, held: &Held) {
         // Without this, small answers wait for the acknowledgement of the ones before.
         drop(stream.set_nodelay(true));
         let handshake = timeout(self.limits.handshake, self.tls.accept(stream));
@@ -113,44 +148,56 @@ impl Connection {
             shaken = handshake => match shaken {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return tracing::debug!(%error, "handshake failed"),
-                Err(_) => return tracing::debug!("handshake took too long"),
+                Err(_) => {
+                    self.refusals.count(Limit::Handshake);
+                    return tracing::debug!("handshake took too long");
+                }
             },
         };
         let version = match stream.get_ref().1.alpn_protocol() {
             Some(tls::HTTP_2) => Version::HTTP_2,
             _ => Version::HTTP_11,
         };
-        self.answer(stream, version).await;
+        self.answer(stream, version, held).await;
     }
 
     /// Answers one connection whose handshake is done, until it ends.
-    pub(super) async fn answer<S>(self, stream: S, version: Version)
+    pub(super) async fn answer<S>(self, stream: S, version: Version, held: &Held)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let refusals = self.refusals.clone();
+        let chatter = CHATTER_AT_LEAST.max(self.max_backup_bytes as u64 * 4);
+        let stream = Paced::new(stream, held.place(), Pace::new(&self.limits), chatter);
         let served = if version == Version::HTTP_2 {
-            self.serve_http_2(stream).await
+            self.serve_http_2(stream, held.place()).await
         } else {
-            self.serve_http_1(stream).await
+            self.serve_http_1(stream, held.place()).await
         };
         if let Err(error) = served {
+            if error.is_timeout() {
+                refusals.count(Limit::Header);
+            }
             tracing::debug!(%error, "connection ended");
         }
     }
 
-    async fn serve_http_1<S>(mut self, stream: S) -> hyper::Result<()>
+    async fn serve_http_1<S>(mut self, stream: S, place: Arc<Place>) -> hyper::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let bytes = self.limits.header_bytes as usize;
+        let stream = Framed::new(stream, bytes, self.refusals);
         let app = self.app;
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(self.limits.header)
-                .max_buf_size(HEADER_BYTES as usize)
+                .max_buf_size(bytes)
+                .max_headers(self.limits.header_fields)
                 .serve_connection(
                     TokioIo::new(stream),
-                    service_fn(move |request| Arc::clone(&app).handle(request)),
+                    service_fn(move |request| work(Arc::clone(&app), Arc::clone(&place), request)),
                 )
         );
         tokio::select! {
@@ -160,29 +207,55 @@ impl Connection {
         connection.await
     }
 
-    async fn serve_http_2<S>(mut self, stream: S) -> hyper::Result<()>
+    async fn serve_http_2<S>(mut self, stream: S, place: Arc<Place>) -> hyper::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let app = self.app;
+        let its = Arc::clone(&place);
         let mut connection = pin!(
             http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
-                .keep_alive_interval(PING_EVERY)
-                .keep_alive_timeout(self.limits.header)
-                .max_concurrent_streams(STREAMS)
-                .max_header_list_size(HEADER_BYTES)
+                .max_concurrent_streams(self.limits.streams)
+                .max_pending_accept_reset_streams(self.limits.resets as usize)
+                .max_local_error_reset_streams(self.limits.resets as usize)
+                .max_header_list_size(self.limits.header_bytes)
                 .initial_stream_window_size(READ_AHEAD)
-                .initial_connection_window_size(READ_AHEAD * STREAMS)
+                .initial_connection_window_size(READ_AHEAD.saturating_mul(self.limits.streams))
                 .serve_connection(
                     TokioIo::new(stream),
-                    service_fn(move |request| Arc::clone(&app).handle(request)),
+                    service_fn(move |request| work(Arc::clone(&app), Arc::clone(&its), request)),
                 )
         );
         tokio::select! {
             served = &mut connection => return served,
-            () = told(&mut self.stopped) => connection.as_mut().graceful_shutdown(),
+            () = told(&mut self.stopped) => {}
+            () = place.idle_for(self.limits.header) => {}
         }
-        connection.await
+        connection.as_mut().graceful_shutdown();
+        // Answers that are still on their way arrive, unless the client leaves them lying. On HTTP/2 it can do so
+        // without the stream noticing: it opens no window, and answers every ping.
+        tokio::select! {
+            served = &mut connection => served,
+            () = place.stuck(Pace::new(&self.limits)) => {
+                place.refused(Limit::Answer);
+                Ok(())
+            }
+        }
     }
+}
+
+/// Answers one request; the connection is at work meanwhile.
+async fn work(
+    app: Arc<App>,
+    place: Arc<Place>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let Some(work) = place.begin_request() else {
+        // The connection ends before anything waits for this.
+        return std::future::pending().await;
+    };
+    let answered = app.handle(request).await;
+    work.answered();
+    answered
 }

@@ -9,24 +9,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_RANGE};
+use http::header::{AUTHORIZATION, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::body::RequestBody;
+use super::body::{BodyLimits, RequestBody};
 use super::dav::Dav;
+use super::metrics::{Limit, Refusals};
 use super::reply::{self, Body, Reject};
 use super::route::Route;
-use super::{page, xml};
+use super::{framing, page, xml};
 use crate::account::{Caller, Credentials, Gate};
 use crate::config::Config;
 use crate::store::Store;
 
-/// How long an upload waits for memory before it is refused. Shorter than any app waits for an answer.
-const UPLOAD_WAIT: Duration = Duration::from_secs(10);
+/// How long an upload waits for memory, and a request for its turn, before it is refused. Shorter than any app waits for an answer.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Headers by which some servers take a part of an upload. Whoever sends one would lose the rest of a backup.
+const PARTIAL: [&str; 4] = [
+    "content-range",
+    "x-update-range",
+    "upload-offset",
+    "oc-chunked",
+];
 
 /// Everything that requests share.
 pub(crate) struct App {
@@ -38,7 +47,11 @@ pub(crate) struct App {
     /// One permit for each byte of uploads under way.
     upload_memory: Arc<Semaphore>,
     max_backup_bytes: usize,
-    body_deadline: Duration,
+    body_limits: BodyLimits,
+    header_fields: usize,
+    /// One permit for each request that may be at work.
+    turns: Semaphore,
+    refusals: Refusals,
     anonymous_restore: bool,
     allow_anonymous: bool,
     clock: fn() -> SystemTime,
@@ -59,6 +72,7 @@ impl App {
         gate: Gate,
         store: Arc<dyn Store>,
         clock: fn() -> SystemTime,
+        refusals: Refusals,
     ) -> Self {
         let config_document = serde_json::json!({
             "maxBackupBytes": config.max_backup_bytes,
@@ -73,7 +87,10 @@ impl App {
             config_document,
             upload_memory: Arc::new(Semaphore::new(config.limits.upload_memory)),
             max_backup_bytes: config.max_backup_bytes,
-            body_deadline: config.limits.body,
+            body_limits: BodyLimits::new(config),
+            header_fields: config.limits.header_fields,
+            turns: Semaphore::new(config.limits.requests),
+            refusals,
             anonymous_restore: config.anonymous_restore,
             allow_anonymous: config.allow_anonymous,
             clock,
@@ -87,8 +104,7 @@ impl App {
     ) -> Result<Response<Body>, Infallible> {
         let (parts, incoming) = request.into_parts();
         let route = Route::parse(&self.base_path, parts.uri.path());
-        let (mut body, framing) =
-            RequestBody::new(&parts, incoming, self.max_backup_bytes, self.body_deadline);
+        let (mut body, length) = RequestBody::new(&parts, incoming, self.body_limits);
         let mut line = AccessLine {
             method: known_method(&parts.method),
             route: route.word(),
@@ -97,16 +113,25 @@ impl App {
             status: None,
         };
 
-        let answer = match framing {
+        let answer = match length {
+            Ok(()) if !framing::is_clear(&parts) => Err(Reject::BadFraming),
+            Ok(()) if parts.headers.len() > self.header_fields => Err(Reject::HeaderTooLarge),
             Ok(()) => self.answer(&parts, route, &mut body).await,
             Err(reject) => Err(reject),
         };
         let response = match answer {
             Ok(response) => response,
             Err(reject) => {
+                self.count(reject);
                 body.discard(reject).await;
                 reject.response()
             }
+        };
+        let response = if parts.headers.contains_key(TRANSFER_ENCODING) {
+            // Nobody in front of hyper knows where chunks end (`framing.rs`).
+            reply::last_of_its_connection(response)
+        } else {
+            response
         };
         let response = if parts.method == Method::HEAD {
             reply::without_body(response)
@@ -139,6 +164,7 @@ impl App {
                 }
                 let propfind = parts.method.as_str() == "PROPFIND";
                 let small = if propfind { small } else { Bytes::new() };
+                let _turn = self.turn().await?;
                 self.dav
                     .handle(
                         &parts.method,
@@ -150,6 +176,29 @@ impl App {
                     )
                     .await
             }
+        }
+    }
+
+    fn count(&self, reject: Reject) {
+        let limit = if reject == Reject::Slow {
+            Limit::Body
+        } else if reject == Reject::Overloaded {
+            Limit::Overload
+        } else if reject == Reject::HeaderTooLarge {
+            Limit::Header
+        } else if reject == Reject::BadFraming {
+            Limit::Framing
+        } else {
+            return;
+        };
+        self.refusals.count(limit);
+    }
+
+    /// Waits until the request, which has come in full, may be worked on.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Reject> {
+        match timeout(WAIT, self.turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(Reject::Overloaded),
         }
     }
 
@@ -217,7 +266,7 @@ impl App {
         caller: &Caller,
         body: &mut RequestBody,
     ) -> Result<Response<Body>, Reject> {
-        if parts.headers.contains_key(CONTENT_RANGE) {
+        if PARTIAL.iter().any(|name| parts.headers.contains_key(*name)) {
             return Err(Reject::Partial);
         }
         let length = match body.declared().map(usize::try_from) {
@@ -228,7 +277,7 @@ impl App {
         };
         let permits = u32::try_from(length).map_err(|_| Reject::TooLarge)?;
         let memory = Arc::clone(&self.upload_memory).acquire_many_owned(permits);
-        let memory = timeout(UPLOAD_WAIT, memory).await;
+        let memory = timeout(WAIT, memory).await;
         let Ok(Ok(memory)) = memory else {
             return Err(Reject::Overloaded);
         };
@@ -238,6 +287,7 @@ impl App {
             backup,
             _memory: memory,
         });
+        let _turn = self.turn().await?;
         self.dav
             .handle(
                 &parts.method,

@@ -29,6 +29,74 @@ struct YoungerThan {
     younger_than_days: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByLimit {
+    limit: &'static str,
+}
+
+/// What a client came up against.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Limit {
+    /// An idle connection made room for another.
+    Connections,
+    ConnectionsPerAddress,
+    Handshake,
+    /// The header: its time, its bytes or its lines.
+    Header,
+    /// The body: its time, its speed.
+    Body,
+    /// The answer was taken too slowly.
+    Answer,
+    /// What is no request, without end.
+    Chatter,
+    Resets,
+    /// Memory for uploads, or requests at work.
+    Overload,
+    /// No limit, but a request that two readers could read differently.
+    Framing,
+}
+
+impl Limit {
+    const ALL: [Self; 10] = [
+        Self::Connections,
+        Self::ConnectionsPerAddress,
+        Self::Handshake,
+        Self::Header,
+        Self::Body,
+        Self::Answer,
+        Self::Chatter,
+        Self::Resets,
+        Self::Overload,
+        Self::Framing,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections_per_address",
+            Self::Handshake => "handshake",
+            Self::Header => "header",
+            Self::Body => "body",
+            Self::Answer => "answer",
+            Self::Chatter => "chatter",
+            Self::Resets => "resets",
+            Self::Overload => "overload",
+            Self::Framing => "framing",
+        }
+    }
+}
+
+/// Counts who came up against which limit.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Refusals(Family<ByLimit, Counter>);
+
+impl Refusals {
+    pub(super) fn count(&self, limit: Limit) {
+        let limit = limit.word();
+        self.0.get_or_create(&ByLimit { limit }).inc();
+    }
+}
+
 pub(super) struct Metrics {
     registry: Registry,
     backups: Family<YoungerThan, Number>,
@@ -41,6 +109,7 @@ pub(super) struct Metrics {
     trash_held: Number,
     scrub_time: Number,
     damaged: Family<Kind, Number>,
+    refusals: Refusals,
 }
 
 impl Metrics {
@@ -57,6 +126,7 @@ impl Metrics {
             trash_held: Gauge::default(),
             scrub_time: Gauge::default(),
             damaged: Family::default(),
+            refusals: Refusals::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -111,6 +181,15 @@ impl Metrics {
             "Backups that the last scrub found damaged, by kind",
             metrics.damaged.clone(),
         );
+        registry.register(
+            "refused",
+            "Clients that came up against a limit",
+            metrics.refusals.0.clone(),
+        );
+        for limit in Limit::ALL {
+            let limit = limit.word();
+            drop(metrics.refusals.0.get_or_create(&ByLimit { limit }));
+        }
         for reason in Refusal::WORDS {
             metrics
                 .sweep_refused
@@ -158,6 +237,11 @@ impl Metrics {
         ] {
             self.damaged.get_or_create(&Kind { kind }).set(backups);
         }
+    }
+
+    /// For whoever refuses.
+    pub(super) fn refusals(&self) -> Refusals {
+        self.refusals.clone()
     }
 
     pub(super) fn text(&self) -> String {

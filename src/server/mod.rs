@@ -8,10 +8,13 @@ mod check;
 mod connection;
 mod dav;
 mod development;
+mod framing;
 mod http;
 mod metrics;
 mod node;
+mod pace;
 mod page;
+mod places;
 mod reply;
 mod route;
 mod status;
@@ -27,7 +30,7 @@ use std::time::SystemTime;
 use ::http::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -40,6 +43,7 @@ use crate::store::{FileStore, Store};
 use self::background::Background;
 use self::connection::{Connection, accept};
 use self::http::App;
+use self::places::Places;
 use self::status::Vitals;
 
 pub use admin::{HEALTH_PATH, STATUS_PATH};
@@ -76,6 +80,7 @@ pub struct Server {
     vitals: Arc<Vitals>,
     background: Background,
     limits: Limits,
+    max_backup_bytes: usize,
 }
 
 impl Server {
@@ -128,7 +133,13 @@ impl Server {
             public,
             admin,
             tls: TlsAcceptor::from(tls::server_config(key)),
-            app: Arc::new(App::new(config, gate, Arc::clone(&store), clock)),
+            app: Arc::new(App::new(
+                config,
+                gate,
+                Arc::clone(&store),
+                clock,
+                vitals.refusals(),
+            )),
             background: Background {
                 store,
                 state: StateFile::in_directory(directory),
@@ -138,6 +149,7 @@ impl Server {
             },
             vitals,
             limits: config.limits,
+            max_backup_bytes: config.max_backup_bytes,
         })
     }
 
@@ -165,14 +177,20 @@ impl Server {
         version: Version,
     ) {
         let (_running, stopped) = watch::channel(false);
-        self.connection(stopped).answer(stream, version).await;
+        let places = Places::new(self.limits, self.vitals.refusals());
+        // Nobody else has one of these places.
+        let Ok(held) = places.take(Ipv4Addr::LOCALHOST.into()) else {
+            return;
+        };
+        let connection = self.connection(stopped);
+        connection.answer(stream, version, &held).await;
     }
 
     /// Answers until `stop` is done; then accepts nothing more, lets requests under way finish within
     /// `drainSeconds`, and returns.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);
-        let places = Arc::new(Semaphore::new(self.limits.connections));
+        let places = Places::new(self.limits, self.vitals.refusals());
         let mut listeners = JoinSet::new();
         let connection = self.connection(stopped);
         for listener in self.public {
@@ -195,6 +213,8 @@ impl Server {
             tls: self.tls.clone(),
             app: Arc::clone(&self.app),
             limits: self.limits,
+            max_backup_bytes: self.max_backup_bytes,
+            refusals: self.vitals.refusals(),
             stopped,
         }
     }

@@ -20,8 +20,10 @@ pub(crate) type Body =
 /// Why a request is not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reject {
-    /// The length of the body is unclear (RFC 9112 §6.3).
+    /// Where the request ends, what it is for or who makes it is unclear (RFC 9112 §6.3).
     BadFraming,
+    /// The header has too many lines.
+    HeaderTooLarge,
     /// No or wrong credentials.
     Unauthorized,
     /// No such resource.
@@ -48,7 +50,7 @@ pub(crate) enum Reject {
     BadCondition,
     /// A condition of the request does not hold.
     PreconditionFailed,
-    /// Too many uploads at once.
+    /// Too many uploads or requests at once.
     Overloaded,
     /// The disk is full.
     Full,
@@ -59,9 +61,10 @@ pub(crate) enum Reject {
 impl Reject {
     fn status_and_text(self) -> (StatusCode, &'static str) {
         match self {
-            Self::BadFraming => (
-                StatusCode::BAD_REQUEST,
-                "the length of the body is unclear\n",
+            Self::BadFraming => (StatusCode::BAD_REQUEST, "the request is unclear\n"),
+            Self::HeaderTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the header is too large\n",
             ),
             Self::Unauthorized => (
                 StatusCode::UNAUTHORIZED,
@@ -79,10 +82,7 @@ impl Reject {
             Self::InfiniteDepth => (StatusCode::FORBIDDEN, "depth must be 0 or 1\n"),
             Self::BadCondition => (StatusCode::BAD_REQUEST, "the condition is unclear\n"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition failed\n"),
-            Self::Overloaded => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too many uploads at once\n",
-            ),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "too much at once\n"),
             Self::Full => (StatusCode::INSUFFICIENT_STORAGE, "no space left\n"),
             Self::Storage => (StatusCode::INTERNAL_SERVER_ERROR, "the storage failed\n"),
         }
@@ -106,15 +106,22 @@ impl Reject {
         if let Self::MethodNotAllowed(allow) = self {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if self == Self::BadFraming {
-            // What follows on this connection cannot be told from this request's body.
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         if self == Self::Overloaded {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("30"));
         }
+        if self == Self::BadFraming {
+            // What follows on this connection cannot be told from this request's body.
+            return last_of_its_connection(response);
+        }
         response
     }
+}
+
+/// The answer after which nothing more is read on a connection of HTTP/1.1; HTTP/2 knows where a request ends.
+pub(crate) fn last_of_its_connection(mut response: Response<Body>) -> Response<Body> {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 /// An answer with a whole body, that nobody keeps.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Refusals};
 use crate::retention::Report;
 use crate::state::{Scrubbed, unix};
 
@@ -125,6 +125,11 @@ impl Vitals {
             sweep: known.sweep.clone(),
             scrub: known.scrub,
         }
+    }
+
+    /// Counts who is refused, for whoever refuses.
+    pub(crate) fn refusals(&self) -> Refusals {
+        self.metrics.refusals()
     }
 
     /// The metrics in Prometheus' text.

@@ -1,0 +1,450 @@
+//! Who may be connected: so many in all, so many from one address, and whoever is idle makes room.
+//!
+//! A connection is at work while one of its requests is being read or answered, and idle before, between and
+//! after: also in its handshake, and with half a header. Where all places are taken, the connection that has been
+//! idle for longest loses its own, so that silent clients cannot keep others out. One at work never does: its
+//! deadlines end it.
+//!
+//! Invariant: the numbers and the idle ones are those of the connections that were not put out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::metrics::{Limit, Refusals};
+use super::pace::Pace;
+use crate::config::Limits;
+
+/// All places of a server.
+pub(crate) struct Places {
+    limits: Limits,
+    refusals: Refusals,
+    taken: Mutex<Taken>,
+    /// Told when one may have become free.
+    freed: Notify,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// All are at work; one of them will be free.
+    ForAnybody,
+    /// All that an address may have are at work.
+    ForThisAddress,
+}
+
+#[derive(Default)]
+struct Taken {
+    count: usize,
+    /// Counts connections that become idle: the lower, the longer it is.
+    next: u64,
+    idle: BTreeMap<u64, Arc<Place>>,
+    addresses: HashMap<IpAddr, OfAddress>,
+}
+
+#[derive(Default)]
+struct OfAddress {
+    count: usize,
+    idle: BTreeSet<u64>,
+}
+
+/// What one connection has a place by.
+pub(crate) struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+    state: Mutex<State>,
+    out: Notify,
+    busy: AtomicUsize,
+    written: AtomicU64,
+    /// Since when the connection is idle; `None` while it is at work.
+    idle_since: watch::Sender<Option<Instant>>,
+    resets: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle(u64),
+    Busy,
+    Out,
+}
+
+/// The connection is at work until this is dropped.
+pub(crate) struct Work {
+    place: Arc<Place>,
+    /// Whether the client goes away from a request when this is dropped.
+    unanswered: bool,
+}
+
+/// Gives the place back when the connection's task ends.
+pub(crate) struct Held(Arc<Place>);
+
+impl Places {
+    pub(crate) fn new(limits: Limits, refusals: Refusals) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            refusals,
+            taken: Mutex::default(),
+            freed: Notify::new(),
+        })
+    }
+
+    /// A place for a connection from `address`, if need be that of an idle one.
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Held, NoPlace> {
+        let address = same_client(address);
+        let mut taken = self.taken();
+        let of_address = taken.addresses.get(&address);
+        let too_many = of_address.is_some_and(|of| of.count >= self.limits.connections_per_address);
+        if too_many {
+            self.refusals.count(Limit::ConnectionsPerAddress);
+            let idle = of_address.and_then(|of| of.idle.first().copied());
+            taken.put_out(idle.ok_or(NoPlace::ForThisAddress)?);
+        } else if taken.count >= self.limits.connections {
+            let idle = taken.idle.first_key_value().map(|(&since, _)| since);
+            taken.put_out(idle.ok_or(NoPlace::ForAnybody)?);
+            self.refusals.count(Limit::Connections);
+        }
+        taken.count += 1;
+        taken.addresses.entry(address).or_default().count += 1;
+        let place = Arc::new(Place {
+            places: Arc::clone(self),
+            address,
+            state: Mutex::new(State::Busy),
+            out: Notify::new(),
+            busy: AtomicUsize::new(0),
+            written: AtomicU64::new(0),
+            idle_since: watch::channel(None).0,
+            resets: AtomicU64::new(0),
+        });
+        taken.rest(&place);
+        Ok(Held(place))
+    }
+
+    /// Puts out whoever has been idle for longest, if anybody is.
+    pub(crate) fn make_room(&self) {
+        let mut taken = self.taken();
+        if let Some((&since, _)) = taken.idle.first_key_value() {
+            taken.put_out(since);
+            self.freed.notify_one();
+        }
+    }
+
+    /// Done when there may be a place again.
+    pub(crate) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Says that the place of which [`Places::freed`] told is not needed by whoever heard it.
+    pub(crate) fn pass_on(&self) {
+        self.freed.notify_one();
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    fn rest(&mut self, place: &Arc<Place>) {
+        let since = self.next;
+        self.next += 1;
+        *place.state() = State::Idle(since);
+        place.idle_since.send_replace(Some(Instant::now()));
+        self.idle.insert(since, Arc::clone(place));
+        let of_address = self.addresses.entry(place.address).or_default();
+        of_address.idle.insert(since);
+    }
+
+    /// Takes the connection that became idle at `since` off the list of idle ones.
+    fn wake(&mut self, since: u64) -> Option<Arc<Place>> {
+        let place = self.idle.remove(&since)?;
+        if let Some(of_address) = self.addresses.get_mut(&place.address) {
+            of_address.idle.remove(&since);
+        }
+        Some(place)
+    }
+
+    fn put_out(&mut self, since: u64) {
+        let Some(place) = self.wake(since) else {
+            return;
+        };
+        *place.state() = State::Out;
+        self.forget(place.address);
+        place.out.notify_one();
+    }
+
+    fn forget(&mut self, address: IpAddr) {
+        self.count -= 1;
+        if let Some(of_address) = self.addresses.get_mut(&address) {
+            of_address.count -= 1;
+            if of_address.count == 0 {
+                self.addresses.remove(&address);
+            }
+        }
+    }
+}
+
+impl Held {
+    /// The place itself, for whoever works for the connection.
+    pub(crate) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let place = &self.0;
+        let mut taken = place.places.taken();
+        let before = std::mem::replace(&mut *place.state(), State::Out);
+        match before {
+            State::Out => return,
+            State::Idle(since) => drop(taken.wake(since)),
+            State::Busy => {}
+        }
+        taken.forget(place.address);
+        place.places.freed.notify_one();
+    }
+}
+
+impl Place {
+    /// The connection is at work from now on; `None` when it has no place any more.
+    pub(crate) fn begin(self: &Arc<Self>) -> Option<Work> {
+        let mut taken = self.places.taken();
+        let before = *self.state();
+        match before {
+            State::Out => return None,
+            State::Busy => {}
+            State::Idle(since) => {
+                drop(taken.wake(since));
+                *self.state() = State::Busy;
+                self.idle_since.send_replace(None);
+            }
+        }
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Some(Work {
+            place: Arc::clone(self),
+            unanswered: false,
+        })
+    }
+
+    /// As [`Place::begin`], for a request.
+    pub(crate) fn begin_request(self: &Arc<Self>) -> Option<Work> {
+        let mut work = self.begin()?;
+        work.unanswered = true;
+        Some(work)
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts that the connection came up against this.
+    pub(crate) fn refused(&self, limit: Limit) {
+        self.places.refusals.count(limit);
+    }
+
+    pub(crate) fn wrote(&self, count: usize) {
+        self.written.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Done when the place is somebody else's, or the client has given up too many requests.
+    pub(crate) async fn lost(&self) {
+        self.out.notified().await;
+    }
+
+    /// Done when the connection has been idle for so long without a break.
+    pub(crate) async fn idle_for(&self, duration: Duration) {
+        let mut since = self.idle_since.subscribe();
+        loop {
+            let idle = *since.borrow_and_update();
+            let Some(idle) = idle else {
+                // The sender is in `self`.
+                drop(since.changed().await);
+                continue;
+            };
+            if timeout_at(idle + duration, since.changed()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Done when the connection is idle and its client takes what is still on its way more slowly than `pace`.
+    pub(crate) async fn stuck(&self, pace: Pace) {
+        loop {
+            self.idle_for(Duration::ZERO).await;
+            let start = Instant::now();
+            let before = self.written.load(Ordering::Relaxed);
+            let mut deadline = pace.deadline(start, 0);
+            while !self.is_busy() {
+                sleep_until(deadline).await;
+                let written = self.written.load(Ordering::Relaxed) - before;
+                deadline = pace.deadline(start, written);
+                if deadline <= Instant::now() && !self.is_busy() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Work {
+    /// The request has its answer.
+    pub(crate) fn answered(mut self) {
+        self.unanswered = false;
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let place = &self.place;
+        if self.unanswered {
+            let resets = place.resets.fetch_add(1, Ordering::Relaxed) + 1;
+            if resets > u64::from(place.places.limits.resets) {
+                place.refused(Limit::Resets);
+                place.out.notify_one();
+            }
+        }
+        let mut taken = place.places.taken();
+        let was_last = place.busy.fetch_sub(1, Ordering::Relaxed) == 1;
+        if was_last && *place.state() == State::Busy {
+            taken.rest(place);
+            place.places.freed.notify_one();
+        }
+    }
+}
+
+/// Addresses that are one client's: an IPv4 address however it is written, or a /64 of IPv6, of which whoever has
+/// one address has all.
+fn same_client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & !u128::from(u64::MAX);
+            Ipv6Addr::from_bits(network).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFICE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    fn places(connections: usize, per_address: usize) -> Arc<Places> {
+        let config = crate::config::Config::from_json(b"{}", std::path::Path::new("c")).unwrap();
+        let limits = Limits {
+            connections,
+            connections_per_address: per_address,
+            resets: 2,
+            ..config.limits
+        };
+        Places::new(limits, Refusals::default())
+    }
+
+    fn is_out(held: &Held) -> bool {
+        *held.0.state() == State::Out
+    }
+
+    #[tokio::test]
+    async fn whoever_is_idle_for_longest_makes_room() {
+        let places = places(3, 3);
+        let at_work = places.take(OFFICE).unwrap();
+        let first = places.take(OFFICE).unwrap();
+        let second = places.take(HOME).unwrap();
+        let work = at_work.place().begin().unwrap();
+        // It was at work a moment ago.
+        drop(first.place().begin().unwrap());
+
+        let third = places.take(HOME).unwrap();
+        assert!(is_out(&second) && !is_out(&first) && !is_out(&at_work));
+        second.place().lost().await;
+        let fourth = places.take(HOME).unwrap();
+        assert!(is_out(&first) && !is_out(&third) && !is_out(&at_work));
+        assert!(first.place().begin().is_none());
+
+        let all: Vec<_> = [&third, &fourth]
+            .map(|held| held.place().begin().unwrap())
+            .into();
+        assert_eq!(places.take(HOME).err(), Some(NoPlace::ForAnybody));
+        drop(work);
+        places.freed().await;
+        drop(places.take(HOME).unwrap());
+        assert!(is_out(&at_work));
+        drop((all, at_work, first, second, third, fourth));
+        let taken = places.taken();
+        assert!(taken.addresses.is_empty());
+        assert_eq!((taken.count, taken.idle.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn an_address_takes_no_place_from_others() {
+        let places = places(10, 2);
+        let home = places.take(HOME).unwrap();
+        let office: Vec<_> = (0..2).map(|_| places.take(OFFICE).unwrap()).collect();
+        let another = places.take(OFFICE).unwrap();
+        assert!(is_out(&office[0]) && !is_out(&office[1]) && !is_out(&home));
+
+        let work = [&office[1], &another].map(|held| held.place().begin().unwrap());
+        assert_eq!(places.take(OFFICE).err(), Some(NoPlace::ForThisAddress));
+        drop(work);
+        assert!(places.take(OFFICE).is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_up_too_many_requests_is_lost() {
+        let places = places(2, 2);
+        let held = places.take(HOME).unwrap();
+        for _ in 0..9 {
+            held.place().begin_request().unwrap().answered();
+            drop(held.place().begin().unwrap());
+        }
+        for resets in 1..=3 {
+            drop(held.place().begin_request().unwrap());
+            let place = held.place();
+            let lost = tokio::time::timeout(Duration::ZERO, place.lost()).await;
+            assert_eq!(lost.is_ok(), resets == 3);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_at_work_is_not_idle() {
+        let places = places(2, 2);
+        let held = places.take(HOME).unwrap();
+        let place = held.place();
+        let start = Instant::now();
+        let work = async {
+            for _ in 0..3 {
+                tokio::time::advance(Duration::from_secs(9)).await;
+                let work = place.begin().unwrap();
+                tokio::time::advance(Duration::from_secs(30)).await;
+                drop(work);
+            }
+        };
+
+        let idle = place.idle_for(Duration::from_secs(10));
+        tokio::join!(idle, work);
+
+        assert_eq!(start.elapsed(), Duration::from_secs(3 * 39 + 10));
+    }
+
+    #[test]
+    fn an_address_is_a_client_and_so_is_a_network_of_ipv6() {
+        let same = |one: &str, other: &str| {
+            same_client(one.parse().unwrap()) == same_client(other.parse().unwrap())
+        };
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(same("2001:db8::1", "2001:db8::ffff:0:0:1"));
+        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
+    }
+}
