@@ -264,7 +264,8 @@ fn is_request_line(line: &[u8]) -> Option<bool> {
         .iter()
         .all(|byte| byte.is_ascii_graphic() && *byte != b'#');
     let one_form = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
-    if !visible || !one_form {
+    // What CONNECT names is a host, and this is no proxy.
+    if !visible || !one_form || method == b"CONNECT" {
         return None;
     }
     match version {

@@ -25,6 +25,7 @@ mod faults;
 mod flaws;
 mod format;
 mod lifecycle;
+mod malformed;
 mod operator;
 mod phone;
 mod process;

@@ -377,6 +377,12 @@ impl Raw {
         assert!(rest.is_empty(), "more than expected came: {rest}");
     }
 
+    /// All that comes until the server ends the connection.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
+        while self.read_more().await {}
+        std::mem::take(&mut self.received)
+    }
+
     /// The TLS records that came since the last call, as (type, length).
     pub(crate) fn records(&mut self) -> Vec<(u8, usize)> {
         let seen = std::mem::take(&mut *self.stream.get_ref().0.seen.lock().unwrap());
