@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::SecretError;
 use super::{AccountName, Role, Secret};
 use crate::durable;
 
@@ -48,7 +49,7 @@ pub enum FileError {
         path: PathBuf,
         /// Where and what.
         #[source]
-        source: serde_json::Error,
+        source: Mistake,
     },
     /// Two accounts have one name, or an account has no secret or more than two.
     #[error("accounts file {}: account \"{name}\" {problem}", .path.display())]
@@ -71,6 +72,43 @@ pub enum FileError {
     },
 }
 
+/// What is wrong in the file, and where. It quotes no value: a password that somebody put in the wrong place must not
+/// get into the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{text} at line {line} column {column}")]
+pub struct Mistake {
+    text: String,
+    /// The line, from 1 on.
+    pub line: usize,
+    column: usize,
+}
+
+impl From<serde_json::Error> for Mistake {
+    fn from(error: serde_json::Error) -> Self {
+        let said = error.to_string();
+        let position = format!(" at line {} column {}", error.line(), error.column());
+        let said = said.strip_suffix(&position).unwrap_or(&said);
+        // These name keys, or what JSON lacks. All others may quote the value that they are about.
+        let harmless = ["unknown field", "missing field", "duplicate field"];
+        let text = if !error.is_data() || harmless.iter().any(|begin| said.starts_with(begin)) {
+            said.to_owned()
+        } else if said.starts_with("unknown variant") {
+            super::UnknownRole.to_string()
+        } else {
+            let own = [super::BadName.to_string(), SecretError::Unknown.to_string()];
+            let wrong_kind = || "a value is of the wrong kind".to_owned();
+            own.into_iter()
+                .find(|own| own == said)
+                .unwrap_or_else(wrong_kind)
+        };
+        Self {
+            text,
+            line: error.line(),
+            column: error.column(),
+        }
+    }
+}
+
 /// Reads the file.
 ///
 /// # Errors
@@ -80,9 +118,9 @@ pub fn load(path: &Path) -> Result<Vec<Account>, FileError> {
         path: path.to_owned(),
         source,
     })?;
-    let contents: Contents = serde_json::from_slice(&text).map_err(|source| FileError::Syntax {
+    let contents: Contents = serde_json::from_slice(&text).map_err(|error| FileError::Syntax {
         path: path.to_owned(),
-        source,
+        source: error.into(),
     })?;
     check(path, &contents.accounts)?;
     Ok(contents.accounts)
@@ -114,9 +152,9 @@ pub fn update<T, E: From<FileError>>(
     let result = change(&mut accounts)?;
     check(path, &accounts)?;
     let mut text =
-        serde_json::to_vec_pretty(&Contents { accounts }).map_err(|source| FileError::Syntax {
+        serde_json::to_vec_pretty(&Contents { accounts }).map_err(|error| FileError::Syntax {
             path: path.to_owned(),
-            source,
+            source: error.into(),
         })?;
     text.push(b'\n');
     durable::replace(path, &text).map_err(write)?;
@@ -217,7 +255,44 @@ mod tests {
             let Err(FileError::Syntax { source, .. }) = load(&path) else {
                 panic!("{bad}")
             };
-            assert_eq!(source.line(), 1, "{source}");
+            assert_eq!(source.line, 1, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_wrong_place_is_not_repeated() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("accounts.json");
+        for (bad, expected) in [
+            (
+                r#"{"accounts": [{"name": "a", "role": "hunter2", "secrets": []}]}"#,
+                "a role is phone or operator at line 1",
+            ),
+            (
+                r#"{"accounts": [{"name": "a", "role": "phone", "secrets": "hunter2"}]}"#,
+                "a value is of the wrong kind at line 1",
+            ),
+            (
+                r#"{"accounts": [{"name": "a", "role": "phone", "secrets": ["hunter2"]}]}"#,
+                "a secret is \"sha256:\" and 64",
+            ),
+            (r#"{"accounts": "hunter2"}"#, "a value is of the wrong kind"),
+            (
+                r#"{"accounts": [{"name": "a:hunter2", "role": "phone", "secrets": []}]}"#,
+                "an account name has 1 to 128 bytes",
+            ),
+            (r#""hunter2""#, "a value is of the wrong kind at line 1"),
+            (r#"{"accounts": [], "x": 1}"#, "unknown field `x`"),
+            (r#"{"accounts": [hunter2]}"#, "expected value at line 1"),
+            ("{}", "missing field `accounts` at line 1"),
+        ] {
+            durable::replace(&path, bad.as_bytes()).unwrap();
+            let Err(FileError::Syntax { source, .. }) = load(&path) else {
+                panic!("{bad}")
+            };
+            let text = source.to_string();
+            assert!(text.starts_with(expected), "{bad}: {text}");
+            assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
         }
     }
 }

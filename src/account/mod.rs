@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use basic::Credentials;
-pub use file::{Account, FileError, load, update};
+pub use file::{Account, FileError, Mistake, load, update};
 pub use gate::Gate;
 pub use secret::{GeneratedSecret, Secret, SecretError};
 
