@@ -197,8 +197,9 @@ impl StateFile {
         let path = self.path.clone();
         tokio::task::spawn_blocking(move || work(&file))
             .await
-            .unwrap_or_else(|panic| {
-                let source = io::Error::other(panic);
+            .unwrap_or_else(|_| {
+                // A panic's own text may hold anything; the panic hook says where it was.
+                let source = io::Error::other("the task panicked");
                 Err(Error::Read { path, source })
             })
     }

@@ -103,7 +103,9 @@ impl Demo {
             signals.next().await;
         }
         drop(stop);
-        serving.await.context("stop the server")?;
+        if serving.await.is_err() {
+            anyhow::bail!("the server panicked");
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
