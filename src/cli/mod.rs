@@ -5,6 +5,7 @@
 
 mod account;
 mod admin;
+mod argument;
 mod check;
 mod client;
 mod demo;

@@ -1,6 +1,7 @@
 //! `client check`: the whole life of a backup against a live server, for people and for cron.
 
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::Access;
 use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
+use crate::cli::argument::Unrepeated;
 use crate::cli::terminal::{is_broken_pipe, say, warn};
 use crate::cli::{AUTHORITY_HINT, block_on, now};
 use crate::client::{Failure, Life, OnFailure, Outcome, Phone, STEP_LIMIT, ServerUrl};
@@ -20,7 +22,7 @@ const CONTACTS: [u32; 2] = [20, 21];
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Check {
     /// The server's address, as typed into the app
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", value_parser = Unrepeated(ServerUrl::from_str))]
     server: ServerUrl,
     #[command(flatten)]
     access: Access,

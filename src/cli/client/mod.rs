@@ -7,12 +7,14 @@ mod text;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::argument::Unrepeated;
 use super::terminal::{say, warn};
 use super::{UsageError, block_on, secret};
 use crate::backup::{self, App, Document, MasterKey, Nonce, Password, SealedBackup, ThreemaId};
@@ -97,7 +99,7 @@ pub(super) enum Client {
 #[derive(Debug, Args)]
 pub(super) struct Identity {
     /// The Threema ID (small letters are made capitals, as in the apps)
-    #[arg(long, value_name = "ID", value_parser = threema_id)]
+    #[arg(long, value_name = "ID", value_parser = Unrepeated(threema_id))]
     id: ThreemaId,
     /// A file with the password of the backup (- is standard input); one newline at its end is not part
     /// of it. Without a file, SAFE_CLIENT_PASSWORD or a prompt
@@ -109,7 +111,7 @@ pub(super) struct Identity {
 #[derive(Debug, Args)]
 pub(super) struct Server {
     /// The server's address, as typed into the app
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = Unrepeated(ServerUrl::from_str))]
     server: ServerUrl,
     #[command(flatten)]
     access: Access,
