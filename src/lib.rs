@@ -11,6 +11,7 @@
 //! | [`retention`] | what expires when; one sweep |
 //! | [`scrub`] | reads every backup from time to time |
 //! | [`state`] | what a server remembers from one run to the next |
+//! | [`private_file`] | who may read and change a file with secrets |
 //! | [`durable`] | replaces a file atomically and durably |
 //! | [`backup`] | the Threema Safe format |
 //! | [`client`] | a phone in Rust: the Android and iOS ways to speak to a server |
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod durable;
+pub mod private_file;
 pub mod retention;
 pub mod scrub;
 pub mod server;

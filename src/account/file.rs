@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::secret::SecretError;
 use super::{AccountName, Role, Secret};
 use crate::durable;
+use crate::private_file::Exposure;
 
 /// One account as the file has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +51,14 @@ pub enum FileError {
         /// Where and what.
         #[source]
         source: Mistake,
+    },
+    /// Others than its owner and its group can read it, or others than its owner can change it.
+    #[error("accounts file {}: {exposure}", .path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Who may do what.
+        exposure: Exposure,
     },
     /// Two accounts have one name, or an account has no secret or more than two.
     #[error("accounts file {}: account \"{name}\" {problem}", .path.display())]
@@ -106,6 +115,20 @@ impl From<serde_json::Error> for Mistake {
             line: error.line(),
             column: error.column(),
         }
+    }
+}
+
+/// Refuses a file that others can read or change. A missing one is none of those.
+///
+/// # Errors
+/// When the file is exposed.
+pub(super) fn check_rights(path: &Path) -> Result<(), FileError> {
+    match Exposure::of(path) {
+        Ok(Some(exposure)) => Err(FileError::Exposed {
+            path: path.to_owned(),
+            exposure,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -57,7 +57,7 @@ impl Gate {
     /// Reads the accounts file.
     ///
     /// # Errors
-    /// When it is missing, unreadable, or not valid; when the system has no randomness.
+    /// When it is missing, unreadable, open to others, or not valid; when the system has no randomness.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         Self::of(path, Loaded::read(path)?)
     }
@@ -197,6 +197,7 @@ impl Loaded {
     fn read(path: &Path) -> Result<Self, FileError> {
         // The version is taken first: a change in between is then seen as one more change.
         let version = FileVersion::of(path);
+        file::check_rights(path)?;
         Ok(Self::new(version, file::load(path)?))
     }
 

@@ -13,6 +13,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::config::TlsFiles;
+use crate::private_file::Exposure;
 
 /// ALPN name of HTTP/2.
 pub(crate) const HTTP_2: &[u8] = b"h2";
@@ -38,6 +39,14 @@ pub enum Error {
         path: PathBuf,
         /// What should be in it.
         expected: &'static str,
+    },
+    /// Others than its owner and its group can read the private key, or others than its owner can change it.
+    #[error("{}: {exposure}", .path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Who may do what.
+        exposure: Exposure,
     },
     /// Certificate and key do not go together, or the key is of an unknown kind.
     #[error("the private key cannot be used with the certificate")]
@@ -65,15 +74,21 @@ pub fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Er
 /// Reads the private key.
 ///
 /// # Errors
-/// When the file cannot be read or holds no private key.
+/// When the file cannot be read, is open to others, or holds no private key.
 fn load_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    if let Ok(Some(exposure)) = Exposure::of(path) {
+        return Err(Error::Exposed {
+            path: path.to_owned(),
+            exposure,
+        });
+    }
     PrivateKeyDer::from_pem_file(path).map_err(|error| from_pem(path, "private key", error))
 }
 
 /// Reads both and makes sure that they are a pair.
 ///
 /// # Errors
-/// When a file cannot be read, or they are no pair.
+/// When a file cannot be read, the key is open to others, or they are no pair.
 pub fn load(files: &TlsFiles) -> Result<CertifiedKey, Error> {
     let certificates = load_certificates(&files.certificate)?;
     let private_key = load_private_key(&files.private_key)?;

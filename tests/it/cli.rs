@@ -1,16 +1,10 @@
 //! The built program: exit codes, texts, and the commands that scripts use.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Child, Output, Stdio};
 
 use crate::program::{DOCUMENT, Folder, text};
-use crate::support::{ID, TestServer};
-
-fn mode(path: &Path) -> u32 {
-    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
+use crate::support::{ID, TestServer, mode};
 
 #[test]
 fn every_error_of_a_configuration_is_listed_and_nothing_is_started() {

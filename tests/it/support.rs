@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -344,6 +345,14 @@ pub(crate) fn write(path: &Path, contents: impl AsRef<[u8]>) {
     fs::write(path, contents).unwrap();
 }
 
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+pub(crate) fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
 pub(crate) fn set_modified(path: &Path, time: SystemTime) {
     let file = fs::File::options().write(true).open(path).unwrap();
     file.set_modified(time).unwrap();
@@ -385,7 +394,9 @@ fn write_certificates(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     write(&folder.join("ca.pem"), made.authority_pem);
     write(&folder.join("fullchain.pem"), made.chain_pem);
-    write(&folder.join("privkey.pem"), made.private_key_pem);
+    let key = folder.join("privkey.pem");
+    write(&key, made.private_key_pem);
+    set_mode(&key, 0o600);
 }
 
 fn merge(into: &mut Value, changes: Value) {
