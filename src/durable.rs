@@ -3,10 +3,11 @@
 //!
 //! The order is always: create a temporary file on the same file system, write, `fsync`, rename over
 //! the final name, `fsync` the directory (docs/DURABILITY.md). This is a leaf: it knows paths and bytes, nothing else.
+//! Lines are appended to one kind of file ([`LineFile`]); a crash may tear the last one.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -201,19 +202,93 @@ pub fn replace_by_way_of(temporary: &Path, path: &Path, contents: &[u8]) -> Resu
     sync_directory(directory)
 }
 
+/// A file to which lines are appended, by several programs at once. Mode 0600; it belongs to whom its directory does.
+#[derive(Debug)]
+pub struct LineFile {
+    file: File,
+}
+
+impl LineFile {
+    /// Opens the file, and makes it where it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be opened for writing, or is no regular file: a symbolic link might lead anywhere.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        use rustix::fs::OFlags;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .append(true)
+            .mode(FILE_MODE)
+            .custom_flags(flags.cast_signed());
+        let file = match options.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let file = options.create(true).open(path);
+                let file = file.map_err(Error::at("create file"))?;
+                belong_like(&file, &[parent(path)])?;
+                sync_directory(parent(path))?;
+                file
+            }
+            other => other.map_err(Error::at("open file"))?,
+        };
+        let found = file.metadata().map_err(Error::at("stat file"))?;
+        if !found.is_file() {
+            let source = io::Error::other("it is no regular file");
+            return Err(Error::at("open file")(source));
+        }
+        Ok(Self { file })
+    }
+
+    /// Appends one line and waits until the disk has it. It begins on a line of its own, also after one that a crash or
+    /// a full disk has torn.
+    ///
+    /// # Errors
+    /// When it cannot be written; a part of it may then be there.
+    pub fn append(&self, line: &str) -> Result<(), Error> {
+        lock(&self.file)?;
+        let appended = self.append_locked(line);
+        // Closing would give it back too, but a command may live on.
+        let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
+        appended
+    }
+
+    fn append_locked(&self, line: &str) -> Result<(), Error> {
+        let length = self.file.metadata().map_err(Error::at("stat file"))?.len();
+        let mut last = [b'\n'];
+        if let Some(position) = length.checked_sub(1) {
+            self.file
+                .read_exact_at(&mut last, position)
+                .map_err(Error::at("read the last line"))?;
+        }
+        let torn = if last == [b'\n'] { "" } else { "\n" };
+        // In one piece: where the file system has no locks, whole lines still do not mix.
+        let text = format!("{torn}{line}\n");
+        let written = (&self.file).write_all(text.as_bytes());
+        let written = written.and_then(|()| self.file.sync_all());
+        written.map_err(Error::at("append a line"))
+    }
+}
+
 /// Waits until nobody else holds the lock of `directory`, and holds it as long as the file lives. For whoever
 /// reads a file, changes it and replaces it, beside others who do the same. A file system without locks is let be.
 ///
 /// # Errors
 /// When the directory cannot be opened.
 pub fn lock_directory(directory: &Path) -> Result<File, Error> {
+    let directory = File::open(directory).map_err(Error::at("open directory"))?;
+    lock(&directory)?;
+    Ok(directory)
+}
+
+/// Waits for the lock of an open file or directory. It is held until all that were opened with it are closed.
+fn lock(file: &File) -> Result<(), Error> {
     use rustix::fs::{FlockOperation, flock};
-    let lock = File::open(directory).map_err(Error::at("open directory"))?;
     loop {
-        match flock(&lock, FlockOperation::LockExclusive) {
-            Ok(()) | Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK) => return Ok(lock),
+        match flock(file, FlockOperation::LockExclusive) {
+            Ok(()) | Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Error::at("lock directory")(error.into())),
+            Err(error) => return Err(Error::at("lock")(error.into())),
         }
     }
 }

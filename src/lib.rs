@@ -11,6 +11,7 @@
 //! | [`retention`] | what expires when; one sweep |
 //! | [`scrub`] | reads every backup from time to time |
 //! | [`state`] | what a server remembers from one run to the next |
+//! | [`audit`] | writes down what operators did |
 //! | [`private_file`] | who may read and change a file with secrets |
 //! | [`durable`] | replaces a file atomically and durably |
 //! | [`backup`] | the Threema Safe format |
@@ -22,6 +23,7 @@
 //! cannot open what it stores.
 
 pub mod account;
+pub mod audit;
 pub mod backup;
 pub mod cli;
 pub mod client;

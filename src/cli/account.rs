@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::audit::Audit;
 use super::terminal::say;
-use super::{UsageError, secret};
+use super::{UsageError, exit_code, secret};
 use crate::account::{self, Account as Entry, AccountName, Role, Secret};
 use crate::config::Config;
 
@@ -43,6 +44,7 @@ pub(super) enum Account {
 impl Account {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let path = &config.accounts_file;
+        let mut all_went_well = true;
         match self {
             Self::Add {
                 name,
@@ -66,6 +68,9 @@ impl Account {
                     disabled: false,
                     secrets: vec![secret],
                 };
+                let audit = Audit::begin(config, "account add")?
+                    .with("account", name.as_str())
+                    .with("role", role.to_string());
                 account::update(path, |accounts| {
                     if accounts.iter().any(|account| account.name == name) {
                         let text = format!("there is an account \"{name}\" already");
@@ -74,6 +79,7 @@ impl Account {
                     accounts.push(entry);
                     Ok(())
                 })?;
+                all_went_well = audit.done();
                 let shown = shown.as_ref().map(account::GeneratedSecret::reveal);
                 if json {
                     say(json!({ "name": name, "role": role, "password": shown }))?;
@@ -112,6 +118,7 @@ impl Account {
                 }
             }
             Self::Remove { name } => {
+                let audit = Audit::begin(config, "account remove")?.with("account", name.as_str());
                 account::update(path, |accounts| {
                     let before = accounts.len();
                     accounts.retain(|account| account.name != name);
@@ -121,9 +128,10 @@ impl Account {
                     }
                     Ok(())
                 })?;
+                all_went_well = audit.done();
                 say(format!("removed {name}"))?;
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(exit_code(all_went_well))
     }
 }

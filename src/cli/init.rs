@@ -9,8 +9,9 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::UsageError;
+use super::audit::Audit;
 use super::terminal::{say, warn};
+use super::{UsageError, exit_code};
 use crate::account::{self, Account, AccountName, GeneratedSecret, Role, Secret};
 use crate::client::ServerUrl;
 use crate::config::{Config, DEFAULT_FILE};
@@ -96,6 +97,7 @@ impl Init {
             anonymous_restore,
         };
         let config = installation.write(&path)?;
+        let audit = Audit::begin(&config, "init")?;
         say(format!("wrote {}", path.display()))?;
         if installation.write_certificate(&config)? {
             say(format!(
@@ -104,11 +106,12 @@ impl Init {
             ))?;
         }
         let accounts = account::load(&config.accounts_file).unwrap_or_default();
-        let shown = if accounts.iter().any(|known| known.name == account) {
-            None
+        let (shown, added) = if accounts.iter().any(|known| known.name == account) {
+            (None, None)
         } else {
-            Some(set_secret(&config, &account)?)
+            (Some(set_secret(&config, &account)?), Some(account.as_str()))
         };
+        let is_audited = audit.with("account", added).done();
         print_login(&config, &account, shown.as_ref())?;
         let flag = if path == Path::new(DEFAULT_FILE) {
             String::new()
@@ -118,7 +121,7 @@ impl Init {
         say(format!(
             "\nNext: threema-safe-server {flag}check, then threema-safe-server {flag}serve"
         ))?;
-        Ok(ExitCode::SUCCESS)
+        Ok(exit_code(is_audited))
     }
 }
 

@@ -6,12 +6,14 @@
 mod account;
 mod admin;
 mod argument;
+mod audit;
 mod check;
 mod client;
 mod demo;
 mod healthcheck;
 mod init;
 mod log;
+mod process;
 mod prune;
 mod scrub;
 mod secret;
@@ -87,6 +89,7 @@ struct UsageError(String);
 /// # Errors
 /// With what went wrong and its causes, for [`report`].
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    process::harden();
     // Where a library asks for the provider of TLS, there is one.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let file = arguments.config;
@@ -144,6 +147,15 @@ fn open_store(config: &Config) -> anyhow::Result<(FileStore, StateFile)> {
     let Storage::Files { directory } = &config.storage;
     let store = FileStore::open(directory)?;
     Ok((store, StateFile::in_directory(directory)))
+}
+
+/// 0 where everything went well, else 1.
+fn exit_code(all_went_well: bool) -> ExitCode {
+    if all_went_well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// A runtime for one command that waits for little.

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::audit::Audit;
 use super::terminal::{say, warn};
-use super::{block_on, open_store};
+use super::{block_on, exit_code, open_store};
 use crate::config::Config;
 use crate::retention::{self, Mode, Report};
 use crate::server::retention_of;
@@ -31,10 +32,23 @@ impl Prune {
             (false, true) => Mode::Force,
             (false, false) => Mode::Remove,
         };
+        let audit = match mode {
+            Mode::DryRun => None,
+            Mode::Remove => Some(Audit::begin(config, "prune")?),
+            Mode::Force => Some(Audit::begin(config, "prune --force")?),
+        };
         let report = block_on(async {
             let retention = retention_of(config);
             Ok(retention::sweep(&store, &state, retention, super::now(), mode).await?)
         })?;
+        let is_audited = audit.is_none_or(|audit| {
+            audit
+                .with("removed", report.removed)
+                .with("trashErased", report.trash_erased)
+                .with("failed", report.failed)
+                .with("refused", report.refused.map(retention::Refusal::word))
+                .done()
+        });
         if self.json {
             say(serde_json::to_string(&report)?)?;
         } else {
@@ -47,11 +61,9 @@ impl Prune {
                 "hint: set the clock or the configuration right, or remove what has expired with --force",
             );
         }
-        Ok(if report.failed == 0 && refused.is_none() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(exit_code(
+            report.failed == 0 && refused.is_none() && is_audited,
+        ))
     }
 }
 

@@ -6,8 +6,9 @@ use clap::Args;
 use futures_util::StreamExt;
 use serde_json::json;
 
+use super::audit::Audit;
 use super::terminal::{self, say};
-use super::{block_on, open_store};
+use super::{block_on, exit_code, open_store};
 use crate::config::Config;
 use crate::scrub::{Finding, scrub};
 use crate::state::unix;
@@ -23,6 +24,7 @@ pub(super) struct Scrub {
 impl Scrub {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let (store, state) = open_store(config)?;
+        let audit = Audit::begin(config, "scrub")?;
         let mut damaged = Vec::new();
         let mut scrubbed = block_on(async {
             let count = store.list().count().await;
@@ -36,6 +38,10 @@ impl Scrub {
             Ok(scrubbed)
         })?;
         scrubbed.finished = unix(super::now());
+        let is_audited = audit
+            .with("sound", scrubbed.sound)
+            .with("damaged", damaged.len())
+            .done();
         if self.json {
             let damaged: Vec<_> = damaged
                 .iter()
@@ -59,10 +65,6 @@ impl Scrub {
         }
         // Last: what was found is worth more than that it is remembered.
         state.update(|state| state.scrub = Some(scrubbed))?;
-        Ok(if damaged.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(exit_code(damaged.is_empty() && is_audited))
     }
 }

@@ -19,6 +19,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let server = Server::bind(config, super::now).await?;
+    std::panic::set_hook(server.panic_hook());
     let Storage::Files { directory } = &config.storage;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

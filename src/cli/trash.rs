@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use futures_util::TryStreamExt;
 use serde_json::json;
 
+use super::audit::Audit;
 use super::terminal::{self, say, warn};
 use super::when::{date, unix_date};
-use super::{UsageError, block_on, open_store, when};
+use super::{UsageError, block_on, exit_code, open_store, when};
 use crate::backup::BackupId;
 use crate::config::Config;
 use crate::state::{StateFile, unix};
@@ -62,9 +63,15 @@ impl Trash {
         let (store, state) = open_store(config)?;
         match self {
             Self::List { json } => list(&store, json),
-            Self::Restore(command) => command.run(&store),
-            Self::Confirm => confirm(&state),
-            Self::Empty { yes, json } => empty(&store, &state, yes, json),
+            Self::Restore(command) => command.run(config, &store),
+            Self::Confirm => confirm(config, &state),
+            Self::Empty { yes, json } => {
+                if !yes && !may_erase(&store, &state)? {
+                    warn("nothing was erased");
+                    return Ok(ExitCode::FAILURE);
+                }
+                empty(config, &store, &state, json)
+            }
         }
     }
 }
@@ -97,7 +104,7 @@ fn list(store: &FileStore, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 impl Restore {
-    fn run(self, store: &FileStore) -> anyhow::Result<ExitCode> {
+    fn run(self, config: &Config, store: &FileStore) -> anyhow::Result<ExitCode> {
         let now = super::now();
         let selection = match (self.since, self.all) {
             (Some(text), _) => {
@@ -111,6 +118,7 @@ impl Restore {
             (None, true) => Selection::All,
             (None, false) => Selection::Ids(ids(&read_standard_input()?)?),
         };
+        let audit = Audit::begin(config, "trash restore")?;
         let report = block_on(async {
             let selected = trash::select(store, &selection).await?;
             let bar = terminal::progress(selected.len() as u64, "restoring");
@@ -121,6 +129,12 @@ impl Restore {
             }
             Ok(report)
         })?;
+        let is_audited = audit
+            .with("restored", report.restored)
+            .with("newer", report.newer)
+            .with("missing", report.missing)
+            .with("failed", report.failed)
+            .done();
         if self.json {
             say(serde_json::to_string(&report)?)?;
         } else {
@@ -138,11 +152,9 @@ impl Restore {
                 say(format!("{} could not be moved", report.failed))?;
             }
         }
-        Ok(if report.missing == 0 && report.failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(exit_code(
+            report.missing == 0 && report.failed == 0 && is_audited,
+        ))
     }
 }
 
@@ -177,13 +189,16 @@ fn ids(text: &str) -> Result<HashSet<BackupId>, UsageError> {
     Ok(ids)
 }
 
-fn confirm(state: &StateFile) -> anyhow::Result<ExitCode> {
+fn confirm(config: &Config, state: &StateFile) -> anyhow::Result<ExitCode> {
+    let audit = Audit::begin(config, "trash confirm")?;
     let now = unix(super::now());
     let mut burst = None;
     state.update(|state| {
         burst = state.burst.take();
         state.confirmed = Some(now);
     })?;
+    let removals = burst.map(|burst| burst.removed);
+    let is_audited = audit.with("removals", removals).done();
     match burst {
         Some(burst) => say(format!(
             "The deletion of {} of {} backups is confirmed; they are erased when trashDays are over.",
@@ -191,41 +206,47 @@ fn confirm(state: &StateFile) -> anyhow::Result<ExitCode> {
         ))?,
         None => say("Nothing was waiting for it; all deletions so far are confirmed.")?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_code(is_audited))
 }
 
-fn empty(store: &FileStore, state: &StateFile, yes: bool, json: bool) -> anyhow::Result<ExitCode> {
-    if !yes {
-        if !io::stdin().is_terminal() {
-            let text = "`trash empty` erases for good: say --yes where nobody can be asked";
-            return Err(UsageError(text.to_owned()).into());
-        }
-        let (count, burst) = block_on(async {
-            let all: Vec<Trashed> = store.list_trash().try_collect().await?;
-            Ok((all.len(), state.load()?.burst))
-        })?;
-        if let Some(burst) = burst {
-            warn(&format!(
-                "{} of {} backups were deleted within a day; perhaps a setting in the MDM is wrong.",
-                burst.removed, burst.of
-            ));
-        }
-        let mut error = io::stderr().lock();
-        write!(error, "Erase {count} backups in the trash for good? [y/N] ")?;
-        error.flush()?;
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer)?;
-        if !["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
-            warn("nothing was erased");
-            return Ok(ExitCode::FAILURE);
-        }
+/// Asks whether everything is to be erased.
+fn may_erase(store: &FileStore, state: &StateFile) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        let text = "`trash empty` erases for good: say --yes where nobody can be asked";
+        return Err(UsageError(text.to_owned()).into());
     }
+    let (count, burst) = block_on(async {
+        let all: Vec<Trashed> = store.list_trash().try_collect().await?;
+        Ok((all.len(), state.load()?.burst))
+    })?;
+    if let Some(burst) = burst {
+        warn(&format!(
+            "{} of {} backups were deleted within a day; perhaps a setting in the MDM is wrong.",
+            burst.removed, burst.of
+        ));
+    }
+    let mut error = io::stderr().lock();
+    write!(error, "Erase {count} backups in the trash for good? [y/N] ")?;
+    error.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+}
+
+fn empty(
+    config: &Config,
+    store: &FileStore,
+    state: &StateFile,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let audit = Audit::begin(config, "trash empty")?;
     let erased = block_on(async {
         let bar = terminal::progress(0, "erasing");
         let erased = trash::empty(store, || bar.inc(1)).await?;
         bar.finish_and_clear();
         Ok(erased)
     })?;
+    let is_audited = audit.with("erased", erased).done();
     if json {
         say(json!({ "erased": erased }))?;
     } else {
@@ -236,7 +257,7 @@ fn empty(store: &FileStore, state: &StateFile, yes: bool, json: bool) -> anyhow:
         state.burst = None;
         state.confirmed = Some(now);
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_code(is_audited))
 }
 
 #[cfg(test)]

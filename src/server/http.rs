@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::body::{BodyLimits, RequestBody};
 use super::dav::Dav;
 use super::metrics::{Limit, Refusals};
+use super::pseudonym::{Pseudonym, Pseudonyms};
 use super::reply::{self, Body, Reject};
 use super::route::Route;
 use super::{framing, page, xml};
@@ -54,6 +55,7 @@ pub(crate) struct App {
     refusals: Refusals,
     anonymous_restore: bool,
     allow_anonymous: bool,
+    pseudonyms: Pseudonyms,
     clock: fn() -> SystemTime,
 }
 
@@ -93,6 +95,7 @@ impl App {
             refusals,
             anonymous_restore: config.anonymous_restore,
             allow_anonymous: config.allow_anonymous,
+            pseudonyms: Pseudonyms::default(),
             clock,
         }
     }
@@ -108,6 +111,7 @@ impl App {
         let mut line = AccessLine {
             method: known_method(&parts.method),
             route: route.word(),
+            backup: self.pseudonym(route),
             started: Instant::now(),
             received: body.declared().unwrap_or_default(),
             status: None,
@@ -141,6 +145,14 @@ impl App {
 
         line.status = Some(response.status().as_u16());
         Ok(response)
+    }
+
+    /// What stands for the backup in the log.
+    fn pseudonym(&self, route: Route) -> Option<Pseudonym> {
+        match route {
+            Route::Backup(id) => self.pseudonyms.of(id, (self.clock)()),
+            Route::Root | Route::Config | Route::Backups | Route::Unknown => None,
+        }
     }
 
     async fn answer(
@@ -319,6 +331,8 @@ impl AsRef<[u8]> for Accounted {
 struct AccessLine {
     method: &'static str,
     route: &'static str,
+    /// For the routes of backups alone.
+    backup: Option<Pseudonym>,
     started: Instant,
     received: u64,
     /// `None` when there was no answer to give.
@@ -331,16 +345,27 @@ impl Drop for AccessLine {
         let Self {
             method,
             route,
+            backup,
             received,
             ..
         } = *self;
+        let backup = backup.map(tracing::field::display);
         match self.status {
             Some(status) => {
-                tracing::info!(method, route, status, received, milliseconds, "request");
+                tracing::info!(
+                    method,
+                    route,
+                    backup,
+                    status,
+                    received,
+                    milliseconds,
+                    "request"
+                );
             }
             None => tracing::info!(
                 method,
                 route,
+                backup,
                 received,
                 milliseconds,
                 "request was given up"

@@ -110,6 +110,7 @@ pub(super) struct Metrics {
     scrub_time: Number,
     damaged: Family<Kind, Number>,
     refusals: Refusals,
+    panics: Counter,
 }
 
 impl Metrics {
@@ -127,6 +128,7 @@ impl Metrics {
             scrub_time: Gauge::default(),
             damaged: Family::default(),
             refusals: Refusals::default(),
+            panics: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -190,6 +192,11 @@ impl Metrics {
             let limit = limit.word();
             drop(metrics.refusals.0.get_or_create(&ByLimit { limit }));
         }
+        registry.register(
+            "panics",
+            "Errors in the program that ended a piece of work; the log says where",
+            metrics.panics.clone(),
+        );
         for reason in Refusal::WORDS {
             metrics
                 .sweep_refused
@@ -242,6 +249,11 @@ impl Metrics {
     /// For whoever refuses.
     pub(super) fn refusals(&self) -> Refusals {
         self.refusals.clone()
+    }
+
+    /// Counts what the panic hook sees.
+    pub(super) fn panics(&self) -> Counter {
+        self.panics.clone()
     }
 
     pub(super) fn text(&self) -> String {

@@ -15,6 +15,8 @@ mod node;
 mod pace;
 mod page;
 mod places;
+mod panics;
+mod pseudonym;
 mod reply;
 mod route;
 mod status;

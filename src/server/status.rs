@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Metrics, Refusals};
@@ -130,6 +131,11 @@ impl Vitals {
     /// Counts who is refused, for whoever refuses.
     pub(crate) fn refusals(&self) -> Refusals {
         self.metrics.refusals()
+    }
+
+    /// Counts panics.
+    pub(super) fn panics(&self) -> Counter {
+        self.metrics.panics()
     }
 
     /// The metrics in Prometheus' text.

@@ -11,6 +11,7 @@
 
 mod access;
 mod apps_on_the_wire;
+mod audit;
 mod bad_input;
 mod cancellation;
 mod careful_sweep;
@@ -24,10 +25,12 @@ mod doubles;
 mod faults;
 mod flaws;
 mod format;
+mod hardening;
 mod lifecycle;
 mod malformed;
 mod operator;
 mod phone;
+mod privacy;
 mod process;
 mod program;
 mod races;

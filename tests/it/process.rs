@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, channel};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::program::PROGRAM;
-use crate::support::{Listening, Site};
+use crate::support::{Listening, Site, skip};
 use crate::wire::{Client, FAIL_SAFE, Protocol, Raw, soon};
 
 /// A running `serve`; killed when dropped.
@@ -23,7 +23,8 @@ pub(crate) struct ServerProcess {
     address: SocketAddr,
     admin: SocketAddr,
     log: Receiver<String>,
-    log_at_start: Vec<String>,
+    /// All lines of the log that were waited for.
+    seen: Vec<String>,
     descriptors: Vec<String>,
 }
 
@@ -40,9 +41,16 @@ impl Listening for ServerProcess {
 impl ServerProcess {
     /// Starts the program, and waits until it has nothing to do but to answer.
     pub(crate) fn start(site: Site) -> Self {
+        Self::start_under(&[], site)
+    }
+
+    /// As [`ServerProcess::start`], by another program that becomes it: its words, to which ours are added.
+    pub(crate) fn start_under(other: &[&str], site: Site) -> Self {
         let state = fs::read_to_string(site.data().join("state.json"));
         let scrubbed = state.is_ok_and(|state| state.contains("\"scrub\""));
-        let mut child = Command::new(PROGRAM)
+        let words = [other, &[PROGRAM]].concat();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
             .arg("--config")
             .arg(site.config_file())
             .arg("serve")
@@ -67,11 +75,11 @@ impl ServerProcess {
             address: ([127, 0, 0, 1], 0).into(),
             admin: ([127, 0, 0, 1], 0).into(),
             log,
-            log_at_start: Vec::new(),
+            seen: Vec::new(),
             descriptors: Vec::new(),
         };
-        server.log_at_start = server.log_through(|line| line.contains("listening"));
-        let listening = server.log_at_start.last().unwrap();
+        server.log_through(|line| line.contains("listening"));
+        let listening = server.seen.last().unwrap();
         let (_, rest) = listening.split_once("listen=[").unwrap();
         let (address, rest) = rest.split_once(']').unwrap();
         let admin = rest.strip_prefix(" admin=").unwrap().split(' ').next();
@@ -79,14 +87,13 @@ impl ServerProcess {
         server.admin = admin.unwrap().parse().unwrap();
         // In whichever order they end. A scrub that an earlier server has done is not done again.
         let missing = Cell::new(if scrubbed { 1 } else { 2 });
-        let work = server.log_through(|line| {
+        server.log_through(|line| {
             let ended = [" swept ", " scrubbed "]
                 .iter()
                 .any(|work| line.contains(work));
             missing.set(missing.get() - u8::from(ended));
             missing.get() == 0
         });
-        server.log_at_start.extend(work);
         server.descriptors = server.descriptors_now();
         server
     }
@@ -97,15 +104,20 @@ impl ServerProcess {
 
     /// Stops the process; all of its log, and what it leaves on disk.
     pub(crate) fn stop(mut self) -> (String, Site) {
-        let at_start = std::mem::take(&mut self.log_at_start);
+        let seen = std::mem::take(&mut self.seen);
         self.signal(Signal::TERM);
         let (code, log, site) = self.ended();
         assert_eq!(code, Some(0), "{log:#?}");
-        ([at_start, log].concat().join("\n"), site)
+        ([seen, log].concat().join("\n"), site)
     }
 
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// All lines of the log that were waited for.
+    pub(crate) fn log_seen(&self) -> &[String] {
+        &self.seen
     }
 
     /// A client with the credentials of the phone account.
@@ -125,7 +137,10 @@ impl ServerProcess {
         let mut lines = Vec::new();
         loop {
             match self.log.recv_timeout(FAIL_SAFE) {
-                Ok(line) => lines.push(line),
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    lines.push(line);
+                }
                 Err(error) => panic!("{error}; the log until now: {lines:#?}"),
             }
             if is_last(lines.last().unwrap()) {
@@ -156,8 +171,15 @@ impl ServerProcess {
     /// What the descriptors of the process lead to.
     fn descriptors_now(&self) -> Vec<String> {
         let folder = format!("/proc/{}/fd", self.pid());
-        let mut descriptors: Vec<_> = fs::read_dir(folder)
-            .unwrap()
+        let entries = match fs::read_dir(folder) {
+            // The process is not open to its own user; root sees it.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                skip("descriptors of a server: only root can look at them");
+                return Vec::new();
+            }
+            other => other.unwrap(),
+        };
+        let mut descriptors: Vec<_> = entries
             // One that is closed meanwhile is gone.
             .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
             .map(|leads_to| leads_to.to_string_lossy().into_owned())

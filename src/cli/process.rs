@@ -1,0 +1,37 @@
+//! What the process itself keeps from others, whichever command runs.
+
+use std::panic;
+
+use rustix::fs::Mode;
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask,
+};
+
+use super::terminal::warn;
+
+/// New files are for their owner alone, also those that a library makes.
+const UMASK: u32 = 0o077;
+
+/// Makes memory stay in memory, files private and panics silent about what they saw.
+///
+/// Both bounds on core dumps are needed: a limit of 0 does not hold where the kernel pipes dumps to a program, and a
+/// process that is not dumpable still has a limit that its children inherit. Not dumpable also means that other
+/// programs of the same user cannot trace it or read its memory.
+pub(super) fn harden() {
+    umask(Mode::from_raw_mode(UMASK));
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Where the system does not know these, nothing is lost but a protection; no command fails for it.
+    let _ = setrlimit(Resource::Core, none);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let place = place.unwrap_or_default();
+        // Without the panic's own text, which may quote a password or a backup.
+        warn(&format!(
+            "error: a bug in the program, at {place}; please report it"
+        ));
+    }));
+}

@@ -1,0 +1,161 @@
+//! What operators do is written down: `audit.jsonl` in the data directory.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::program::{Folder, PROGRAM, text};
+use crate::support::{ID, OTHER_ID, mode, skip, skip_without_program};
+
+/// The lines of the audit log, without their times and users, which have to be there.
+fn audited(folder: &Folder) -> Vec<Value> {
+    let uid = rustix::process::getuid().as_raw();
+    let lines = fs::read_to_string(folder.path("data/audit.jsonl")).unwrap();
+    lines
+        .lines()
+        .map(|line| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            let object = line.as_object_mut().unwrap();
+            let time = object.remove("time").unwrap();
+            assert!(time.as_str().unwrap().ends_with('Z'), "{time}");
+            assert_eq!(object.remove("uid"), Some(uid.into()));
+            object.remove("loginUid");
+            line
+        })
+        .collect()
+}
+
+#[test]
+fn what_operators_do_is_written_down_with_names_and_counts_and_without_ids_and_secrets() {
+    let folder = Folder::new();
+    let said = folder.done(&["init", "--yes", "--account", "phones"]);
+    let secret = said
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Password   "))
+        .unwrap();
+    folder.write("chosen", "a chosen password");
+    folder.done(&["account", "add", "boss", "--role", "operator"]);
+    folder.done(&["account", "add", "büro", "--secret-file", "chosen"]);
+    folder.failed(&["account", "add", "boss"]);
+    folder.done(&["account", "remove", "boss"]);
+    let backups = folder.path("data/backups");
+    fs::create_dir_all(&backups).unwrap();
+    let old = fs::File::create(backups.join(ID)).unwrap();
+    old.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    folder.run(&["prune"]);
+    folder.done(&["prune", "--force"]);
+    folder.done(&["trash", "restore", "--all"]);
+    folder.write("damaged", "");
+    folder.run(&["scrub"]);
+    folder.done(&["trash", "confirm"]);
+    fs::write(folder.path("data/trash").join(format!("{OTHER_ID}.1")), "x").unwrap();
+    folder.done(&["trash", "empty", "--yes"]);
+    // These change nothing.
+    folder.done(&["account", "list"]);
+    folder.done(&["prune", "--dry-run"]);
+    folder.done(&["trash", "list"]);
+    folder.failed(&["trash", "empty"]);
+
+    let expected = [
+        json!({ "command": "init", "outcome": "done", "account": "phones" }),
+        json!({ "command": "account add", "outcome": "done", "account": "boss", "role": "operator" }),
+        json!({ "command": "account add", "outcome": "done", "account": "büro", "role": "phone" }),
+        json!({ "command": "account add", "outcome": "failed", "account": "boss", "role": "phone" }),
+        json!({ "command": "account remove", "outcome": "done", "account": "boss" }),
+        json!({
+            "command": "prune", "outcome": "done",
+            "removed": 1, "trashErased": 0, "failed": 0, "refused": null,
+        }),
+        json!({
+            "command": "prune --force", "outcome": "done",
+            "removed": 0, "trashErased": 0, "failed": 0, "refused": null,
+        }),
+        json!({
+            "command": "trash restore", "outcome": "done",
+            "restored": 1, "newer": 0, "missing": 0, "failed": 0,
+        }),
+        json!({ "command": "scrub", "outcome": "done", "sound": 0, "damaged": 1 }),
+        json!({ "command": "trash confirm", "outcome": "done", "removals": null }),
+        json!({ "command": "trash empty", "outcome": "done", "erased": 1 }),
+    ];
+    let found = audited(&folder);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(*found, expected);
+    }
+    let log = fs::read_to_string(folder.path("data/audit.jsonl")).unwrap();
+    for hidden in [ID, OTHER_ID, secret, "a chosen password"] {
+        assert!(!log.contains(hidden));
+    }
+    assert_eq!(mode(&folder.path("data/audit.jsonl")), 0o600);
+}
+
+#[test]
+fn nothing_is_done_where_it_cannot_be_written_down() {
+    let folder = Folder::new();
+    folder.write("config.json", "{}");
+    folder.done(&["account", "add", "phones"]);
+    let accounts = fs::read(folder.path("accounts.json")).unwrap();
+    let trashed = folder.path("data/trash").join(format!("{ID}.1"));
+    fs::create_dir(folder.path("data/trash")).unwrap();
+    fs::write(&trashed, "a backup").unwrap();
+    fs::remove_file(folder.path("data/audit.jsonl")).unwrap();
+    fs::create_dir(folder.path("data/audit.jsonl")).unwrap();
+
+    for command in [
+        &["account", "add", "boss"][..],
+        &["account", "remove", "phones"],
+        &["prune", "--force"],
+        &["trash", "restore", "--all"],
+        &["trash", "confirm"],
+        &["trash", "empty", "--yes"],
+        &["scrub"],
+    ] {
+        let (code, message) = folder.failed(command);
+        assert_eq!(code, 1, "{message}");
+        let expected = "error: the audit log data/audit.jsonl cannot be written";
+        assert!(message.starts_with(expected), "{message}");
+    }
+    assert_eq!(fs::read(folder.path("accounts.json")).unwrap(), accounts);
+    assert!(trashed.exists());
+    // Whoever only looks is not kept from it.
+    folder.done(&["prune", "--dry-run"]);
+    folder.done(&["trash", "list"]);
+}
+
+#[test]
+fn a_line_that_is_lost_after_the_work_is_an_error_that_the_operator_sees() {
+    let test = "a lost line of the audit log";
+    let folder = Folder::new();
+    folder.write("config.json", "{}");
+    folder.done(&["account", "add", "phones"]);
+    let log = folder.path("data/audit.jsonl");
+    let output = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync"])
+        .args(["-e", "inject=fsync:error=EIO", "-P"])
+        .arg(&log)
+        .args([PROGRAM, "account", "add", "boss"])
+        .current_dir(folder.path(""))
+        .env_clear()
+        .output();
+    let Ok(output) = output else {
+        return skip_without_program(&format!("{test}: strace is not installed"));
+    };
+    let message = text(&output.stderr);
+    if message.contains("ptrace") {
+        return skip(&format!("{test}: tracing is not permitted: {message}"));
+    }
+
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    let expected =
+        "error: the audit log data/audit.jsonl cannot be written: append a line failed: ";
+    assert!(message.starts_with(expected), "{message}");
+    assert!(
+        message.contains("what this command did stays done"),
+        "{message}"
+    );
+    // The password is shown all the same: the account is there.
+    assert!(text(&output.stdout).contains("password   "));
+    assert!(folder.done(&["account", "list"]).contains("boss"));
+}
