@@ -27,15 +27,10 @@ pub(super) struct Prune {
 impl Prune {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let (store, state) = open_store(config)?;
-        let mode = match (self.dry_run, self.force) {
-            (true, _) => Mode::DryRun,
-            (false, true) => Mode::Force,
-            (false, false) => Mode::Remove,
-        };
-        let audit = match mode {
-            Mode::DryRun => None,
-            Mode::Remove => Some(Audit::begin(config, "prune")?),
-            Mode::Force => Some(Audit::begin(config, "prune --force")?),
+        let (mode, audit) = match (self.dry_run, self.force) {
+            (true, _) => (Mode::DryRun, None),
+            (false, true) => (Mode::Force, Some(Audit::begin(config, "prune --force")?)),
+            (false, false) => (Mode::Remove, Some(Audit::begin(config, "prune")?)),
         };
         let report = block_on(async {
             let retention = retention_of(config);
