@@ -38,6 +38,14 @@ impl Credentials {
         &self.0
     }
 
+    /// The name that is claimed, to count what is claimed for it: one name for both charsets.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.readings()
+            .next()
+            .map_or_else(String::new, |reading| reading.name)
+    }
+
     /// As UTF-8 where it is that, then as ISO-8859-1 where that is a different text.
     pub(super) fn readings(&self) -> impl Iterator<Item = Reading> + use<> {
         let utf_8 = str::from_utf8(&self.0)
@@ -100,6 +108,10 @@ mod tests {
             readings("Basic avZyZzpw5HNzd29ydA=="),
             one("jörg", "pässwort")
         );
+        for header in ["Basic asO2cmc6cMOkc3N3b3J0", "Basic avZyZzpw5HNzd29ydA=="] {
+            let credentials = Credentials::parse(header.as_bytes()).unwrap();
+            assert_eq!(credentials.name(), "jörg");
+        }
     }
 
     #[test]

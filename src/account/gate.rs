@@ -2,13 +2,15 @@
 //!
 //! A chosen password costs 15 ms of hashing on purpose. A phone pays that once: verified credentials are
 //! remembered by a keyed hash until the file changes. Refusals are never remembered, and each costs what
-//! any other costs, whether the name exists or not.
+//! any other costs, whether the name exists or not. How often anybody may try is decided elsewhere; here is only
+//! told apart what has to be tried ([`Gate::verify`]) from what nobody can guess ([`Gate::recognise`]).
 
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 
 use arc_swap::ArcSwap;
@@ -16,12 +18,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 
+use super::basic::Reading;
 use super::file::{self, Account, FileError};
 use super::{Caller, Credentials, Secret};
-
-/// Hashed instead of the secrets that an unknown account does not have.
-static DECOY: LazyLock<Option<Secret>> =
-    LazyLock::new(|| Secret::of_password("nobody has this password").ok());
 
 /// The way in: the accounts file and what is remembered of it.
 pub struct Gate {
@@ -32,7 +31,38 @@ pub struct Gate {
     bad: Mutex<Option<Option<FileVersion>>>,
     /// Slow hashes that run at once; each takes a core and 19 MiB.
     hashing: Arc<Semaphore>,
+    hashed: Arc<Counters>,
     cache_key: [u8; 32],
+}
+
+/// Passwords that were hashed, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hashed {
+    /// With SHA-256, to compare them with a generated secret.
+    pub fast: u64,
+    /// With argon2id, to compare them with a chosen password.
+    pub slow: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    fast: AtomicU64,
+    slow: AtomicU64,
+}
+
+/// What comparing a password with a secret costs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cost {
+    Fast,
+    Slow,
+}
+
+/// The secrets of one cost.
+struct Secrets {
+    /// The most that one account has: what every refusal costs.
+    most: usize,
+    /// Hashed instead of those that an account does not have.
+    decoy: Option<Secret>,
 }
 
 /// What tells one state of the file from the next: it is replaced by a rename, so its inode changes.
@@ -48,8 +78,8 @@ struct FileVersion {
 struct Loaded {
     version: Option<FileVersion>,
     accounts: HashMap<String, Account>,
-    /// The most slow secrets that one account has: what every refusal costs.
-    slow_secrets: usize,
+    fast: Secrets,
+    slow: Secrets,
     verified: Mutex<HashMap<[u8; 32], Caller>>,
 }
 
@@ -83,6 +113,7 @@ impl Gate {
             hashing: Arc::new(Semaphore::new(
                 available_parallelism().map_or(1, usize::from),
             )),
+            hashed: Arc::default(),
             cache_key,
         })
     }
@@ -93,6 +124,26 @@ impl Gate {
         self.current().accounts.is_empty()
     }
 
+    /// Whose credentials these are, where that is no matter of guessing: they were verified before, or are a generated
+    /// secret, of which nobody has a list. `None` says nothing; they have to be verified. Reads the file again first if
+    /// it was replaced.
+    #[must_use]
+    pub fn recognise(&self, credentials: &Credentials) -> Option<Caller> {
+        let loaded = self.current();
+        let key = self.cache_key(credentials);
+        loaded.remembered(&key).or_else(|| {
+            let mut readings = credentials.readings();
+            let caller = readings.find_map(|reading| {
+                // A chosen password that somebody put into the file as a SHA-256 is not let in here.
+                let generated = Secret::looks_generated(&reading.password);
+                let caller = generated.then(|| loaded.check(&reading, Cost::Fast, &self.hashed));
+                caller.flatten()
+            })?;
+            loaded.remember(key, caller.clone());
+            Some(caller)
+        })
+    }
+
     /// Whose credentials these are; `None` when the name is unknown, the account disabled or the secret
     /// wrong, and nothing tells which. Reads the file again first if it was replaced.
     pub async fn verify(&self, credentials: &Credentials) -> Option<Caller> {
@@ -101,13 +152,24 @@ impl Gate {
         if let Some(caller) = loaded.remembered(&key) {
             return Some(caller);
         }
-        let caller = match loaded.verify_fast(credentials) {
+        let mut readings = credentials.readings();
+        let fast = readings.find_map(|reading| loaded.check(&reading, Cost::Fast, &self.hashed));
+        let caller = match fast {
             Some(caller) => caller,
-            None if loaded.slow_secrets == 0 => return None,
+            None if loaded.slow.most == 0 => return None,
             None => self.verify_slowly(&loaded, credentials).await?,
         };
         loaded.remember(key, caller.clone());
         Some(caller)
+    }
+
+    /// How many passwords were hashed, for whoever watches the server.
+    #[must_use]
+    pub fn hashed(&self) -> Hashed {
+        Hashed {
+            fast: self.hashed.fast.load(Ordering::Relaxed),
+            slow: self.hashed.slow.load(Ordering::Relaxed),
+        }
     }
 
     async fn verify_slowly(
@@ -118,25 +180,13 @@ impl Gate {
         let permit = Arc::clone(&self.hashing).acquire_owned().await.ok()?;
         let readings: Vec<_> = credentials.readings().collect();
         let loaded = Arc::clone(loaded);
+        let hashed = Arc::clone(&self.hashed);
         tokio::task::spawn_blocking(move || {
             // Given back when the hashes are done, not when the request goes away: else whoever asks and
             // hangs up fills the memory.
             let _permit = permit;
-            readings.iter().find_map(|reading| {
-                let account = loaded.enabled(&reading.name);
-                let secrets = account.iter().flat_map(|account| &account.secrets);
-                let slow = secrets.filter(|secret| secret.is_slow());
-                let decoys = std::iter::repeat_with(|| DECOY.as_ref()).flatten();
-                // As many hashes for every name, so that the time does not tell which names exist.
-                let found = slow
-                    .map(|secret| (secret, true))
-                    .chain(decoys.map(|secret| (secret, false)))
-                    .take(loaded.slow_secrets)
-                    .fold(false, |found, (secret, real)| {
-                        (secret.verify(&reading.password) & real) | found
-                    });
-                if found { account.map(caller) } else { None }
-            })
+            let mut readings = readings.iter();
+            readings.find_map(|reading| loaded.check(reading, Cost::Slow, &hashed))
         })
         .await
         .ok()
@@ -202,10 +252,10 @@ impl Loaded {
     }
 
     fn new(version: Option<FileVersion>, accounts: Vec<Account>) -> Self {
-        let slow = |account: &Account| account.secrets.iter().filter(|s| s.is_slow()).count();
         Self {
             version,
-            slow_secrets: accounts.iter().map(slow).max().unwrap_or_default(),
+            fast: Secrets::of(&accounts, Cost::Fast),
+            slow: Secrets::of(&accounts, Cost::Slow),
             accounts: accounts
                 .into_iter()
                 .map(|a| (a.name.as_str().to_owned(), a))
@@ -214,19 +264,27 @@ impl Loaded {
         }
     }
 
-    fn enabled(&self, name: &str) -> Option<&Account> {
-        self.accounts.get(name).filter(|account| !account.disabled)
-    }
-
-    fn verify_fast(&self, credentials: &Credentials) -> Option<Caller> {
-        credentials.readings().find_map(|reading| {
-            let account = self.enabled(&reading.name)?;
-            let fast = account.secrets.iter().filter(|secret| !secret.is_slow());
-            let found = fast.fold(false, |found, secret| {
-                secret.verify(&reading.password) | found
+    /// Compares a password with the account's secrets of this cost. Hashes as often for every name, so that neither
+    /// time nor work tells which names exist.
+    fn check(&self, reading: &Reading, cost: Cost, hashed: &Counters) -> Option<Caller> {
+        let (secrets, counter) = match cost {
+            Cost::Fast => (&self.fast, &hashed.fast),
+            Cost::Slow => (&self.slow, &hashed.slow),
+        };
+        let account = self.accounts.get(&reading.name);
+        let account = account.filter(|account| !account.disabled);
+        let own = account.into_iter().flat_map(|account| &account.secrets);
+        let own = own.filter(|secret| Cost::of(secret) == cost);
+        let decoys = std::iter::repeat_n(secrets.decoy.as_ref(), secrets.most).flatten();
+        let found = own
+            .map(|secret| (secret, true))
+            .chain(decoys.map(|secret| (secret, false)))
+            .take(secrets.most)
+            .fold(false, |found, (secret, is_own)| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                (secret.verify(&reading.password) & is_own) | found
             });
-            found.then(|| caller(account))
-        })
+        account.filter(|_| found).map(caller)
     }
 
     fn remembered(&self, key: &[u8; 32]) -> Option<Caller> {
@@ -243,6 +301,31 @@ impl Loaded {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key, caller);
+    }
+}
+
+impl Cost {
+    fn of(secret: &Secret) -> Self {
+        if secret.is_slow() {
+            Self::Slow
+        } else {
+            Self::Fast
+        }
+    }
+}
+
+impl Secrets {
+    fn of(accounts: &[Account], cost: Cost) -> Self {
+        let of_account = |account: &Account| {
+            let secrets = account.secrets.iter();
+            secrets.filter(|secret| Cost::of(secret) == cost).count()
+        };
+        let mut all = accounts.iter().flat_map(|account| &account.secrets);
+        Self {
+            most: accounts.iter().map(of_account).max().unwrap_or_default(),
+            // One of the file's own costs what they cost.
+            decoy: all.find(|secret| Cost::of(secret) == cost).cloned(),
+        }
     }
 }
 
@@ -417,5 +500,62 @@ mod tests {
         assert!(name(&gate, b"phones:old").await.is_some());
         assert!(name(&gate, b"phones:new").await.is_some());
         assert!(name(&gate, b"phones:older").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn every_refusal_costs_the_same_hashes() {
+        let office = Office::new();
+        let generated = || Secret::generate().unwrap();
+        let chosen = Secret::of_password("chosen password").unwrap();
+        let (right, one) = generated();
+        office.set(vec![
+            ("phones", Role::Phone, false, vec![one, generated().1]),
+            ("former", Role::Phone, true, vec![chosen.clone()]),
+            ("boss", Role::Operator, false, vec![chosen.clone(), chosen]),
+        ]);
+        let gate = Gate::open(&office.path()).unwrap();
+        let mut cost = Hashed { fast: 0, slow: 0 };
+
+        let guess = generated().0;
+        for password in ["wrong", "chosen password", guess.reveal()] {
+            let looks_generated = u64::from(password == guess.reveal());
+            for account in ["phones", "former", "nobody", ""] {
+                let credentials = basic(format!("{account}:{password}").as_bytes());
+                assert_eq!(gate.recognise(&credentials), None, "{account}");
+                assert_eq!(gate.verify(&credentials).await, None, "{account}");
+                cost.fast += 2 + 2 * looks_generated;
+                cost.slow += 2;
+                assert_eq!(gate.hashed(), cost, "{account}:{password}");
+            }
+        }
+        let right = format!("phones:{}", right.reveal());
+        assert!(gate.recognise(&basic(right.as_bytes())).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_was_verified_and_what_nobody_can_guess_is_recognised() {
+        let office = Office::new();
+        let (text, generated) = Secret::generate().unwrap();
+        let weak = "sha256:5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
+        office.set(vec![
+            ("phones", Role::Phone, false, vec![generated]),
+            ("weak", Role::Phone, false, vec![weak.parse().unwrap()]),
+            (
+                "boss",
+                Role::Phone,
+                false,
+                vec![Secret::of_password("password").unwrap()],
+            ),
+        ]);
+        let gate = Gate::open(&office.path()).unwrap();
+
+        let phones = basic(format!("phones:{}", text.reveal()).as_bytes());
+        assert!(gate.recognise(&phones).is_some());
+        for guessable in ["weak:password", "boss:password"] {
+            let credentials = basic(guessable.as_bytes());
+            assert_eq!(gate.recognise(&credentials), None, "{guessable}");
+            assert!(gate.verify(&credentials).await.is_some(), "{guessable}");
+            assert!(gate.recognise(&credentials).is_some(), "{guessable}");
+        }
     }
 }

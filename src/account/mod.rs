@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use basic::Credentials;
 pub use file::{Account, FileError, Mistake, load, update};
-pub use gate::Gate;
+pub use gate::{Gate, Hashed};
 pub use secret::{GeneratedSecret, Secret, SecretError};
 
 /// What an account may do.

@@ -14,7 +14,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 const SHA_256: &str = "sha256:";
 const ARGON2ID: &str = "$argon2id$";
@@ -73,6 +73,14 @@ impl Secret {
             .hash_password(password.as_bytes())
             .map_err(|_| SecretError::Hash)?;
         Ok(Self::Argon2id(hash.to_string()))
+    }
+
+    /// Whether a text can be a generated secret: nobody who chose a password chose one that looks like it.
+    pub(super) fn looks_generated(text: &str) -> bool {
+        let mut bytes = [0; 33];
+        let decoded = BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes);
+        bytes.zeroize();
+        decoded == Ok(32)
     }
 
     /// Whether verifying takes long by design.
@@ -142,6 +150,7 @@ mod tests {
     fn a_generated_secret_verifies_and_survives_the_file() {
         let (text, hash) = Secret::generate().unwrap();
         assert_eq!(text.reveal().len(), 43);
+        assert!(Secret::looks_generated(text.reveal()));
 
         let read: Secret = String::from(hash).parse().unwrap();
 
@@ -163,6 +172,20 @@ mod tests {
         assert!(read.is_slow());
         assert!(read.verify("korrekt Pferd"));
         assert!(!read.verify("korrekt pferd"));
+    }
+
+    #[test]
+    fn chosen_passwords_do_not_look_generated() {
+        for chosen in [
+            "",
+            "password",
+            &"a".repeat(42),
+            &"A".repeat(44),
+            &"ä".repeat(43),
+            "correct horse battery staple correct horses",
+        ] {
+            assert!(!Secret::looks_generated(chosen), "{chosen}");
+        }
     }
 
     #[test]

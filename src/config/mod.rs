@@ -3,6 +3,7 @@
 //! Everything is checked before anything starts, and all errors are reported at once, each with its path
 //! in the file or the name of its variable. After this there are no strings that mean something.
 
+mod budgets;
 mod environment;
 mod reader;
 mod value;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use reader::{Reader, Tree};
 use value::{address, base_path, log_format, log_level, path, public_url};
 
+pub use budgets::{Budgets, Quotas};
 pub use reader::Problem;
 
 /// The file that is read where no other is named.
@@ -53,6 +55,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// What one client may take.
     pub limits: Limits,
+    /// How much may be kept.
+    pub quotas: Quotas,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -107,6 +111,8 @@ pub struct Limits {
     pub drain: Duration,
     /// Bytes of all uploads under way.
     pub upload_memory: usize,
+    /// Guesses.
+    pub budgets: Budgets,
 }
 
 /// How logs are written, to standard error.
@@ -298,8 +304,10 @@ impl Config {
                         134_217_728,
                         4_096..=4_294_967_295,
                     ),
+                    budgets: Budgets::read(limits),
                 }
             }),
+            quotas: reader.section("quotas", Quotas::read),
             log: reader.section("log", |log| Log {
                 format: log.text("format", "text", log_format),
                 level: log.text("level", "info", log_level),

@@ -72,12 +72,16 @@ pub enum Mode {
 pub struct Report {
     /// Backups that stay.
     pub kept: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
     /// Backups that had expired and went into the trash.
     pub removed: u64,
     /// Their bytes.
     pub removed_bytes: u64,
     /// Backups in the trash that stay.
     pub trash_kept: u64,
+    /// Their bytes.
+    pub trash_bytes: u64,
     /// Backups in the trash that were erased for good.
     pub trash_erased: u64,
     /// Why nothing is erased from the trash.
@@ -189,6 +193,7 @@ impl Sweep<'_> {
         while let Some(listed) = backups.next().await {
             let (id, meta) = listed?;
             self.report.kept += 1;
+            self.report.kept_bytes += meta.length;
             self.report.ages.count(meta.last_upload, self.now);
             if self.has_expired(meta.last_upload) {
                 expired.push((id, meta));
@@ -222,7 +227,9 @@ impl Sweep<'_> {
             };
             match removed {
                 Ok(true) => {
-                    self.report.kept = self.report.kept.saturating_sub(1);
+                    let kept = &mut self.report;
+                    kept.kept = kept.kept.saturating_sub(1);
+                    kept.kept_bytes = kept.kept_bytes.saturating_sub(meta.length);
                     self.report.removed += 1;
                     self.report.removed_bytes += meta.length;
                 }
@@ -241,6 +248,7 @@ impl Sweep<'_> {
         while let Some(listed) = trash.next().await {
             let trashed = listed?;
             self.report.trash_kept += 1;
+            self.report.trash_bytes += trashed.length;
             if self.is_old_trash(trashed.removed_at) {
                 old.push(trashed);
             }
@@ -266,7 +274,9 @@ impl Sweep<'_> {
             };
             match erased {
                 Ok(true) => {
-                    self.report.trash_kept = self.report.trash_kept.saturating_sub(1);
+                    let kept = &mut self.report;
+                    kept.trash_kept = kept.trash_kept.saturating_sub(1);
+                    kept.trash_bytes = kept.trash_bytes.saturating_sub(trashed.length);
                     self.report.trash_erased += 1;
                 }
                 Ok(false) => {}

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::guard::Quotas;
 use super::status::Vitals;
 use crate::retention::{self, Mode, Report, Retention};
 use crate::scrub::{self, Pace};
@@ -26,6 +27,7 @@ pub(crate) struct Background {
     pub(crate) state: StateFile,
     pub(crate) retention: Retention,
     pub(crate) vitals: Arc<Vitals>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) clock: fn() -> SystemTime,
 }
 
@@ -42,7 +44,11 @@ impl Background {
             // Before the log: whoever reads there that a sweep has ended finds it here.
             self.vitals.swept(now, swept.as_ref().ok().cloned());
             match &swept {
-                Ok(report) => tell(report),
+                Ok(report) => {
+                    tell(report);
+                    let bytes = report.kept_bytes.saturating_add(report.trash_bytes);
+                    self.quotas.counted(report.kept, bytes);
+                }
                 Err(error) => tracing::error!(
                     error = error as &dyn StdError,
                     "the sweep broke off; the next one is in an hour"
@@ -154,11 +160,14 @@ mod tests {
     }
 
     fn background(directory: &Path) -> Background {
+        let vitals = Arc::new(Vitals::new(clock()));
+        let quotas = crate::config::Quotas::default();
         Background {
             store: Arc::new(FileStore::open(directory).unwrap()),
             state: StateFile::in_directory(directory),
             retention: Retention::of_days(180, 7, 7),
-            vitals: Arc::new(Vitals::new(clock())),
+            vitals: Arc::clone(&vitals),
+            quotas: Arc::new(Quotas::new(quotas, vitals)),
             clock,
         }
     }

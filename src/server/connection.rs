@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +22,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::address::ClientAddress;
 use super::framing::Framed;
 use super::http::App;
-use super::metrics::{Limit, Refusals};
+use super::limit::{Limit, Refusals};
 use super::pace::{Pace, Paced};
 use super::places::{Held, NoPlace, Place, Places};
 use super::reply::Body;
@@ -56,14 +56,14 @@ pub(super) async fn accept(listener: TcpListener, places: Arc<Places>, connectio
     let mut connections = JoinSet::new();
     let mut stopped = connection.stopped.clone();
     // Accepted, and waiting for a place. A listener to which nobody comes takes no place from the others.
-    let mut waiting: Option<(TcpStream, IpAddr)> = None;
+    let mut waiting: Option<(TcpStream, ClientAddress)> = None;
     loop {
         tokio::select! {
             biased;
             () = told(&mut stopped) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             accepted = listener.accept(), if waiting.is_none() => match accepted {
-                Ok((stream, peer)) => waiting = Some((stream, peer.ip())),
+                Ok((stream, peer)) => waiting = Some((stream, ClientAddress::of_peer(peer))),
                 Err(error) => {
                     if is_out_of_descriptors(&error) {
                         places.make_room();
@@ -255,7 +255,7 @@ async fn work(
         // The connection ends before anything waits for this.
         return std::future::pending().await;
     };
-    let answered = app.handle(request).await;
+    let answered = app.handle(place.address(), request).await;
     work.answered();
     answered
 }

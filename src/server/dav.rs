@@ -1,7 +1,7 @@
 //! The adapter between dav-server and the store.
 //!
 //! dav-server answers conditional requests and lists; it sees only requests that `http.rs` has decided on:
-//! known resource, known caller, known method, a complete body, and only the headers listed here. How the
+//! known resource, known caller, known method, a complete body, and no headers but conditions. How the
 //! store ended is remembered beside it and has the last word, because dav-server guesses: a failing look
 //! counts as "new file", and a listing that breaks off looks like a short one.
 
@@ -18,29 +18,19 @@ use dav_server::fs::{
 };
 use dav_server::{DavHandler, DavMethod, DavMethodSet};
 use futures_util::{StreamExt, future, stream};
-use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::Frame;
 
+use super::conditions::{FORWARDED, are_clear};
+use super::guard::{Before, Quotas};
 use super::node::{Download, Entry, Node};
 use super::reply::{Body, Reject};
 use super::route::Route;
 use crate::account::{Caller, Role};
 use crate::backup::BackupId;
 use crate::store::{self, Meta, Put, Store};
-
-/// The headers that reach dav-server. Not among them: Range (every answer is whole), Content-Range and
-/// X-Update-Range (every upload is whole), X-Expected-Entity-Length, X-Litmus, If (there are no locks).
-const FORWARDED: [HeaderName; 4] = [
-    IF_MATCH,
-    IF_NONE_MATCH,
-    IF_MODIFIED_SINCE,
-    IF_UNMODIFIED_SINCE,
-];
 
 const PROPFIND: &str = "PROPFIND";
 const DEPTH: &str = "depth";
@@ -52,11 +42,17 @@ const READ_BUFFER: usize = 1 << 30;
 pub(crate) struct Dav {
     handler: DavHandler<Context>,
     base_path: String,
+    quotas: Arc<Quotas>,
 }
 
 impl Dav {
     /// `base_path` begins and ends with a slash; `config_length` is the length of the `config` document.
-    pub(crate) fn new(store: Arc<dyn Store>, base_path: &str, config_length: usize) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        quotas: Arc<Quotas>,
+        base_path: &str,
+        config_length: usize,
+    ) -> Self {
         let mut methods = DavMethodSet::none();
         for method in [
             DavMethod::Get,
@@ -80,6 +76,7 @@ impl Dav {
         Self {
             handler,
             base_path: base_path.to_owned(),
+            quotas,
         }
     }
 
@@ -93,14 +90,16 @@ impl Dav {
         body: Bytes,
         now: SystemTime,
     ) -> Result<Response<Body>, Reject> {
-        if !conditions_are_clear(headers) {
+        if !are_clear(headers) {
             return Err(Reject::BadCondition);
         }
         let context = Context(Arc::new(Exchange {
             route,
-            role: caller.role(),
+            caller: caller.clone(),
+            quotas: Arc::clone(&self.quotas),
             method: method.clone(),
             now,
+            before: OnceLock::new(),
             loaded: OnceLock::new(),
             put: OnceLock::new(),
             failure: OnceLock::new(),
@@ -171,28 +170,6 @@ impl Dav {
     }
 }
 
-/// Whether `If-Match` and `If-None-Match` are `*` or lists of entity tags (RFC 9110 §13.1). dav-server panics on a
-/// single quotation mark, divides a tag at its commas (this server's have none), and carries out a request as if there
-/// were no condition if it cannot read one.
-fn conditions_are_clear(headers: &HeaderMap) -> bool {
-    let is_tag = |tag: &str| {
-        let quoted = tag.strip_prefix("W/").unwrap_or(tag);
-        let opaque = quoted
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'));
-        opaque.is_some_and(|opaque| !opaque.contains('"'))
-    };
-    let is_clear = |value: &HeaderValue| {
-        value
-            .to_str()
-            .is_ok_and(|text| text.trim() == "*" || text.split(',').all(|tag| is_tag(tag.trim())))
-    };
-    [IF_MATCH, IF_NONE_MATCH]
-        .iter()
-        .flat_map(|name| headers.get_all(name))
-        .all(is_clear)
-}
-
 /// The refusal that stands for a status of dav-server.
 fn refusal(status: StatusCode) -> Reject {
     match status {
@@ -237,9 +214,12 @@ struct Context(Arc<Exchange>);
 
 struct Exchange {
     route: Route,
-    role: Role,
+    caller: Caller,
+    quotas: Arc<Quotas>,
     method: Method,
     now: SystemTime,
+    /// What dav-server saw when it first looked at the place of an upload.
+    before: OnceLock<Before>,
     /// The backup of a GET, read once: dav-server looks first and opens then.
     loaded: OnceLock<(Meta, Bytes)>,
     put: OnceLock<Put>,
@@ -288,7 +268,7 @@ impl Backups {
 
     async fn look(&self, id: BackupId, exchange: &Exchange) -> FsResult<Node> {
         // To a phone the collection looks empty; it reaches what it knows the name of by GET.
-        if exchange.method.as_str() == PROPFIND && exchange.role == Role::Phone {
+        if exchange.method.as_str() == PROPFIND && exchange.caller.role() == Role::Phone {
             return Err(FsError::NotFound);
         }
         let found = if exchange.method == Method::GET {
@@ -304,6 +284,8 @@ impl Backups {
                 .await
                 .map_err(|error| exchange.failed("stat", &error))?
         };
+        let before = found.map_or(Before::Nothing, |meta| Before::Backup(meta.length));
+        let _ = exchange.before.set(before);
         found
             .map(|meta| exchange.node(meta))
             .ok_or(FsError::NotFound)
@@ -370,7 +352,7 @@ impl GuardedFileSystem<Context> for Backups {
                 node,
             }) as Box<dyn DavDirEntry>)
         };
-        let entries: FsStream<_> = match (exchange.route, exchange.role) {
+        let entries: FsStream<_> = match (exchange.route, exchange.caller.role()) {
             (Route::Root, _) => Box::pin(stream::iter([
                 entry("config", self.config()),
                 entry("backups", Node::Collection),
@@ -399,7 +381,10 @@ impl GuardedFileSystem<Context> for Backups {
                 return Err(FsError::Forbidden);
             };
             match self.store.remove(id, exchange.now).await {
-                Ok(true) => Ok(()),
+                Ok(true) => {
+                    exchange.quotas.removed();
+                    Ok(())
+                }
                 Ok(false) => Err(FsError::NotFound),
                 Err(error) => Err(exchange.failed("remove", &error)),
             }
@@ -470,9 +455,24 @@ impl DavFile for Upload {
             if self.received.is_empty() || self.received.len() as u64 != self.size {
                 return Err(FsError::GeneralFailure);
             }
+            let before = self.exchange.before.get().copied();
+            let (quotas, account) = (&self.exchange.quotas, self.exchange.caller.name());
+            let admission = quotas
+                .admit(
+                    &*self.store,
+                    account,
+                    self.size,
+                    before.unwrap_or(Before::Unclear),
+                )
+                .await;
+            let Ok(admission) = admission else {
+                let _ = self.exchange.failure.set(Reject::OverQuota);
+                return Err(FsError::InsufficientStorage);
+            };
             let body = std::mem::take(&mut self.received);
             match self.store.put(self.id, body).await {
                 Ok(put) => {
+                    admission.ended(put);
                     let _ = self.exchange.put.set(put);
                     Ok(())
                 }
@@ -488,7 +488,10 @@ mod tests {
 
     use futures_util::future::BoxFuture;
     use futures_util::stream::BoxStream;
+    use http::HeaderName;
+    use http::header::{IF_MATCH, IF_NONE_MATCH};
 
+    use super::super::status::Vitals;
     use super::*;
     use crate::store::{Error, Restored, Trashed, Verified};
 
@@ -535,11 +538,17 @@ mod tests {
         }
     }
 
+    fn dav(store: &Arc<Hand>) -> Dav {
+        let vitals = Arc::new(Vitals::new(SystemTime::UNIX_EPOCH));
+        let quotas = Arc::new(Quotas::new(crate::config::Quotas::default(), vitals));
+        Dav::new(Arc::<Hand>::clone(store), quotas, "/", 0)
+    }
+
     /// Found by `fuzz/`: the first of these ended a connection in a panic.
     #[tokio::test]
     async fn a_condition_that_is_none_is_refused_and_nothing_is_stored() {
         let store = Arc::new(Hand::default());
-        let dav = Dav::new(Arc::<Hand>::clone(&store), "/", 0);
+        let dav = dav(&store);
         let put = async |name: HeaderName, value: &[u8]| {
             let value = HeaderValue::from_bytes(value).unwrap();
             let answer = dav
@@ -592,7 +601,7 @@ mod tests {
     #[tokio::test]
     async fn an_upload_reaches_the_store_without_a_copy_and_the_store_has_the_last_word() {
         let store = Arc::new(Hand::default());
-        let dav = Dav::new(Arc::<Hand>::clone(&store), "/", 0);
+        let dav = dav(&store);
         let backup = Bytes::from_owner(vec![7; 100_000]);
         let route = Route::Backup(BackupId::from_bytes([1; 32]));
 

@@ -21,7 +21,7 @@ use http::uri::Authority;
 use http::{HeaderValue, Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::metrics::{Limit, Refusals};
+use super::limit::{Limit, Refusals};
 
 /// What hyper takes for no request, whatever came before.
 const NO_REQUEST: &[u8] = b"\0\r\n\r\n";

@@ -11,18 +11,21 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use super::address::ClientAddress;
 use super::body::{BodyLimits, RequestBody};
 use super::dav::Dav;
-use super::metrics::{Limit, Refusals};
+use super::guard::{Guard, Quotas};
+use super::limit::{Limit, Refusals};
 use super::pseudonym::{Pseudonym, Pseudonyms};
 use super::reply::{self, Body, Reject};
 use super::route::Route;
-use super::{framing, page, xml};
+use super::status::Vitals;
+use super::{conditions, framing, page, xml};
 use crate::account::{Caller, Credentials, Gate};
 use crate::config::Config;
 use crate::store::Store;
@@ -44,6 +47,7 @@ pub(crate) struct App {
     config_document: Bytes,
     page: Bytes,
     gate: Gate,
+    guard: Guard,
     dav: Dav,
     /// One permit for each byte of uploads under way.
     upload_memory: Arc<Semaphore>,
@@ -59,6 +63,14 @@ pub(crate) struct App {
     clock: fn() -> SystemTime,
 }
 
+/// What a server is made of, for its requests.
+pub(crate) struct Means {
+    pub(crate) gate: Gate,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) quotas: Arc<Quotas>,
+    pub(crate) vitals: Arc<Vitals>,
+}
+
 /// What is decided about a request before its body is looked at.
 enum Plan {
     Page,
@@ -69,13 +81,7 @@ enum Plan {
 }
 
 impl App {
-    pub(crate) fn new(
-        config: &Config,
-        gate: Gate,
-        store: Arc<dyn Store>,
-        clock: fn() -> SystemTime,
-        refusals: Refusals,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, means: Means, clock: fn() -> SystemTime) -> Self {
         let config_document = serde_json::json!({
             "maxBackupBytes": config.max_backup_bytes,
             "retentionDays": config.retention_days,
@@ -84,15 +90,21 @@ impl App {
         Self {
             base_path: config.base_path.clone(),
             page: page::render(config.public_url.as_deref(), config.retention_days),
-            gate,
-            dav: Dav::new(store, &config.base_path, config_document.len()),
+            gate: means.gate,
+            refusals: means.vitals.refusals(),
+            guard: Guard::new(&config.limits.budgets, means.vitals),
+            dav: Dav::new(
+                means.store,
+                means.quotas,
+                &config.base_path,
+                config_document.len(),
+            ),
             config_document,
             upload_memory: Arc::new(Semaphore::new(config.limits.upload_memory)),
             max_backup_bytes: config.max_backup_bytes,
             body_limits: BodyLimits::new(config),
             header_fields: config.limits.header_fields,
             turns: Semaphore::new(config.limits.requests),
-            refusals,
             anonymous_restore: config.anonymous_restore,
             allow_anonymous: config.allow_anonymous,
             pseudonyms: Pseudonyms::default(),
@@ -100,9 +112,10 @@ impl App {
         }
     }
 
-    /// Answers one request and writes its line in the log.
+    /// Answers one request on a connection from `peer`, and writes its line in the log.
     pub(crate) async fn handle(
         self: Arc<Self>,
+        peer: ClientAddress,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let (parts, incoming) = request.into_parts();
@@ -120,7 +133,10 @@ impl App {
         let answer = match length {
             Ok(()) if !framing::is_clear(&parts) => Err(Reject::BadFraming),
             Ok(()) if parts.headers.len() > self.header_fields => Err(Reject::HeaderTooLarge),
-            Ok(()) => self.answer(&parts, route, &mut body).await,
+            Ok(()) => {
+                let address = ClientAddress::of_request(peer, &parts.headers);
+                self.answer(&parts, route, &mut body, address).await
+            }
             Err(reject) => Err(reject),
         };
         let response = match answer {
@@ -160,8 +176,30 @@ impl App {
         parts: &Parts,
         route: Route,
         body: &mut RequestBody,
+        address: ClientAddress,
     ) -> Result<Response<Body>, Reject> {
-        let plan = self.plan(parts, route).await?;
+        let plan = self.plan(parts, route, address).await?;
+        // Before the body: it may come slowly, and what is counted later is no limit.
+        let look = match &plan {
+            Plan::Upload(caller) | Plan::Dav(caller) if tells_which_exist(parts, route) => {
+                Some(self.guard.look(caller, address)?)
+            }
+            _ => None,
+        };
+        let answer = self.carry_out(plan, parts, route, body).await;
+        if let Some(look) = look.filter(|_| !tells_of_nothing(&answer)) {
+            look.found();
+        }
+        answer
+    }
+
+    async fn carry_out(
+        &self,
+        plan: Plan,
+        parts: &Parts,
+        route: Route,
+        body: &mut RequestBody,
+    ) -> Result<Response<Body>, Reject> {
         if let Plan::Upload(caller) = plan {
             return self.upload(parts, route, &caller, body).await;
         }
@@ -215,12 +253,17 @@ impl App {
     }
 
     /// Decides what is to be done, from the header alone.
-    async fn plan(&self, parts: &Parts, route: Route) -> Result<Plan, Reject> {
+    async fn plan(
+        &self,
+        parts: &Parts,
+        route: Route,
+        address: ClientAddress,
+    ) -> Result<Plan, Reject> {
         let read = [Method::GET, Method::HEAD].contains(&parts.method);
         if read && route == Route::Root {
             return Ok(Plan::Page);
         }
-        let caller = self.caller(parts, route, read).await?;
+        let caller = self.caller(parts, route, address).await?;
         let allow = route.allow().ok_or(Reject::NotFound)?;
         if !allow
             .split(", ")
@@ -246,17 +289,21 @@ impl App {
         }
     }
 
-    async fn caller(&self, parts: &Parts, route: Route, read: bool) -> Result<Caller, Reject> {
+    async fn caller(
+        &self,
+        parts: &Parts,
+        route: Route,
+        address: ClientAddress,
+    ) -> Result<Caller, Reject> {
+        let read = [Method::GET, Method::HEAD].contains(&parts.method);
         let header = parts.headers.get(AUTHORIZATION);
         let credentials = header.and_then(|value| Credentials::parse(value.as_bytes()));
         match credentials {
             // Whoever shows Basic credentials is known by them or refused, also where none are needed: an
             // operator with a mistyped password must not take an empty list for the truth.
-            Some(credentials) if !(self.allow_anonymous && self.gate.is_empty()) => self
-                .gate
-                .verify(&credentials)
-                .await
-                .ok_or(Reject::Unauthorized),
+            Some(credentials) if !(self.allow_anonymous && self.gate.is_empty()) => {
+                self.guard.let_in(&self.gate, &credentials, address).await
+            }
             _ if self.allow_anonymous => Ok(Caller::anonymous()),
             None if self.anonymous_restore && header.is_none() && read => {
                 // Also for an id that is unknown: after a 401, iOS 7.2 would send the Safe password.
@@ -310,6 +357,33 @@ impl App {
                 (self.clock)(),
             )
             .await
+    }
+}
+
+/// Whether the answer to this request says if there is a backup under its id, and does nothing else that would be
+/// noticed. An upload says it too (201 or 204), but under an id that exists it replaces the backup: only with a
+/// condition it need not. No app sends one.
+fn tells_which_exist(parts: &Parts, route: Route) -> bool {
+    let Route::Backup(_) = route else {
+        return false;
+    };
+    match parts.method.as_str() {
+        "GET" | "HEAD" | "DELETE" => true,
+        "PUT" => conditions::is_conditional(&parts.headers),
+        _ => false,
+    }
+}
+
+/// Whether this may be the answer to a guess that was wrong.
+fn tells_of_nothing(answer: &Result<Response<Body>, Reject>) -> bool {
+    match answer {
+        Ok(response) => response.status() == StatusCode::CREATED,
+        Err(reject) => [
+            Reject::NotFound,
+            Reject::PreconditionFailed,
+            Reject::OverQuota,
+        ]
+        .contains(reject),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Metrics for Prometheus. Their labels have few values, and none that tells a person or a phone.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::limit::Refusals;
+use crate::account::Hashed;
 use crate::retention::{Refusal, Report};
 use crate::state::Scrubbed;
 
@@ -29,74 +31,6 @@ struct YoungerThan {
     younger_than_days: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByLimit {
-    limit: &'static str,
-}
-
-/// What a client came up against.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Limit {
-    /// An idle connection made room for another.
-    Connections,
-    ConnectionsPerAddress,
-    Handshake,
-    /// The header: its time, its bytes or its lines.
-    Header,
-    /// The body: its time, its speed.
-    Body,
-    /// The answer was taken too slowly.
-    Answer,
-    /// What is no request, without end.
-    Chatter,
-    Resets,
-    /// Memory for uploads, or requests at work.
-    Overload,
-    /// No limit, but a request that two readers could read differently.
-    Framing,
-}
-
-impl Limit {
-    const ALL: [Self; 10] = [
-        Self::Connections,
-        Self::ConnectionsPerAddress,
-        Self::Handshake,
-        Self::Header,
-        Self::Body,
-        Self::Answer,
-        Self::Chatter,
-        Self::Resets,
-        Self::Overload,
-        Self::Framing,
-    ];
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::ConnectionsPerAddress => "connections_per_address",
-            Self::Handshake => "handshake",
-            Self::Header => "header",
-            Self::Body => "body",
-            Self::Answer => "answer",
-            Self::Chatter => "chatter",
-            Self::Resets => "resets",
-            Self::Overload => "overload",
-            Self::Framing => "framing",
-        }
-    }
-}
-
-/// Counts who came up against which limit.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Refusals(Family<ByLimit, Counter>);
-
-impl Refusals {
-    pub(super) fn count(&self, limit: Limit) {
-        let limit = limit.word();
-        self.0.get_or_create(&ByLimit { limit }).inc();
-    }
-}
-
 pub(super) struct Metrics {
     registry: Registry,
     backups: Family<YoungerThan, Number>,
@@ -111,6 +45,9 @@ pub(super) struct Metrics {
     damaged: Family<Kind, Number>,
     refusals: Refusals,
     panics: Counter,
+    stored_bytes: Family<Kind, Number>,
+    passwords_delayed: Counter,
+    passwords_hashed: Family<Kind, Counter>,
 }
 
 impl Metrics {
@@ -129,6 +66,9 @@ impl Metrics {
             damaged: Family::default(),
             refusals: Refusals::default(),
             panics: Counter::default(),
+            stored_bytes: Family::default(),
+            passwords_delayed: Counter::default(),
+            passwords_hashed: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -183,20 +123,7 @@ impl Metrics {
             "Backups that the last scrub found damaged, by kind",
             metrics.damaged.clone(),
         );
-        registry.register(
-            "refused",
-            "Clients that came up against a limit",
-            metrics.refusals.0.clone(),
-        );
-        for limit in Limit::ALL {
-            let limit = limit.word();
-            drop(metrics.refusals.0.get_or_create(&ByLimit { limit }));
-        }
-        registry.register(
-            "panics",
-            "Errors in the program that ended a piece of work; the log says where",
-            metrics.panics.clone(),
-        );
+        metrics.register_limits();
         for reason in Refusal::WORDS {
             metrics
                 .sweep_refused
@@ -204,6 +131,43 @@ impl Metrics {
                 .set(0);
         }
         metrics
+    }
+
+    fn register_limits(&mut self) {
+        let registry = &mut self.registry;
+        registry.register_with_unit(
+            "stored",
+            "What the backups and the trash take, as the last sweep found them",
+            Unit::Bytes,
+            self.stored_bytes.clone(),
+        );
+        self.refusals.register(registry);
+        registry.register(
+            "panics",
+            "Errors in the program that ended a piece of work; the log says where",
+            self.panics.clone(),
+        );
+        registry.register(
+            "passwords_delayed",
+            "Checks of passwords that had to wait because many wrong ones came before",
+            self.passwords_delayed.clone(),
+        );
+        registry.register(
+            "passwords_hashed",
+            "Passwords that were hashed to check them",
+            self.passwords_hashed.clone(),
+        );
+    }
+
+    pub(super) fn password_delayed(&self) {
+        self.passwords_delayed.inc();
+    }
+
+    pub(super) fn hashed(&self, hashed: Hashed) {
+        for (kind, number) in [("fast", hashed.fast), ("slow", hashed.slow)] {
+            let counter = self.passwords_hashed.get_or_create(&Kind { kind });
+            counter.inner().fetch_max(number, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn swept(&self, began: u64, report: Option<&Report>) {
@@ -230,6 +194,12 @@ impl Metrics {
                 .set(class.backups);
         }
         self.removed.inc_by(report.removed);
+        for (kind, bytes) in [
+            ("backups", report.kept_bytes),
+            ("trash", report.trash_bytes),
+        ] {
+            self.stored_bytes.get_or_create(&Kind { kind }).set(bytes);
+        }
         self.trash.set(report.trash_kept);
         self.trash_erased.inc_by(report.trash_erased);
         self.trash_held.set(u64::from(report.trash_held.is_some()));

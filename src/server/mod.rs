@@ -1,21 +1,25 @@
 //! The server's life: open what is configured, listen, hand each listener to `connection.rs`, work in the
 //! background, stop.
 
+mod address;
 mod admin;
 mod background;
 mod body;
 mod check;
+mod conditions;
 mod connection;
 mod dav;
 mod development;
 mod framing;
+mod guard;
 mod http;
+mod limit;
 mod metrics;
 mod node;
 mod pace;
 mod page;
-mod places;
 mod panics;
+mod places;
 mod pseudonym;
 mod reply;
 mod route;
@@ -42,9 +46,11 @@ use crate::retention::Retention;
 use crate::state::StateFile;
 use crate::store::{FileStore, Store};
 
+use self::address::ClientAddress;
 use self::background::Background;
 use self::connection::{Connection, accept};
-use self::http::App;
+use self::guard::Quotas;
+use self::http::{App, Means};
 use self::places::Places;
 use self::status::Vitals;
 
@@ -131,22 +137,24 @@ impl Server {
         let admin = listen("admin.listen", config.admin_listen).await?;
         let Storage::Files { directory } = &config.storage;
         let vitals = Arc::new(Vitals::new(clock()));
+        let quotas = Arc::new(Quotas::new(config.quotas, Arc::clone(&vitals)));
+        let means = Means {
+            gate,
+            store: Arc::clone(&store),
+            quotas: Arc::clone(&quotas),
+            vitals: Arc::clone(&vitals),
+        };
         Ok(Self {
             public,
             admin,
             tls: TlsAcceptor::from(tls::server_config(key)),
-            app: Arc::new(App::new(
-                config,
-                gate,
-                Arc::clone(&store),
-                clock,
-                vitals.refusals(),
-            )),
+            app: Arc::new(App::new(config, means, clock)),
             background: Background {
                 store,
                 state: StateFile::in_directory(directory),
                 retention: retention_of(config),
                 vitals: Arc::clone(&vitals),
+                quotas,
                 clock,
             },
             vitals,
@@ -181,7 +189,7 @@ impl Server {
         let (_running, stopped) = watch::channel(false);
         let places = Places::new(self.limits, self.vitals.refusals());
         // Nobody else has one of these places.
-        let Ok(held) = places.take(Ipv4Addr::LOCALHOST.into()) else {
+        let Ok(held) = places.take(ClientAddress::UNKNOWN) else {
             return;
         };
         let connection = self.connection(stopped);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::metrics::Limit;
+use super::limit::Limit;
 use super::places::{Place, Work};
 use crate::config::Limits;
 

@@ -8,7 +8,6 @@
 //! Invariant: the numbers and the idle ones are those of the connections that were not put out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +15,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::metrics::{Limit, Refusals};
+use super::address::{ClientAddress, Prefix};
+use super::limit::{Limit, Refusals};
 use super::pace::Pace;
 use crate::config::Limits;
 
@@ -44,7 +44,7 @@ struct Taken {
     /// Counts connections that become idle: the lower, the longer it is.
     next: u64,
     idle: BTreeMap<u64, Arc<Place>>,
-    addresses: HashMap<IpAddr, OfAddress>,
+    addresses: HashMap<Prefix, OfAddress>,
 }
 
 #[derive(Default)]
@@ -56,7 +56,7 @@ struct OfAddress {
 /// What one connection has a place by.
 pub(crate) struct Place {
     places: Arc<Places>,
-    address: IpAddr,
+    address: ClientAddress,
     state: Mutex<State>,
     out: Notify,
     busy: AtomicUsize,
@@ -94,10 +94,10 @@ impl Places {
     }
 
     /// A place for a connection from `address`, if need be that of an idle one.
-    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Held, NoPlace> {
-        let address = same_client(address);
+    pub(crate) fn take(self: &Arc<Self>, address: ClientAddress) -> Result<Held, NoPlace> {
+        let prefix = address.prefix();
         let mut taken = self.taken();
-        let of_address = taken.addresses.get(&address);
+        let of_address = taken.addresses.get(&prefix);
         let too_many = of_address.is_some_and(|of| of.count >= self.limits.connections_per_address);
         if too_many {
             self.refusals.count(Limit::ConnectionsPerAddress);
@@ -109,7 +109,7 @@ impl Places {
             self.refusals.count(Limit::Connections);
         }
         taken.count += 1;
-        taken.addresses.entry(address).or_default().count += 1;
+        taken.addresses.entry(prefix).or_default().count += 1;
         let place = Arc::new(Place {
             places: Arc::clone(self),
             address,
@@ -155,14 +155,14 @@ impl Taken {
         *place.state() = State::Idle(since);
         place.idle_since.send_replace(Some(Instant::now()));
         self.idle.insert(since, Arc::clone(place));
-        let of_address = self.addresses.entry(place.address).or_default();
+        let of_address = self.addresses.entry(place.address.prefix()).or_default();
         of_address.idle.insert(since);
     }
 
     /// Takes the connection that became idle at `since` off the list of idle ones.
     fn wake(&mut self, since: u64) -> Option<Arc<Place>> {
         let place = self.idle.remove(&since)?;
-        if let Some(of_address) = self.addresses.get_mut(&place.address) {
+        if let Some(of_address) = self.addresses.get_mut(&place.address.prefix()) {
             of_address.idle.remove(&since);
         }
         Some(place)
@@ -173,16 +173,16 @@ impl Taken {
             return;
         };
         *place.state() = State::Out;
-        self.forget(place.address);
+        self.forget(place.address.prefix());
         place.out.notify_one();
     }
 
-    fn forget(&mut self, address: IpAddr) {
+    fn forget(&mut self, prefix: Prefix) {
         self.count -= 1;
-        if let Some(of_address) = self.addresses.get_mut(&address) {
+        if let Some(of_address) = self.addresses.get_mut(&prefix) {
             of_address.count -= 1;
             if of_address.count == 0 {
-                self.addresses.remove(&address);
+                self.addresses.remove(&prefix);
             }
         }
     }
@@ -205,7 +205,7 @@ impl Drop for Held {
             State::Idle(since) => drop(taken.wake(since)),
             State::Busy => {}
         }
-        taken.forget(place.address);
+        taken.forget(place.address.prefix());
         place.places.freed.notify_one();
     }
 }
@@ -236,6 +236,11 @@ impl Place {
         let mut work = self.begin()?;
         work.unanswered = true;
         Some(work)
+    }
+
+    /// Where the connection comes from.
+    pub(crate) fn address(&self) -> ClientAddress {
+        self.address
     }
 
     pub(crate) fn is_busy(&self) -> bool {
@@ -321,24 +326,12 @@ impl Drop for Work {
     }
 }
 
-/// Addresses that are one client's: an IPv4 address however it is written, or a /64 of IPv6, of which whoever has
-/// one address has all.
-fn same_client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let network = address.to_bits() & !u128::from(u64::MAX);
-            Ipv6Addr::from_bits(network).into()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OFFICE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+    const OFFICE: &str = "192.0.2.1:1";
+    const HOME: &str = "192.0.2.2:1";
 
     fn places(connections: usize, per_address: usize) -> Arc<Places> {
         let config = crate::config::Config::from_json(b"{}", std::path::Path::new("c")).unwrap();
@@ -351,6 +344,10 @@ mod tests {
         Places::new(limits, Refusals::default())
     }
 
+    fn take(places: &Arc<Places>, from: &str) -> Result<Held, NoPlace> {
+        places.take(ClientAddress::of_peer(from.parse().unwrap()))
+    }
+
     fn is_out(held: &Held) -> bool {
         *held.0.state() == State::Out
     }
@@ -358,27 +355,27 @@ mod tests {
     #[tokio::test]
     async fn whoever_is_idle_for_longest_makes_room() {
         let places = places(3, 3);
-        let at_work = places.take(OFFICE).unwrap();
-        let first = places.take(OFFICE).unwrap();
-        let second = places.take(HOME).unwrap();
+        let at_work = take(&places, OFFICE).unwrap();
+        let first = take(&places, OFFICE).unwrap();
+        let second = take(&places, HOME).unwrap();
         let work = at_work.place().begin().unwrap();
         // It was at work a moment ago.
         drop(first.place().begin().unwrap());
 
-        let third = places.take(HOME).unwrap();
+        let third = take(&places, HOME).unwrap();
         assert!(is_out(&second) && !is_out(&first) && !is_out(&at_work));
         second.place().lost().await;
-        let fourth = places.take(HOME).unwrap();
+        let fourth = take(&places, HOME).unwrap();
         assert!(is_out(&first) && !is_out(&third) && !is_out(&at_work));
         assert!(first.place().begin().is_none());
 
         let all: Vec<_> = [&third, &fourth]
             .map(|held| held.place().begin().unwrap())
             .into();
-        assert_eq!(places.take(HOME).err(), Some(NoPlace::ForAnybody));
+        assert_eq!(take(&places, HOME).err(), Some(NoPlace::ForAnybody));
         drop(work);
         places.freed().await;
-        drop(places.take(HOME).unwrap());
+        drop(take(&places, HOME).unwrap());
         assert!(is_out(&at_work));
         drop((all, at_work, first, second, third, fourth));
         let taken = places.taken();
@@ -389,21 +386,21 @@ mod tests {
     #[tokio::test]
     async fn an_address_takes_no_place_from_others() {
         let places = places(10, 2);
-        let home = places.take(HOME).unwrap();
-        let office: Vec<_> = (0..2).map(|_| places.take(OFFICE).unwrap()).collect();
-        let another = places.take(OFFICE).unwrap();
+        let home = take(&places, HOME).unwrap();
+        let office: Vec<_> = (0..2).map(|_| take(&places, OFFICE).unwrap()).collect();
+        let another = take(&places, OFFICE).unwrap();
         assert!(is_out(&office[0]) && !is_out(&office[1]) && !is_out(&home));
 
         let work = [&office[1], &another].map(|held| held.place().begin().unwrap());
-        assert_eq!(places.take(OFFICE).err(), Some(NoPlace::ForThisAddress));
+        assert_eq!(take(&places, OFFICE).err(), Some(NoPlace::ForThisAddress));
         drop(work);
-        assert!(places.take(OFFICE).is_ok());
+        assert!(take(&places, OFFICE).is_ok());
     }
 
     #[tokio::test]
     async fn whoever_gives_up_too_many_requests_is_lost() {
         let places = places(2, 2);
-        let held = places.take(HOME).unwrap();
+        let held = take(&places, HOME).unwrap();
         for _ in 0..9 {
             held.place().begin_request().unwrap().answered();
             drop(held.place().begin().unwrap());
@@ -419,7 +416,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn time_at_work_is_not_idle() {
         let places = places(2, 2);
-        let held = places.take(HOME).unwrap();
+        let held = take(&places, HOME).unwrap();
         let place = held.place();
         let start = Instant::now();
         let work = async {
@@ -435,16 +432,5 @@ mod tests {
         tokio::join!(idle, work);
 
         assert_eq!(start.elapsed(), Duration::from_secs(3 * 39 + 10));
-    }
-
-    #[test]
-    fn an_address_is_a_client_and_so_is_a_network_of_ipv6() {
-        let same = |one: &str, other: &str| {
-            same_client(one.parse().unwrap()) == same_client(other.parse().unwrap())
-        };
-        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
-        assert!(!same("192.0.2.1", "192.0.2.2"));
-        assert!(same("2001:db8::1", "2001:db8::ffff:0:0:1"));
-        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
     }
 }

@@ -52,8 +52,12 @@ pub(crate) enum Reject {
     PreconditionFailed,
     /// Too many uploads or requests at once.
     Overloaded,
+    /// Too many guesses; in so many seconds the next one may be tried.
+    TooMany(u32),
     /// The disk is full.
     Full,
+    /// There is room, but not for new backups.
+    OverQuota,
     /// The storage failed, for a reason in the log.
     Storage,
 }
@@ -83,6 +87,14 @@ impl Reject {
             Self::BadCondition => (StatusCode::BAD_REQUEST, "the condition is unclear\n"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition failed\n"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "too much at once\n"),
+            Self::TooMany(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many failures, try again later\n",
+            ),
+            Self::OverQuota => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "no space left for new backups\n",
+            ),
             Self::Full => (StatusCode::INSUFFICIENT_STORAGE, "no space left\n"),
             Self::Storage => (StatusCode::INTERNAL_SERVER_ERROR, "the storage failed\n"),
         }
@@ -105,6 +117,9 @@ impl Reject {
         }
         if let Self::MethodNotAllowed(allow) = self {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Self::TooMany(seconds) = self {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         if self == Self::Overloaded {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("30"));

@@ -6,7 +6,9 @@ use std::time::SystemTime;
 use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 
-use super::metrics::{Metrics, Refusals};
+use super::limit::{Limit, Refusals};
+use super::metrics::Metrics;
+use crate::account::Hashed;
 use crate::retention::Report;
 use crate::state::{Scrubbed, unix};
 
@@ -115,6 +117,21 @@ impl Vitals {
     pub(crate) fn scrubbed(&self, scrubbed: Scrubbed) {
         self.metrics.scrubbed(scrubbed);
         self.known().scrub = Some(scrubbed);
+    }
+
+    /// A request was refused because of a limit.
+    pub(super) fn refused(&self, limit: Limit) {
+        self.metrics.refusals().count(limit);
+    }
+
+    /// A check of a password had to wait.
+    pub(crate) fn password_delayed(&self) {
+        self.metrics.password_delayed();
+    }
+
+    /// So many passwords were hashed since the start.
+    pub(crate) fn hashed(&self, hashed: Hashed) {
+        self.metrics.hashed(hashed);
     }
 
     pub(crate) fn status(&self, now: SystemTime) -> Status {

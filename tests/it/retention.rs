@@ -60,6 +60,7 @@ async fn a_backup_expires_when_it_is_older_than_retention_and_margin() {
 
     let found = Report {
         kept: 1,
+        kept_bytes: 25,
         removed: 1,
         removed_bytes: 5,
         ..Report::default()
@@ -70,6 +71,7 @@ async fn a_backup_expires_when_it_is_older_than_retention_and_margin() {
             found.clone(),
             Report {
                 trash_kept: 1,
+                trash_bytes: 5,
                 ..found
             }
         )
@@ -100,6 +102,7 @@ async fn trash_is_erased_when_its_days_are_over() {
 
     let expected = Report {
         trash_kept: 1,
+        trash_bytes: 6,
         trash_erased: 1,
         ..Report::default()
     };

@@ -18,6 +18,7 @@ use threema_safe_server::account::{self, Account, FileError, Role, Secret};
 use threema_safe_server::config::Config;
 use threema_safe_server::server::{Server, StartError, development_certificate};
 use threema_safe_server::store::Store;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -251,6 +252,35 @@ impl TestServer {
 
     pub(crate) async fn tcp(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// What the admin listener answers, with its header.
+    pub(crate) async fn admin(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon(stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    }
+
+    /// How many requests a limit or a quota has refused.
+    pub(crate) async fn refused(&self, limit: &str) -> u64 {
+        let metrics = self.admin("/metrics").await;
+        let name = format!("safe_refused_total{{limit=\"{limit}\"}} ");
+        let mut lines = metrics.lines();
+        let number = lines.find_map(|line| line.strip_prefix(&name));
+        number.unwrap().parse().unwrap()
+    }
+
+    /// Waits until the server knows what it stores.
+    pub(crate) async fn swept(&self) {
+        soon(async {
+            while self.admin("/status.json").await.contains("\"sweep\":null") {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// Waits until the work that a server begins with is done: from now on nothing changes by itself on disk.

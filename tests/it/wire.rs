@@ -4,7 +4,7 @@
 //! reads answers. Waiting is for events; [`soon`] only keeps a broken server from hanging the tests.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -25,7 +25,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -88,11 +88,24 @@ impl Client {
         protocol: Protocol,
         authorization: Option<String>,
     ) -> Self {
+        Self::connect_from(Ipv4Addr::LOCALHOST, server, protocol, authorization).await
+    }
+
+    /// Connects from one of the addresses of loopback, 127.0.0.0/8.
+    pub(crate) async fn connect_from(
+        source: Ipv4Addr,
+        server: &impl Listening,
+        protocol: Protocol,
+        authorization: Option<String>,
+    ) -> Self {
         let alpn: &[u8] = match protocol {
             Protocol::Http1 => b"http/1.1",
             Protocol::Http2 => b"h2",
         };
-        let raw = Raw::connect(server, &[alpn], rustls::ALL_VERSIONS)
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let stream = socket.connect(server.address()).await.unwrap();
+        let raw = Raw::over(stream, server, &[alpn], rustls::ALL_VERSIONS)
             .await
             .unwrap();
         assert_eq!(raw.alpn().as_deref(), Some(alpn));
@@ -255,6 +268,16 @@ impl Raw {
         alpn: &[&[u8]],
         versions: &[&'static SupportedProtocolVersion],
     ) -> io::Result<Self> {
+        let stream = TcpStream::connect(server.address()).await?;
+        Self::over(stream, server, alpn, versions).await
+    }
+
+    async fn over(
+        stream: TcpStream,
+        server: &impl Listening,
+        alpn: &[&[u8]],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
         let ca = server.site().folder().join("certs/ca.pem");
         roots
@@ -268,7 +291,7 @@ impl Raw {
                 .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         let tap = Tap {
-            stream: TcpStream::connect(server.address()).await?,
+            stream,
             seen: Arc::default(),
         };
         tap.stream.set_nodelay(true).unwrap();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock};
+use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock, statvfs};
 
 use super::super::{Contents, Meta, Put, Restored, Trashed, Verified, Version};
 use super::checksum::{self, Checksum};
@@ -183,6 +183,13 @@ impl Directories {
             length: sum.length,
             contents,
         }))
+    }
+
+    /// What the file system has for those who are not root.
+    pub(super) fn free_bytes(&self) -> Result<u64, durable::Error> {
+        let space = statvfs(&self.tmp)
+            .map_err(|error| durable::Error::at("measure free space")(error.into()))?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
     /// Erases one file for good, unless it is being brought back. Nobody was promised that it is gone: after a

@@ -197,6 +197,10 @@ impl Store for FileStore {
         Box::pin(self.blocking(move |directories| directories.verify(id)))
     }
 
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
+        Box::pin(self.blocking(|directories| directories.free_bytes().map(Some)))
+    }
+
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
         Box::pin(self.blocking(move |directories| directories.erase_trashed(trashed)))
     }

@@ -1,0 +1,155 @@
+//! What is counted over time and over all requests: wrong passwords, unknown ids, backups and their bytes.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::reader::Reader;
+
+/// The most that a budget can be; at that it is none.
+const MOST: u64 = 1_000_000;
+/// Android gives up after 30 seconds without an answer.
+const DELAY_LIMIT: u64 = 25;
+const BYTES_LIMIT: u64 = 1 << 60;
+
+/// How much guessing the server bears. An "address" is one of IPv4, or a /64 of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budgets {
+    /// Wrong passwords for one account from one address, in an hour.
+    pub wrong_passwords_per_account: NonZeroU32,
+    /// Wrong passwords for all accounts from one address, in an hour.
+    pub wrong_passwords_per_address: NonZeroU32,
+    /// How long a check of a password waits for its turn before it is refused.
+    pub wrong_password_delay: Duration,
+    /// Ids that do not exist, asked for by one account from one address, in an hour.
+    pub unknown_backups_per_address: NonZeroU32,
+    /// Ids that do not exist, asked for by one account from all addresses, in an hour.
+    pub unknown_backups_per_account: NonZeroU32,
+}
+
+impl Budgets {
+    /// Reads them among the `limits`.
+    pub(super) fn read(limits: &mut Reader<'_>) -> Self {
+        let each_hour = |limits: &mut Reader<'_>, key, default| {
+            let number = limits.number(key, default, 1..=MOST);
+            let number = u32::try_from(number).ok().and_then(NonZeroU32::new);
+            number.unwrap_or(NonZeroU32::MAX)
+        };
+        Self {
+            wrong_passwords_per_account: each_hour(limits, "wrongPasswordsPerAccountAndHour", 360),
+            wrong_passwords_per_address: each_hour(
+                limits,
+                "wrongPasswordsPerAddressAndHour",
+                3_600,
+            ),
+            wrong_password_delay: Duration::from_secs(limits.number(
+                "wrongPasswordDelaySeconds",
+                15,
+                0..=DELAY_LIMIT,
+            )),
+            unknown_backups_per_address: each_hour(limits, "unknownBackupsPerAddressAndHour", 120),
+            unknown_backups_per_account: each_hour(
+                limits,
+                "unknownBackupsPerAccountAndHour",
+                3_600,
+            ),
+        }
+    }
+}
+
+/// How much may be kept. Beyond it no new backup is taken; those that are there are renewed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quotas {
+    /// Backups, without the trash.
+    pub max_backups: Option<u64>,
+    /// Bytes of all backups and of the trash.
+    pub max_total_bytes: Option<u64>,
+    /// Bytes that a new backup leaves free on the disk.
+    pub min_free_bytes: Option<u64>,
+    /// New backups of one account, in a day.
+    pub new_backups_per_account: Option<NonZeroU32>,
+}
+
+impl Quotas {
+    pub(super) fn read(quotas: &mut Reader<'_>) -> Self {
+        let limit = |quotas: &mut Reader<'_>, key, default| {
+            Some(quotas.number(key, default, 0..=BYTES_LIMIT)).filter(|limit| *limit > 0)
+        };
+        Self {
+            max_backups: limit(quotas, "maxBackups", 0),
+            max_total_bytes: limit(quotas, "maxTotalBytes", 0),
+            min_free_bytes: limit(quotas, "minFreeBytes", 67_108_864),
+            new_backups_per_account: u32::try_from(quotas.number(
+                "newBackupsPerAccountAndDay",
+                0,
+                0..=MOST,
+            ))
+            .ok()
+            .and_then(NonZeroU32::new),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+    use super::*;
+
+    fn parse(text: &str) -> Config {
+        Config::from_json(text.as_bytes(), Path::new("config.json")).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_these() {
+        let config = parse("{}");
+
+        let count = |number| NonZeroU32::new(number).unwrap();
+        assert_eq!(
+            config.limits.budgets,
+            Budgets {
+                wrong_passwords_per_account: count(360),
+                wrong_passwords_per_address: count(3_600),
+                wrong_password_delay: Duration::from_secs(15),
+                unknown_backups_per_address: count(120),
+                unknown_backups_per_account: count(3_600),
+            }
+        );
+        assert_eq!(
+            config.quotas,
+            Quotas {
+                min_free_bytes: Some(64 << 20),
+                ..Quotas::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_quota_of_nothing_is_none() {
+        let config = parse(r#"{ "quotas": { "maxBackups": 7, "minFreeBytes": 0 } }"#);
+
+        let expected = Quotas {
+            max_backups: Some(7),
+            ..Quotas::default()
+        };
+        assert_eq!(config.quotas, expected);
+    }
+
+    #[test]
+    fn a_budget_of_nothing_would_lock_everybody_out() {
+        for key in [
+            "wrongPasswordsPerAccountAndHour",
+            "wrongPasswordsPerAddressAndHour",
+            "unknownBackupsPerAddressAndHour",
+            "unknownBackupsPerAccountAndHour",
+        ] {
+            let text = format!(r#"{{ "limits": {{ "{key}": 0 }} }}"#);
+            let parsed = Config::from_json(text.as_bytes(), Path::new("config.json"));
+            let Err(super::super::Error::Invalid { problems, .. }) = parsed else {
+                panic!("{key} was accepted");
+            };
+            let expected = format!("limits.{key}: must be a whole number from 1 to 1000000");
+            assert_eq!(problems[0].to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Where a request comes from, as far as limits need to know it. It is never shown: neither type can be printed.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderMap;
+
+/// The address of a client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClientAddress(Option<IpAddr>);
+
+/// Those who share a budget: one address of IPv4, a /64 of IPv6 (a household's or a phone's; within it everybody
+/// has as many addresses as they like).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Prefix {
+    Unknown,
+    V4([u8; 4]),
+    V6([u16; 4]),
+}
+
+impl ClientAddress {
+    /// Of a connection that did not come in through a listener.
+    pub(crate) const UNKNOWN: Self = Self(None);
+
+    /// The other end of a connection.
+    pub(crate) fn of_peer(peer: SocketAddr) -> Self {
+        // A listener on `[::]` sees IPv4 as a part of IPv6, and all of it would be one /64.
+        Self(Some(peer.ip().to_canonical()))
+    }
+
+    /// Who sent a request on a connection from `peer`. No header is believed: this is the one place where the word of
+    /// a trusted proxy would count.
+    pub(crate) fn of_request(peer: Self, _headers: &HeaderMap) -> Self {
+        peer
+    }
+
+    /// With whom it shares its budgets.
+    pub(crate) fn prefix(self) -> Prefix {
+        match self.0 {
+            None => Prefix::Unknown,
+            Some(IpAddr::V4(address)) => Prefix::V4(address.octets()),
+            Some(IpAddr::V6(address)) => {
+                let [a, b, c, d, ..] = address.segments();
+                Prefix::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(address: &str) -> Prefix {
+        ClientAddress::of_peer(SocketAddr::new(address.parse().unwrap(), 1)).prefix()
+    }
+
+    #[test]
+    fn one_address_of_ipv4_and_one_64_of_ipv6_share_a_budget() {
+        let same = |a, b| prefix(a) == prefix(b);
+
+        assert!(same("192.0.2.1", "192.0.2.1"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(!same("::ffff:192.0.2.1", "::ffff:192.0.2.2"));
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+    }
+}
