@@ -78,7 +78,8 @@ impl Demo {
         )?;
 
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let authority = durable::parent(&config.tls.certificate).join(AUTHORITY_FILE);
+        let files = config.tls.as_ref().context("the demo has a certificate")?;
+        let authority = durable::parent(&files.certificate).join(AUTHORITY_FILE);
         let url = config.public_url.clone().unwrap_or_default();
         say(format!("  It listens on {url}"))?;
         let serving = tokio::spawn(server.run(async { drop(stopped.await) }));

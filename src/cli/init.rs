@@ -99,10 +99,10 @@ impl Init {
         let config = installation.write(&path)?;
         let audit = Audit::begin(&config, "init")?;
         say(format!("wrote {}", path.display()))?;
-        if installation.write_certificate(&config)? {
+        if let Some(certificate) = installation.write_certificate(&config)? {
             say(format!(
                 "wrote a development certificate for trying things out; real phones need a real one: {}",
-                config.tls.certificate.display()
+                certificate.display()
             ))?;
         }
         let accounts = account::load(&config.accounts_file).unwrap_or_default();
@@ -150,11 +150,14 @@ impl Installation {
         Ok(config)
     }
 
-    /// Writes a development certificate unless there is one already; says whether it did.
-    pub(super) fn write_certificate(&self, config: &Config) -> anyhow::Result<bool> {
-        if config.tls.certificate.exists() || config.tls.private_key.exists() {
-            return Ok(false);
-        }
+    /// Writes a development certificate unless there is one already; says where it is if it did.
+    pub(super) fn write_certificate(&self, config: &Config) -> anyhow::Result<Option<PathBuf>> {
+        let files = config.tls.as_ref();
+        let files =
+            files.filter(|files| !files.certificate.exists() && !files.private_key.exists());
+        let Some(files) = files else {
+            return Ok(None);
+        };
         let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
         let url: reqwest::Url = self.public_url.parse().context("read the public URL")?;
         if let Some(host) = url.host_str() {
@@ -164,17 +167,17 @@ impl Installation {
             }
         }
         let made = development_certificate(&names, super::now()).context("make a certificate")?;
-        let directory = durable::parent(&config.tls.certificate);
+        let directory = durable::parent(&files.certificate);
         for (path, pem) in [
             (directory.join(AUTHORITY_FILE), &made.authority_pem),
-            (config.tls.private_key.clone(), &made.private_key_pem),
-            (config.tls.certificate.clone(), &made.chain_pem),
+            (files.private_key.clone(), &made.private_key_pem),
+            (files.certificate.clone(), &made.chain_pem),
         ] {
             durable::create_directory(durable::parent(&path))
                 .and_then(|()| durable::replace(&path, pem.as_bytes()))
                 .with_context(|| format!("write {}", path.display()))?;
         }
-        Ok(true)
+        Ok(Some(files.certificate.clone()))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod budgets;
 mod environment;
+mod network;
 mod reader;
 mod value;
 
@@ -12,10 +13,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+use network::{listen, network};
 use reader::{Reader, Tree};
 use value::{address, base_path, log_format, log_level, path, public_url};
 
 pub use budgets::{Budgets, Quotas};
+pub use network::Listen;
 pub use reader::Problem;
 
 /// The file that is read where no other is named.
@@ -37,12 +41,16 @@ pub struct Config {
     pub trash_days: u32,
     /// Where phones reach this server, with a slash at the end.
     pub public_url: Option<String>,
-    /// Addresses of the public listener.
-    pub listen: Vec<SocketAddr>,
+    /// What the public listeners listen on.
+    pub listen: Vec<Listen>,
     /// Path under which everything is served; begins and ends with a slash.
     pub base_path: String,
-    /// Certificate and private key.
-    pub tls: TlsFiles,
+    /// Certificate and private key; `None` where a proxy ends TLS.
+    pub tls: Option<TlsFiles>,
+    /// Networks whose hosts are proxies: what they tell about clients' addresses is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections from proxies begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// The accounts file.
     pub accounts_file: PathBuf,
     /// Whether a backup can be read without credentials by whoever knows its id.
@@ -257,12 +265,25 @@ impl Config {
             retention_margin_days: days(reader, "retentionMarginDays", 7, 0),
             trash_days: days(reader, "trashDays", 7, 0),
             public_url: reader.optional("publicUrl", public_url),
-            listen: reader.list("listen", &["[::]:8443"], address),
+            listen: reader
+                .list("listen", &["[::]:8443"], listen)
+                .into_iter()
+                .map(|listen| match listen {
+                    Listen::Unix(path) => Listen::Unix(directory.join(path)),
+                    tcp @ Listen::Tcp(_) => tcp,
+                })
+                .collect(),
             base_path: reader.text("basePath", "/", base_path),
-            tls: reader.section("tls", |tls| TlsFiles {
-                certificate: file(tls.text("certificateFile", "certs/fullchain.pem", path)),
-                private_key: file(tls.text("privateKeyFile", "certs/privkey.pem", path)),
-            }),
+            tls: if reader.is_word("tls", "off") {
+                None
+            } else {
+                Some(reader.section("tls", |tls| TlsFiles {
+                    certificate: file(tls.text("certificateFile", "certs/fullchain.pem", path)),
+                    private_key: file(tls.text("privateKeyFile", "certs/privkey.pem", path)),
+                }))
+            },
+            trusted_proxies: reader.list("trustedProxies", &[], network),
+            proxy_protocol: reader.switch("proxyProtocol", false),
             accounts_file: file(reader.text("accountsFile", "accounts.json", path)),
             anonymous_restore: reader.switch("anonymousRestore", false),
             allow_anonymous: reader.switch("allowAnonymous", false),
@@ -319,6 +340,7 @@ impl Config {
                 "must be at least maxBackupBytes, or no upload could ever begin",
             );
         }
+        network::check(&config, reader);
         config
     }
 }
@@ -354,11 +376,11 @@ mod tests {
             (config.retention_days, config.retention_margin_days),
             (180, 7)
         );
-        assert_eq!(config.listen, ["[::]:8443".parse().unwrap()]);
+        assert_eq!(config.listen, [Listen::Tcp("[::]:8443".parse().unwrap())]);
         assert_eq!(config.base_path, "/");
         assert_eq!(config.accounts_file, Path::new("/etc/safe/accounts.json"));
         assert_eq!(
-            config.tls.certificate,
+            config.tls.unwrap().certificate,
             Path::new("/etc/safe/certs/fullchain.pem")
         );
         assert!(!config.anonymous_restore && !config.allow_anonymous);
@@ -433,7 +455,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.retention_days, 90);
-        assert_eq!(config.tls.certificate, Path::new("/run/cert.pem"));
+        assert_eq!(config.tls.unwrap().certificate, Path::new("/run/cert.pem"));
         assert_eq!(config.listen.len(), 2);
         assert!(config.anonymous_restore);
 

@@ -169,11 +169,15 @@ impl<'a> Reader<'a> {
     ) -> Vec<T> {
         let texts: Vec<String> = match self.value(key) {
             None => default.iter().map(|&text| text.into()).collect(),
+            Some(Value::String(text)) if self.is_variable(key) && text.trim().is_empty() => {
+                Vec::new()
+            }
             Some(Value::String(text)) if self.is_variable(key) => {
                 text.split(',').map(|part| part.trim().into()).collect()
             }
             Some(Value::Array(values))
-                if values.iter().all(Value::is_string) && !values.is_empty() =>
+                if values.iter().all(Value::is_string)
+                    && (default.is_empty() || !values.is_empty()) =>
             {
                 values
                     .iter()
@@ -204,6 +208,11 @@ impl<'a> Reader<'a> {
             });
         }
         good.into_iter().filter_map(Result::ok).collect()
+    }
+
+    /// Whether the value of `key` is this word.
+    pub(super) fn is_word(&mut self, key: &'static str, word: &str) -> bool {
+        self.value(key).and_then(Value::as_str) == Some(word)
     }
 
     /// Reads the object under `key`; a missing one is an empty one.

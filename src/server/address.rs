@@ -2,47 +2,50 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderMap;
-
 /// The address of a client.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ClientAddress(Option<IpAddr>);
+pub(crate) enum ClientAddress {
+    /// Of a connection that did not come in through a listener.
+    Unknown,
+    /// The other end of a Unix socket: whoever its file's rights let in.
+    UnixSocket,
+    /// In its canonical form: a listener on `[::]` sees IPv4 as a part of IPv6, and all of it would be one /64.
+    Ip(IpAddr),
+}
 
 /// Those who share a budget: one address of IPv4, a /64 of IPv6 (a household's or a phone's; within it everybody
 /// has as many addresses as they like).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Prefix {
     Unknown,
+    UnixSocket,
     V4([u8; 4]),
     V6([u16; 4]),
 }
 
 impl ClientAddress {
-    /// Of a connection that did not come in through a listener.
-    pub(crate) const UNKNOWN: Self = Self(None);
-
     /// The other end of a connection.
     pub(crate) fn of_peer(peer: SocketAddr) -> Self {
-        // A listener on `[::]` sees IPv4 as a part of IPv6, and all of it would be one /64.
-        Self(Some(peer.ip().to_canonical()))
-    }
-
-    /// Who sent a request on a connection from `peer`. No header is believed: this is the one place where the word of
-    /// a trusted proxy would count.
-    pub(crate) fn of_request(peer: Self, _headers: &HeaderMap) -> Self {
-        peer
+        peer.ip().into()
     }
 
     /// With whom it shares its budgets.
     pub(crate) fn prefix(self) -> Prefix {
-        match self.0 {
-            None => Prefix::Unknown,
-            Some(IpAddr::V4(address)) => Prefix::V4(address.octets()),
-            Some(IpAddr::V6(address)) => {
+        match self {
+            Self::Unknown => Prefix::Unknown,
+            Self::UnixSocket => Prefix::UnixSocket,
+            Self::Ip(IpAddr::V4(address)) => Prefix::V4(address.octets()),
+            Self::Ip(IpAddr::V6(address)) => {
                 let [a, b, c, d, ..] = address.segments();
                 Prefix::V6([a, b, c, d])
             }
         }
+    }
+}
+
+impl From<IpAddr> for ClientAddress {
+    fn from(address: IpAddr) -> Self {
+        Self::Ip(address.to_canonical())
     }
 }
 

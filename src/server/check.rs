@@ -15,9 +15,10 @@ use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
+use super::listener::is_abandoned;
 use super::{open_gate, tls, with_causes};
 use crate::account::{self, Role};
-use crate::config::{Config, Storage};
+use crate::config::{Config, Listen, Storage};
 use crate::state::StateFile;
 use crate::store::FileStore;
 
@@ -72,8 +73,11 @@ pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     check_tls(&mut findings, config, now);
     check_accounts(&mut findings, config);
     check_storage(&mut findings, config);
-    for &address in &config.listen {
-        check_address(&mut findings, "listen", address);
+    for listen in &config.listen {
+        match listen {
+            Listen::Tcp(address) => check_address(&mut findings, "listen", *address),
+            Listen::Unix(path) => check_socket(&mut findings, path),
+        }
     }
     check_address(&mut findings, "admin.listen", config.admin_listen);
     check_settings(&mut findings, config);
@@ -85,7 +89,12 @@ pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
 }
 
 fn check_tls(findings: &mut Findings, config: &Config, now: SystemTime) {
-    let key = match tls::load(&config.tls) {
+    let Some(files) = &config.tls else {
+        let text = "is off: a proxy in front has the certificate, which is not looked at here; without TLS, only \
+                    loopback, Unix sockets and trustedProxies are heard";
+        return findings.add(Severity::Good, "tls", text);
+    };
+    let key = match tls::load(files) {
         Ok(key) => key,
         Err(error) => return findings.add(Severity::Error, "tls", with_causes(&error)),
     };
@@ -94,7 +103,7 @@ fn check_tls(findings: &mut Findings, config: &Config, now: SystemTime) {
         "tls",
         "certificate and private key are a pair",
     );
-    check_private(findings, "tls.privateKeyFile", &config.tls.private_key);
+    check_private(findings, "tls.privateKeyFile", &files.private_key);
     if let Some(leaf) = key.cert.first() {
         check_leaf(findings, leaf, now);
         check_chain(
@@ -352,6 +361,24 @@ fn check_address(findings: &mut Findings, place: &'static str, address: SocketAd
             format!("cannot listen on {address}: {error}"),
         ),
     }
+}
+
+fn check_socket(findings: &mut Findings, path: &Path) {
+    let place = "listen";
+    let shown = path.display();
+    if path.symlink_metadata().is_ok() && !is_abandoned(path) {
+        let text = format!("something is at {shown} already, perhaps the socket of this server");
+        return findings.add(Severity::Warning, place, text);
+    }
+    let directory = crate::durable::parent(path);
+    if rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err() {
+        let text = format!(
+            "cannot make the socket {shown}: {} is missing or cannot be written to",
+            directory.display()
+        );
+        return findings.add(Severity::Error, place, text);
+    }
+    findings.add(Severity::Good, place, format!("{shown} can be listened on"));
 }
 
 fn check_settings(findings: &mut Findings, config: &Config) {

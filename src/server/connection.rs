@@ -16,7 +16,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -26,8 +25,10 @@ use super::address::ClientAddress;
 use super::framing::Framed;
 use super::http::App;
 use super::limit::{Limit, Refusals};
+use super::listener::{Listener, Stream};
 use super::pace::{Pace, Paced};
 use super::places::{Held, NoPlace, Place, Places};
+use super::proxies::Proxies;
 use super::reply::Body;
 use super::tls;
 use crate::config::Limits;
@@ -43,7 +44,10 @@ const CHATTER_AT_LEAST: u64 = 4 << 20;
 /// What a connection needs to be served.
 #[derive(Clone)]
 pub(super) struct Connection {
-    pub(super) tls: TlsAcceptor,
+    /// `None` where a proxy ends TLS.
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) proxies: Arc<Proxies>,
+    pub(super) places: Arc<Places>,
     pub(super) app: Arc<App>,
     pub(super) limits: Limits,
     pub(super) max_backup_bytes: usize,
@@ -52,18 +56,24 @@ pub(super) struct Connection {
 }
 
 /// Serves whoever comes to `listener`, until the server is told to stop.
-pub(super) async fn accept(listener: TcpListener, places: Arc<Places>, connection: Connection) {
+pub(super) async fn accept(listener: Listener, connection: Connection) {
+    let places = Arc::clone(&connection.places);
+    let proxies = Arc::clone(&connection.proxies);
     let mut connections = JoinSet::new();
     let mut stopped = connection.stopped.clone();
     // Accepted, and waiting for a place. A listener to which nobody comes takes no place from the others.
-    let mut waiting: Option<(TcpStream, ClientAddress)> = None;
+    let mut waiting: Option<(Stream, ClientAddress)> = None;
     loop {
         tokio::select! {
             biased;
             () = told(&mut stopped) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             accepted = listener.accept(), if waiting.is_none() => match accepted {
-                Ok((stream, peer)) => waiting = Some((stream, ClientAddress::of_peer(peer))),
+                Ok((_, peer)) if !connection.may_speak(peer) => {
+                    connection.refusals.count(Limit::Plaintext);
+                    tracing::debug!("a client that is no trusted proxy would speak without TLS");
+                }
+                Ok(accepted) => waiting = Some(accepted),
                 Err(error) => {
                     if is_out_of_descriptors(&error) {
                         places.make_room();
@@ -74,10 +84,10 @@ pub(super) async fn accept(listener: TcpListener, places: Arc<Places>, connectio
             },
             () = places.freed(), if waiting.is_some() => {}
         }
-        let Some((_, address)) = &waiting else {
+        let Some(peer) = waiting.as_ref().map(|(_, peer)| *peer) else {
             continue;
         };
-        match places.take(*address) {
+        match places.take(peer, proxies.trust(peer)) {
             Ok(held) => {
                 let Some((stream, _)) = waiting.take() else {
                     continue;
@@ -131,7 +141,29 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, held: Held) {
+    /// Whether a client is heard without TLS: passwords and backup ids go through machines that are known.
+    fn may_speak(&self, peer: ClientAddress) -> bool {
+        let is_here = matches!(peer, ClientAddress::Ip(address) if address.is_loopback());
+        self.tls.is_some() || is_here || self.proxies.trust(peer)
+    }
+
+    async fn serve(self, mut stream: Stream, mut held: Held) {
+        let peer = held.place().address();
+        if self.proxies.speaks_first(peer) {
+            let place = held.place();
+            let header = Proxies::read_header(peer, &mut stream);
+            let client = tokio::select! {
+                client = self.shake(header) => client,
+                () = place.lost() => return,
+            };
+            let Some(client) = client else { return };
+            // From now on it has a place of the client's.
+            drop((place, held));
+            match self.places.take(client, self.proxies.trust(client)) {
+                Ok(its) => held = its,
+                Err(_) => return,
+            }
+        }
         let place = held.place();
         tokio::select! {
             () = self.shake_and_answer(stream, &held) => {}
@@ -139,26 +171,38 @@ impl Connection {
         }
     }
 
-    async fn shake_and_answer(mut self, stream: TcpStream, held: &Held) {
-        // Without this, small answers wait for the acknowledgement of the ones before.
-        drop(stream.set_nodelay(true));
-        let handshake = timeout(self.limits.handshake, self.tls.accept(stream));
-        let stream = tokio::select! {
-            () = told(&mut self.stopped) => return,
-            shaken = handshake => match shaken {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::debug!(%error, "handshake failed"),
-                Err(_) => {
-                    self.refusals.count(Limit::Handshake);
-                    return tracing::debug!("handshake took too long");
-                }
-            },
+    async fn shake_and_answer(self, stream: Stream, held: &Held) {
+        let Some(tls) = self.tls.clone() else {
+            return self.answer(stream, Version::HTTP_11, held).await;
+        };
+        let Some(stream) = self.shake(tls.accept(stream)).await else {
+            return;
         };
         let version = match stream.get_ref().1.alpn_protocol() {
             Some(tls::HTTP_2) => Version::HTTP_2,
             _ => Version::HTTP_11,
         };
         self.answer(stream, version, held).await;
+    }
+
+    /// Does what comes before HTTP, unless it takes too long or the server stops.
+    async fn shake<T>(&self, handshake: impl Future<Output = io::Result<T>>) -> Option<T> {
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            () = told(&mut stopped) => None,
+            shaken = timeout(self.limits.handshake, handshake) => match shaken {
+                Ok(Ok(done)) => Some(done),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "handshake failed");
+                    None
+                }
+                Err(_) => {
+                    self.refusals.count(Limit::Handshake);
+                    tracing::debug!("handshake took too long");
+                    None
+                }
+            },
+        }
     }
 
     /// Answers one connection whose handshake is done, until it ends.

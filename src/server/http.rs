@@ -18,9 +18,11 @@ use tokio::time::timeout;
 
 use super::address::ClientAddress;
 use super::body::{BodyLimits, RequestBody};
+use super::crowd::Crowd;
 use super::dav::Dav;
 use super::guard::{Guard, Quotas};
 use super::limit::{Limit, Refusals};
+use super::proxies::Proxies;
 use super::pseudonym::{Pseudonym, Pseudonyms};
 use super::reply::{self, Body, Reject};
 use super::route::Route;
@@ -60,6 +62,8 @@ pub(crate) struct App {
     anonymous_restore: bool,
     allow_anonymous: bool,
     pseudonyms: Pseudonyms,
+    proxies: Arc<Proxies>,
+    crowd: Crowd,
     clock: fn() -> SystemTime,
 }
 
@@ -68,6 +72,7 @@ pub(crate) struct Means {
     pub(crate) gate: Gate,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) proxies: Arc<Proxies>,
     pub(crate) vitals: Arc<Vitals>,
 }
 
@@ -108,6 +113,8 @@ impl App {
             anonymous_restore: config.anonymous_restore,
             allow_anonymous: config.allow_anonymous,
             pseudonyms: Pseudonyms::default(),
+            proxies: means.proxies,
+            crowd: Crowd::default(),
             clock,
         }
     }
@@ -134,7 +141,8 @@ impl App {
             Ok(()) if !framing::is_clear(&parts) => Err(Reject::BadFraming),
             Ok(()) if parts.headers.len() > self.header_fields => Err(Reject::HeaderTooLarge),
             Ok(()) => {
-                let address = ClientAddress::of_request(peer, &parts.headers);
+                let address = self.proxies.client(peer, &parts.headers);
+                self.crowd.see(address);
                 self.answer(&parts, route, &mut body, address).await
             }
             Err(reject) => Err(reject),

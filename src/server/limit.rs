@@ -23,6 +23,8 @@ pub(super) enum Limit {
     Resets,
     /// Memory for uploads, or requests at work.
     Overload,
+    /// No limit, but a client that would speak without TLS to a server from which it is taken off.
+    Plaintext,
     /// No limit, but a request that two readers could read differently.
     Framing,
     WrongPasswordsPerAccount,
@@ -36,7 +38,7 @@ pub(super) enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Handshake,
@@ -46,6 +48,7 @@ impl Limit {
         Self::Chatter,
         Self::Resets,
         Self::Overload,
+        Self::Plaintext,
         Self::Framing,
         Self::WrongPasswordsPerAccount,
         Self::WrongPasswordsPerAddress,
@@ -69,6 +72,7 @@ impl Limit {
             Self::Chatter => "chatter",
             Self::Resets => "resets",
             Self::Overload => "overload",
+            Self::Plaintext => "plaintext",
             Self::Framing => "framing",
             Self::WrongPasswordsPerAccount => "wrong_passwords_per_account",
             Self::WrongPasswordsPerAddress => "wrong_passwords_per_address",

@@ -8,18 +8,22 @@ mod body;
 mod check;
 mod conditions;
 mod connection;
+mod crowd;
 mod dav;
 mod development;
+mod forwarded;
 mod framing;
 mod guard;
 mod http;
 mod limit;
+mod listener;
 mod metrics;
 mod node;
 mod pace;
 mod page;
 mod panics;
 mod places;
+mod proxies;
 mod pseudonym;
 mod reply;
 mod route;
@@ -29,7 +33,7 @@ mod xml;
 
 use std::error::Error as StdError;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -41,7 +45,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::account::Gate;
-use crate::config::{Config, Limits, Problem, Storage};
+use crate::config::{Config, Limits, Listen, Problem, Storage};
 use crate::retention::Retention;
 use crate::state::StateFile;
 use crate::store::{FileStore, Store};
@@ -51,7 +55,9 @@ use self::background::Background;
 use self::connection::{Connection, accept};
 use self::guard::Quotas;
 use self::http::{App, Means};
+use self::listener::{Listener, bind_tcp};
 use self::places::Places;
+use self::proxies::Proxies;
 use self::status::Vitals;
 
 pub use admin::{HEALTH_PATH, STATUS_PATH};
@@ -72,7 +78,7 @@ pub enum StartError {
         /// The key of the configuration that names the address.
         key: &'static str,
         /// The address.
-        address: SocketAddr,
+        address: Listen,
         /// What the system said.
         #[source]
         source: io::Error,
@@ -81,9 +87,10 @@ pub enum StartError {
 
 /// A server that has everything it needs and listens, but does not answer yet.
 pub struct Server {
-    public: Vec<TcpListener>,
+    public: Vec<Listener>,
     admin: TcpListener,
-    tls: TlsAcceptor,
+    tls: Option<TlsAcceptor>,
+    proxies: Arc<Proxies>,
     app: Arc<App>,
     vitals: Arc<Vitals>,
     background: Background,
@@ -114,7 +121,8 @@ impl Server {
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
-        let key = note(&mut problems, "tls", tls::load(&config.tls));
+        let key = config.tls.as_ref().map(tls::load).transpose();
+        let key = note(&mut problems, "tls", key);
         let gate = note(&mut problems, "accountsFile", open_gate(config));
         let store = note(&mut problems, "storage.files.directory", store);
         let (Some(key), Some(gate), Some(store)) = (key, gate, store) else {
@@ -131,14 +139,16 @@ impl Server {
         }
 
         let mut public = Vec::new();
-        for &address in &config.listen {
-            public.push(listen("listen", address).await?);
+        for listen in &config.listen {
+            public.push(Listener::bind(listen).await?);
         }
-        let admin = listen("admin.listen", config.admin_listen).await?;
+        let admin = bind_tcp("admin.listen", config.admin_listen).await?;
         let Storage::Files { directory } = &config.storage;
         let vitals = Arc::new(Vitals::new(clock()));
         let quotas = Arc::new(Quotas::new(config.quotas, Arc::clone(&vitals)));
+        let proxies = Arc::new(Proxies::new(config));
         let means = Means {
+            proxies: Arc::clone(&proxies),
             gate,
             store: Arc::clone(&store),
             quotas: Arc::clone(&quotas),
@@ -147,7 +157,8 @@ impl Server {
         Ok(Self {
             public,
             admin,
-            tls: TlsAcceptor::from(tls::server_config(key)),
+            tls: key.map(|key| TlsAcceptor::from(tls::server_config(key))),
+            proxies,
             app: Arc::new(App::new(config, means, clock)),
             background: Background {
                 store,
@@ -163,12 +174,12 @@ impl Server {
         })
     }
 
-    /// The addresses of the public listeners, with the ports that were given by the system.
+    /// What the public listeners listen on, with the ports that were given by the system.
     ///
     /// # Errors
     /// When the system does not know them.
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.public.iter().map(TcpListener::local_addr).collect()
+    pub fn addresses(&self) -> io::Result<Vec<Listen>> {
+        self.public.iter().map(Listener::address).collect()
     }
 
     /// The address of the admin listener.
@@ -187,12 +198,11 @@ impl Server {
         version: Version,
     ) {
         let (_running, stopped) = watch::channel(false);
-        let places = Places::new(self.limits, self.vitals.refusals());
+        let connection = self.connection(stopped);
         // Nobody else has one of these places.
-        let Ok(held) = places.take(ClientAddress::UNKNOWN) else {
+        let Ok(held) = connection.places.take(ClientAddress::Unknown, false) else {
             return;
         };
-        let connection = self.connection(stopped);
         connection.answer(stream, version, &held).await;
     }
 
@@ -200,11 +210,10 @@ impl Server {
     /// `drainSeconds`, and returns.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);
-        let places = Places::new(self.limits, self.vitals.refusals());
         let mut listeners = JoinSet::new();
         let connection = self.connection(stopped);
         for listener in self.public {
-            listeners.spawn(accept(listener, Arc::clone(&places), connection.clone()));
+            listeners.spawn(accept(listener, connection.clone()));
         }
         let mut background = JoinSet::new();
         background.spawn(admin::serve(self.admin, self.vitals, self.background.clock));
@@ -221,6 +230,8 @@ impl Server {
     fn connection(&self, stopped: watch::Receiver<bool>) -> Connection {
         Connection {
             tls: self.tls.clone(),
+            proxies: Arc::clone(&self.proxies),
+            places: Places::new(self.limits, self.vitals.refusals()),
             app: Arc::clone(&self.app),
             limits: self.limits,
             max_backup_bytes: self.max_backup_bytes,
@@ -275,24 +286,6 @@ pub(crate) fn with_causes(error: &dyn StdError) -> String {
         cause = error.source();
     }
     text
-}
-
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let bound = match TcpListener::bind(address).await {
-        // A machine without IPv6: every address is then every address of IPv4.
-        Err(error)
-            if address.ip() == Ipv6Addr::UNSPECIFIED
-                && error.kind() == io::ErrorKind::Unsupported =>
-        {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        other => other,
-    };
-    bound.map_err(|source| StartError::Listen {
-        key,
-        address,
-        source,
-    })
 }
 
 #[cfg(test)]

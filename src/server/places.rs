@@ -93,12 +93,18 @@ impl Places {
         })
     }
 
-    /// A place for a connection from `address`, if need be that of an idle one.
-    pub(crate) fn take(self: &Arc<Self>, address: ClientAddress) -> Result<Held, NoPlace> {
+    /// A place for a connection from `address`, if need be that of an idle one. Through a `proxy` come many clients,
+    /// so that it may have all places.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        address: ClientAddress,
+        is_proxy: bool,
+    ) -> Result<Held, NoPlace> {
         let prefix = address.prefix();
         let mut taken = self.taken();
         let of_address = taken.addresses.get(&prefix);
-        let too_many = of_address.is_some_and(|of| of.count >= self.limits.connections_per_address);
+        let most = self.limits.connections_per_address;
+        let too_many = !is_proxy && of_address.is_some_and(|of| of.count >= most);
         if too_many {
             self.refusals.count(Limit::ConnectionsPerAddress);
             let idle = of_address.and_then(|of| of.idle.first().copied());
@@ -345,7 +351,7 @@ mod tests {
     }
 
     fn take(places: &Arc<Places>, from: &str) -> Result<Held, NoPlace> {
-        places.take(ClientAddress::of_peer(from.parse().unwrap()))
+        places.take(ClientAddress::of_peer(from.parse().unwrap()), false)
     }
 
     fn is_out(held: &Held) -> bool {

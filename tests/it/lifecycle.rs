@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use futures_util::stream::{self, StreamExt};
 use serde_json::json;
+use threema_safe_server::config::Listen;
 use threema_safe_server::server::StartError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -212,7 +213,7 @@ async fn a_taken_address_is_named() {
         panic!("two servers on one port");
     };
 
-    assert_eq!((key, address), ("listen", taken));
+    assert_eq!((key, address), ("listen", Listen::Tcp(taken)));
 }
 
 #[tokio::test]

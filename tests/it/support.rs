@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use threema_safe_server::account::{self, Account, FileError, Role, Secret};
-use threema_safe_server::config::Config;
+use threema_safe_server::config::{Config, Listen};
 use threema_safe_server::server::{Server, StartError, development_certificate};
 use threema_safe_server::store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -132,7 +132,10 @@ impl Site {
     }
 
     fn run(self, server: Server) -> TestServer {
-        let address = server.addresses().unwrap()[0];
+        let address = server.addresses().unwrap().remove(0);
+        let Listen::Tcp(address) = address else {
+            panic!("tests listen on TCP first");
+        };
         let admin = server.admin_address().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async {

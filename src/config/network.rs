@@ -1,0 +1,208 @@
+//! Where the server is reached, and through whom.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::Config;
+use super::reader::Reader;
+use super::value::{address, path};
+
+/// What a public listener listens on.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for Listen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+/// An address to listen on, or `unix:` and a path.
+pub(super) fn listen(text: &str) -> Result<Listen, String> {
+    match text.strip_prefix("unix:") {
+        Some(socket) => path(socket).map(|socket| Listen::Unix(socket.into())),
+        None => address(text)
+            .map(Listen::Tcp)
+            .map_err(|problem| format!("{problem}; or \"unix:\" and the path of a Unix socket")),
+    }
+}
+
+/// A network in CIDR notation, or one address.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let one = || text.parse::<IpAddr>().map(IpNet::from);
+    let network = text.parse().or_else(|_| one()).map_err(|_| {
+        format!("must be an address or a network such as \"10.0.0.0/8\" or \"2001:db8::7\", not \"{text}\"")
+    })?;
+    if network.prefix_len() == 0 {
+        return Err("is everybody: then anybody could claim to come from anywhere".into());
+    }
+    if network != network.trunc() {
+        return Err(format!(
+            "has bits beyond its length: write \"{}\"",
+            network.trunc()
+        ));
+    }
+    let is_mapped =
+        matches!(network, IpNet::V6(network) if network.network().to_ipv4_mapped().is_some());
+    if is_mapped {
+        return Err("must be written as a network of IPv4".into());
+    }
+    Ok(network)
+}
+
+/// Notes what of it does not go together.
+pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
+    let is_local = |listen: &Listen| match listen {
+        Listen::Tcp(address) => address.ip().is_loopback(),
+        Listen::Unix(_) => true,
+    };
+    let has_proxies = !config.trusted_proxies.is_empty();
+    if config.tls.is_none() && !has_proxies && !config.listen.iter().all(is_local) {
+        let text = "can be \"off\" only where a proxy ends TLS in front: listen on loopback or a Unix socket, or \
+                    name the proxies in trustedProxies";
+        reader.problem("tls", text);
+    }
+    let has_socket = config
+        .listen
+        .iter()
+        .any(|listen| matches!(listen, Listen::Unix(_)));
+    if config.proxy_protocol && !has_proxies && !has_socket {
+        let text = "needs trustedProxies: from anybody else, its header is not believed";
+        reader.problem("proxyProtocol", text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Error;
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        match Config::from_json(text.as_bytes(), Path::new("/etc/safe/config.json")) {
+            Ok(config) => Ok(config),
+            Err(Error::Invalid { problems, .. }) => {
+                Err(problems.iter().map(ToString::to_string).collect())
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_is_listened_on_beside_addresses() {
+        let text = r#"{ "listen": ["unix:safe.sock", "unix:/run/safe.sock", "[::1]:8443"] }"#;
+
+        let shown: Vec<_> = parse(text)
+            .unwrap()
+            .listen
+            .iter()
+            .map(Listen::to_string)
+            .collect();
+
+        assert_eq!(
+            shown,
+            [
+                "unix:/etc/safe/safe.sock",
+                "unix:/run/safe.sock",
+                "[::1]:8443"
+            ]
+        );
+        let problems = parse(r#"{ "listen": ["unix:", "somewhere"] }"#).unwrap_err();
+        assert_eq!(problems[0], "listen[0]: must name a file");
+        assert!(problems[1].ends_with("or \"unix:\" and the path of a Unix socket"));
+    }
+
+    #[test]
+    fn tls_is_off_only_where_a_proxy_ends_it_in_front() {
+        for good in [
+            r#""listen": ["127.0.0.1:80", "[::1]:80"]"#,
+            r#""listen": ["unix:/run/safe.sock"]"#,
+            r#""trustedProxies": ["10.0.0.0/8"]"#,
+        ] {
+            let config = parse(&format!(r#"{{ "tls": "off", {good} }}"#)).unwrap();
+            assert_eq!(config.tls, None, "{good}");
+        }
+        for bad in [
+            r#""listen": ["127.0.0.1:80", "[::]:80"]"#,
+            r#""listen": ["192.0.2.1:80"]"#,
+            r#""trustedProxies": []"#,
+        ] {
+            let problems = parse(&format!(r#"{{ "tls": "off", {bad} }}"#)).unwrap_err();
+            assert!(
+                problems[0].starts_with("tls: can be \"off\" only where"),
+                "{problems:?}"
+            );
+        }
+        let problems = parse(r#"{ "tls": "no" }"#).unwrap_err();
+        assert_eq!(problems, ["tls: must be an object"]);
+    }
+
+    #[test]
+    fn the_proxy_protocol_is_for_trusted_proxies() {
+        for good in [
+            r#""trustedProxies": ["10.0.0.1"]"#,
+            r#""listen": ["unix:s"]"#,
+        ] {
+            let config = parse(&format!(r#"{{ "proxyProtocol": true, {good} }}"#)).unwrap();
+            assert!(config.proxy_protocol, "{good}");
+        }
+        let problems = parse(r#"{ "proxyProtocol": true }"#).unwrap_err();
+        assert!(
+            problems[0].starts_with("proxyProtocol: needs trustedProxies"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn proxies_are_networks_of_one_spelling() {
+        let text = r#"{ "trustedProxies": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"] }"#;
+        let shown: Vec<_> = parse(text)
+            .unwrap()
+            .trusted_proxies
+            .iter()
+            .map(IpNet::to_string)
+            .collect();
+        assert_eq!(
+            shown,
+            ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "::1/128"]
+        );
+
+        for (bad, expected) in [
+            (
+                "10.0.0.1/8",
+                "has bits beyond its length: write \"10.0.0.0/8\"",
+            ),
+            ("0.0.0.0/0", "is everybody"),
+            ("::/0", "is everybody"),
+            (
+                "::ffff:10.0.0.0/104",
+                "must be written as a network of IPv4",
+            ),
+            ("proxy.example.org", "must be an address or a network"),
+            ("10.0.0.0/33", "must be an address or a network"),
+            ("", "must be an address or a network"),
+        ] {
+            let problems = parse(&format!(r#"{{ "trustedProxies": ["{bad}"] }}"#)).unwrap_err();
+            let expected = format!("trustedProxies[0]: {expected}");
+            assert!(problems[0].starts_with(&expected), "{bad}: {problems:?}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Where connections come in: TCP, or a Unix socket for a proxy on the same machine.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_util::either::Either;
+
+use super::StartError;
+use super::address::ClientAddress;
+use crate::config::Listen;
+
+/// Who may connect to the socket: its owner and its group, into which the proxy's user belongs.
+const SOCKET_MODE: u32 = 0o660;
+
+/// A stream of either kind.
+pub(super) type Stream = Either<TcpStream, UnixStream>;
+
+/// A listener of either kind.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket; removed when it is dropped.
+pub(super) struct SocketFile(PathBuf);
+
+impl Listener {
+    /// Listens on what the configuration names under `listen`.
+    pub(super) async fn bind(listen: &Listen) -> Result<Self, StartError> {
+        match listen {
+            Listen::Tcp(address) => bind_tcp("listen", *address).await.map(Self::Tcp),
+            Listen::Unix(path) => bind_unix(path).map_err(|source| StartError::Listen {
+                key: "listen",
+                address: listen.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// What it listens on, with the port that the system has given.
+    pub(super) fn address(&self) -> io::Result<Listen> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
+            Self::Unix(_, file) => Ok(Listen::Unix(file.0.clone())),
+        }
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<(Stream, ClientAddress)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Without this, small answers wait for the acknowledgement of the ones before.
+                drop(stream.set_nodelay(true));
+                Ok((Either::Left(stream), ClientAddress::of_peer(peer)))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Either::Right(stream), ClientAddress::UnixSocket))
+            }
+        }
+    }
+}
+
+/// Listens on an address that the configuration names under `key`.
+pub(super) async fn bind_tcp(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, StartError> {
+    let bound = match TcpListener::bind(address).await {
+        // A machine without IPv6: every address is then every address of IPv4.
+        Err(error)
+            if address.ip() == Ipv6Addr::UNSPECIFIED
+                && error.kind() == io::ErrorKind::Unsupported =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        other => other,
+    };
+    bound.map_err(|source| StartError::Listen {
+        key,
+        address: Listen::Tcp(address),
+        source,
+    })
+}
+
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    let bound = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    };
+    let listener = bound?;
+    let file = SocketFile(path.to_owned());
+    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    Ok(Listener::Unix(listener, file))
+}
+
+/// Whether a socket is there to which nobody listens: a server that was killed leaves one.
+pub(super) fn is_abandoned(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let refused = || {
+        let connected = std::os::unix::net::UnixStream::connect(path);
+        connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    is_socket && refused()
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // If it is gone already, so be it.
+        drop(fs::remove_file(&self.0));
+    }
+}
