@@ -370,7 +370,12 @@ fn check_socket(findings: &mut Findings, path: &Path) {
         let text = format!("something is at {shown} already, perhaps the socket of this server");
         return findings.add(Severity::Warning, place, text);
     }
-    let directory = crate::durable::parent(path);
+    let directory = path.parent().unwrap_or(path);
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
     if rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err() {
         let text = format!(
             "cannot make the socket {shown}: {} is missing or cannot be written to",

@@ -69,7 +69,7 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
             () = told(&mut stopped) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             accepted = listener.accept(), if waiting.is_none() => match accepted {
-                Ok((_, peer)) if !connection.may_speak(peer) => {
+                Ok((_, peer)) if connection.tls.is_none() && !proxies.may_speak_plainly(peer) => {
                     connection.refusals.count(Limit::Plaintext);
                     tracing::debug!("a client that is no trusted proxy would speak without TLS");
                 }
@@ -141,12 +141,6 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 }
 
 impl Connection {
-    /// Whether a client is heard without TLS: passwords and backup ids go through machines that are known.
-    fn may_speak(&self, peer: ClientAddress) -> bool {
-        let is_here = matches!(peer, ClientAddress::Ip(address) if address.is_loopback());
-        self.tls.is_some() || is_here || self.proxies.trust(peer)
-    }
-
     async fn serve(self, mut stream: Stream, mut held: Held) {
         let peer = held.place().address();
         if self.proxies.speaks_first(peer) {

@@ -52,6 +52,12 @@ impl Proxies {
         }
     }
 
+    /// Whether a client there is heard without TLS: its password and backup ids cross no network that is not known.
+    pub(crate) fn may_speak_plainly(&self, peer: ClientAddress) -> bool {
+        let is_here = matches!(peer, ClientAddress::Ip(address) if address.is_loopback());
+        is_here || self.trust(peer)
+    }
+
     /// Whether a connection from there begins with a header of the PROXY protocol.
     pub(crate) fn speaks_first(&self, peer: ClientAddress) -> bool {
         self.speak_first && self.trust(peer)
@@ -244,6 +250,21 @@ mod tests {
         assert!(found == at("192.0.2.1"));
         assert!(proxies().speaks_first(ClientAddress::UnixSocket));
         assert!(proxies().speaks_first(at(PROXY)) && !proxies().speaks_first(at("192.0.2.1")));
+    }
+
+    #[test]
+    fn without_tls_nobody_from_afar_is_heard() {
+        for (peer, expected) in [
+            (PROXY, true),
+            ("127.0.0.1", true),
+            ("::ffff:127.0.0.1", true),
+            ("::1", true),
+            ("192.0.2.1", false),
+            ("2001:db8::8", false),
+        ] {
+            assert_eq!(proxies().may_speak_plainly(at(peer)), expected, "{peer}");
+        }
+        assert!(proxies().may_speak_plainly(ClientAddress::UnixSocket));
     }
 
     async fn read(bytes: &[u8]) -> io::Result<(ClientAddress, Vec<u8>)> {

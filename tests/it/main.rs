@@ -35,6 +35,7 @@ mod phone;
 mod privacy;
 mod process;
 mod program;
+mod proxies;
 mod quotas;
 mod races;
 mod real_clients;
