@@ -12,6 +12,7 @@
 //! | [`scrub`] | reads every backup from time to time |
 //! | [`state`] | what a server remembers from one run to the next |
 //! | [`audit`] | writes down what operators did |
+//! | [`file_version`] | tells whether a file was replaced |
 //! | [`private_file`] | who may read and change a file with secrets |
 //! | [`durable`] | replaces a file atomically and durably |
 //! | [`backup`] | the Threema Safe format |
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod durable;
+pub mod file_version;
 pub mod private_file;
 pub mod retention;
 pub mod scrub;

@@ -6,8 +6,6 @@
 //! told apart what has to be tried ([`Gate::verify`]) from what nobody can guess ([`Gate::recognise`]).
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +19,7 @@ use tokio::sync::Semaphore;
 use super::basic::Reading;
 use super::file::{self, Account, FileError};
 use super::{Caller, Credentials, Secret};
+use crate::file_version::FileVersion;
 
 /// The way in: the accounts file and what is remembered of it.
 pub struct Gate {
@@ -63,15 +62,6 @@ struct Secrets {
     most: usize,
     /// Hashed instead of those that an account does not have.
     decoy: Option<Secret>,
-}
-
-/// What tells one state of the file from the next: it is replaced by a rename, so its inode changes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct FileVersion {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
 }
 
 /// The accounts of one version of the file, and who was verified against them.
@@ -231,21 +221,8 @@ impl Gate {
     }
 }
 
-impl FileVersion {
-    fn of(path: &Path) -> Option<Self> {
-        let found = fs::metadata(path).ok()?;
-        Some(Self {
-            device: found.dev(),
-            inode: found.ino(),
-            length: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-        })
-    }
-}
-
 impl Loaded {
     fn read(path: &Path) -> Result<Self, FileError> {
-        // The version is taken first: a change in between is then seen as one more change.
         let version = FileVersion::of(path);
         file::check_rights(path)?;
         Ok(Self::new(version, file::load(path)?))
@@ -340,6 +317,7 @@ fn caller(account: &Account) -> Caller {
 mod tests {
     use base64::Engine;
     use base64::prelude::BASE64_STANDARD;
+    use std::fs;
 
     use super::*;
     use crate::account::Role;

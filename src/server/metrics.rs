@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::certificates::{CertificateStatus, Reloads};
 use super::limit::Refusals;
 use crate::account::Hashed;
 use crate::retention::{Refusal, Report};
@@ -19,6 +20,11 @@ type Number = Gauge<u64, AtomicU64>;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,6 +52,9 @@ pub(super) struct Metrics {
     refusals: Refusals,
     panics: Counter,
     stored_bytes: Family<Kind, Number>,
+    certificate_ends: Number,
+    certificate_unusable: Number,
+    certificate_reloads: Family<Outcome, Counter>,
     passwords_delayed: Counter,
     passwords_hashed: Family<Kind, Counter>,
 }
@@ -67,6 +76,9 @@ impl Metrics {
             refusals: Refusals::default(),
             panics: Counter::default(),
             stored_bytes: Family::default(),
+            certificate_ends: Gauge::default(),
+            certificate_unusable: Gauge::default(),
+            certificate_reloads: Family::default(),
             passwords_delayed: Counter::default(),
             passwords_hashed: Family::default(),
         };
@@ -124,6 +136,7 @@ impl Metrics {
             metrics.damaged.clone(),
         );
         metrics.register_limits();
+        metrics.register_certificate();
         for reason in Refusal::WORDS {
             metrics
                 .sweep_refused
@@ -131,6 +144,37 @@ impl Metrics {
                 .set(0);
         }
         metrics
+    }
+
+    fn register_certificate(&mut self) {
+        let registry = &mut self.registry;
+        registry.register_with_unit(
+            "certificate_end_time",
+            "Until when the certificate in force is valid, in Unix time; 0 where a proxy has it",
+            Unit::Seconds,
+            self.certificate_ends.clone(),
+        );
+        registry.register(
+            "certificate_files_unusable",
+            "1 while the certificate's files cannot be used, and what was read before is in force",
+            self.certificate_unusable.clone(),
+        );
+        registry.register(
+            "certificate_reloads",
+            "How often the certificate's files were replaced and read again",
+            self.certificate_reloads.clone(),
+        );
+    }
+
+    /// How the certificate is.
+    pub(super) fn certificate(&self, certificate: &CertificateStatus, reloads: Reloads) {
+        self.certificate_ends.set(certificate.ends);
+        let is_unusable = certificate.problem.is_some();
+        self.certificate_unusable.set(u64::from(is_unusable));
+        for (outcome, number) in [("done", reloads.good), ("failed", reloads.failed)] {
+            let counter = self.certificate_reloads.get_or_create(&Outcome { outcome });
+            counter.inner().fetch_max(number, Ordering::Relaxed);
+        }
     }
 
     fn register_limits(&mut self) {

@@ -5,6 +5,7 @@ mod address;
 mod admin;
 mod background;
 mod body;
+mod certificates;
 mod check;
 mod conditions;
 mod connection;
@@ -52,6 +53,7 @@ use crate::store::{FileStore, Store};
 
 use self::address::ClientAddress;
 use self::background::Background;
+use self::certificates::Certificates;
 use self::connection::{Connection, accept};
 use self::guard::Quotas;
 use self::http::{App, Means};
@@ -61,6 +63,7 @@ use self::proxies::Proxies;
 use self::status::Vitals;
 
 pub use admin::{HEALTH_PATH, STATUS_PATH};
+pub use certificates::CertificateStatus;
 pub use check::{Finding, Severity, check};
 pub use development::{DevelopmentCertificate, development_certificate};
 pub use status::{Status, Sweep};
@@ -121,11 +124,11 @@ impl Server {
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
-        let key = config.tls.as_ref().map(tls::load).transpose();
-        let key = note(&mut problems, "tls", key);
+        let certificates = config.tls.as_ref().map(Certificates::open).transpose();
+        let certificates = note(&mut problems, "tls", certificates);
         let gate = note(&mut problems, "accountsFile", open_gate(config));
         let store = note(&mut problems, "storage.files.directory", store);
-        let (Some(key), Some(gate), Some(store)) = (key, gate, store) else {
+        let (Some(certificates), Some(gate), Some(store)) = (certificates, gate, store) else {
             return Err(StartError::Configuration(problems));
         };
         if gate.is_empty() && !config.allow_anonymous {
@@ -144,7 +147,8 @@ impl Server {
         }
         let admin = bind_tcp("admin.listen", config.admin_listen).await?;
         let Storage::Files { directory } = &config.storage;
-        let vitals = Arc::new(Vitals::new(clock()));
+        let certificates = certificates.map(Arc::new);
+        let vitals = Arc::new(Vitals::new(clock()).with(certificates.clone()));
         let quotas = Arc::new(Quotas::new(config.quotas, Arc::clone(&vitals)));
         let proxies = Arc::new(Proxies::new(config));
         let means = Means {
@@ -157,7 +161,7 @@ impl Server {
         Ok(Self {
             public,
             admin,
-            tls: key.map(|key| TlsAcceptor::from(tls::server_config(key))),
+            tls: certificates.map(|its| TlsAcceptor::from(tls::server_config(its))),
             proxies,
             app: Arc::new(App::new(config, means, clock)),
             background: Background {

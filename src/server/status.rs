@@ -1,11 +1,12 @@
 //! How the server is: what the status and the metrics tell whoever runs it. No identity is in it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 
+use super::certificates::{CertificateStatus, Certificates};
 use super::limit::{Limit, Refusals};
 use super::metrics::Metrics;
 use crate::account::Hashed;
@@ -26,6 +27,8 @@ pub struct Status {
     pub sweep: Option<Sweep>,
     /// The last scrub, also of an earlier run.
     pub scrub: Option<Scrubbed>,
+    /// The certificate; `None` where a proxy has it.
+    pub certificate: Option<CertificateStatus>,
 }
 
 /// How a sweep ended.
@@ -43,6 +46,9 @@ impl Status {
     #[must_use]
     pub fn attention(&self) -> Vec<String> {
         let mut lines = Vec::new();
+        if let Some(certificate) = &self.certificate {
+            lines.extend(certificate.attention(self.now));
+        }
         match self.sweep.as_ref().map(|sweep| &sweep.report) {
             Some(None) => {
                 lines.push("the last sweep broke off; the log says why".to_owned());
@@ -86,6 +92,7 @@ impl Status {
 pub(crate) struct Vitals {
     started: SystemTime,
     known: Mutex<Known>,
+    certificates: Option<Arc<Certificates>>,
     metrics: Metrics,
 }
 
@@ -100,7 +107,16 @@ impl Vitals {
         Self {
             started,
             known: Mutex::default(),
+            certificates: None,
             metrics: Metrics::new(),
+        }
+    }
+
+    /// Knows of the certificates that handshakes use.
+    pub(crate) fn with(self, certificates: Option<Arc<Certificates>>) -> Self {
+        Self {
+            certificates,
+            ..self
         }
     }
 
@@ -142,6 +158,7 @@ impl Vitals {
             now: unix(now),
             sweep: known.sweep.clone(),
             scrub: known.scrub,
+            certificate: self.certificates.as_ref().map(|its| its.status()),
         }
     }
 
@@ -157,6 +174,10 @@ impl Vitals {
 
     /// The metrics in Prometheus' text.
     pub(crate) fn metrics(&self) -> String {
+        if let Some(certificates) = &self.certificates {
+            self.metrics
+                .certificate(&certificates.status(), certificates.reloads());
+        }
         self.metrics.text()
     }
 

@@ -10,8 +10,9 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::CertifiedKey;
 
+use super::certificates::Certificates;
 use crate::config::TlsFiles;
 use crate::private_file::Exposure;
 
@@ -100,12 +101,12 @@ pub fn load(files: &TlsFiles) -> Result<CertifiedKey, Error> {
 ///
 /// Without session tickets: iOS makes a new session for every operation and Android comes once a day, so
 /// that resumption saves nothing, and a ticket is one secret more.
-pub(crate) fn server_config(key: CertifiedKey) -> Arc<ServerConfig> {
+pub(crate) fn server_config(certificates: Arc<Certificates>) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider has the suites of TLS 1.2 and 1.3")
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        .with_cert_resolver(certificates);
     config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

@@ -15,6 +15,7 @@ mod audit;
 mod bad_input;
 mod cancellation;
 mod careful_sweep;
+mod certificates;
 mod cli;
 mod client_commands;
 mod client_secrets;

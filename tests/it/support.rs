@@ -421,7 +421,7 @@ pub(crate) fn add_account_with(file: &Path, name: &str, role: Role, secret: Secr
 }
 
 /// Writes `ca.pem`, and a chain and key for `localhost` that it signed.
-fn write_certificates(folder: &Path) {
+pub(crate) fn write_certificates(folder: &Path) {
     let names = ["localhost".into(), "127.0.0.1".into()];
     let made = development_certificate(&names, now()).unwrap();
     fs::create_dir_all(folder).unwrap();

@@ -280,9 +280,9 @@ impl Raw {
     ) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
         let ca = server.site().folder().join("certs/ca.pem");
-        roots
-            .add(CertificateDer::from_pem_file(ca).unwrap())
-            .unwrap();
+        for authority in CertificateDer::pem_file_iter(ca).unwrap() {
+            roots.add(authority.unwrap()).unwrap();
+        }
         let mut config =
             ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_protocol_versions(versions)

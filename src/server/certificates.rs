@@ -1,0 +1,279 @@
+//! The certificate that handshakes use: read again when its files were replaced, always together with its key.
+//!
+//! Files change one after the other, so that for a moment they are no pair: until they are one that can be used, the
+//! last good pair stays in force.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use serde::{Deserialize, Serialize};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{tls, with_causes};
+use crate::config::TlsFiles;
+use crate::file_version::FileVersion;
+
+/// A certificate that ends earlier wants a look.
+const SOON: Duration = Duration::from_secs(21 * 24 * 60 * 60);
+
+/// The certificate in force, and what was found wrong with the next one.
+pub(crate) struct Certificates {
+    files: TlsFiles,
+    current: ArcSwap<Loaded>,
+    /// One reload at a time. Holds what is wrong with the files as they are, so that it is found once.
+    bad: Mutex<Option<Bad>>,
+    reloads: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// The certificate and its key, in one state of their files.
+type Versions = [Option<FileVersion>; 2];
+
+struct Loaded {
+    versions: Versions,
+    key: Arc<CertifiedKey>,
+    validity: Option<Validity>,
+}
+
+struct Bad {
+    versions: Versions,
+    problem: String,
+}
+
+/// From when to when a chain is valid, in Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Validity {
+    begins: u64,
+    ends: u64,
+}
+
+/// How the certificate is. Times are Unix times in seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// From when on it is valid.
+    pub begins: u64,
+    /// Until when it is, or an intermediate of it that ends earlier.
+    pub ends: u64,
+    /// Why the files as they are now cannot be used; the certificate that was read before is in force.
+    pub problem: Option<String>,
+}
+
+/// How often the files were read again since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reloads {
+    pub(crate) good: u64,
+    pub(crate) failed: u64,
+}
+
+impl Certificates {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// As [`tls::load`].
+    pub(crate) fn open(files: &TlsFiles) -> Result<Self, tls::Error> {
+        Ok(Self {
+            files: files.clone(),
+            current: ArcSwap::from_pointee(Loaded::read(files, versions(files))?),
+            bad: Mutex::new(None),
+            reloads: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        })
+    }
+
+    /// The certificate and key in force now. Reads the files again first if they were replaced.
+    fn current(&self) -> Arc<Loaded> {
+        let loaded = self.current.load_full();
+        let versions = versions(&self.files);
+        if versions == loaded.versions {
+            // Of what was found to be bad, nothing is left.
+            return loaded;
+        }
+        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have read them while this thread waited.
+        let loaded = self.current.load_full();
+        let is_known = bad.as_ref().is_some_and(|bad| bad.versions == versions);
+        if versions == loaded.versions || is_known {
+            return loaded;
+        }
+        match Loaded::read(&self.files, versions) {
+            Ok(read) => {
+                tracing::info!("certificate and private key were read again");
+                self.reloads.fetch_add(1, Ordering::Relaxed);
+                *bad = None;
+                self.current.store(Arc::new(read));
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "certificate and private key cannot be used; those read before stay in force"
+                );
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                let problem = with_causes(&error);
+                *bad = Some(Bad { versions, problem });
+            }
+        }
+        self.current.load_full()
+    }
+
+    /// How the certificate is now. Reads the files again first if they were replaced.
+    pub(crate) fn status(&self) -> CertificateStatus {
+        let loaded = self.current();
+        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_bad = bad
+            .as_ref()
+            .filter(|_| loaded.versions != versions(&self.files));
+        let validity = loaded.validity.unwrap_or(Validity { begins: 0, ends: 0 });
+        CertificateStatus {
+            begins: validity.begins,
+            ends: validity.ends,
+            problem: now_bad.map(|bad| bad.problem.clone()),
+        }
+    }
+
+    pub(crate) fn reloads(&self) -> Reloads {
+        Reloads {
+            good: self.reloads.load(Ordering::Relaxed),
+            failed: self.failures.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current().key))
+    }
+}
+
+// What is in it is secret.
+impl std::fmt::Debug for Certificates {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Certificates")
+            .finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    fn read(files: &TlsFiles, versions: Versions) -> Result<Self, tls::Error> {
+        let key = tls::load(files)?;
+        Ok(Self {
+            versions,
+            validity: Validity::of(&key),
+            key: Arc::new(key),
+        })
+    }
+}
+
+impl Validity {
+    /// Of a chain: as long as all of it is. `None` where it cannot be read, which no handshake minds.
+    fn of(key: &CertifiedKey) -> Option<Self> {
+        let each = key.cert.iter().map(|certificate| {
+            let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+            let validity = certificate.validity();
+            Some(Self {
+                begins: u64::try_from(validity.not_before.timestamp()).unwrap_or_default(),
+                ends: u64::try_from(validity.not_after.timestamp()).unwrap_or_default(),
+            })
+        });
+        each.reduce(|one, other| {
+            let (one, other) = (one?, other?);
+            Some(Self {
+                begins: one.begins.max(other.begins),
+                ends: one.ends.min(other.ends),
+            })
+        })
+        .flatten()
+    }
+}
+
+impl CertificateStatus {
+    /// Whether phones accept it at this time.
+    #[must_use]
+    pub fn is_valid(&self, now: u64) -> bool {
+        (self.begins..=self.ends).contains(&now)
+    }
+
+    /// What needs a person, in plain words.
+    pub(super) fn attention(&self, now: u64) -> Vec<String> {
+        let mut lines = Vec::new();
+        let left = self.ends.saturating_sub(now);
+        // Certificates that live for a few days are renewed when a third of that is left.
+        let soon = SOON
+            .as_secs()
+            .min(self.ends.saturating_sub(self.begins) / 4);
+        if now > self.ends {
+            lines.push("the certificate has expired: no phone connects".to_owned());
+        } else if now < self.begins {
+            lines.push("the certificate is not valid yet: no phone connects".to_owned());
+        } else if left < soon {
+            let hours = left / 3_600;
+            let left = if hours < 48 {
+                format!("{hours} hours")
+            } else {
+                format!("{} days", hours / 24)
+            };
+            lines.push(format!("the certificate ends in {left}; renew it"));
+        }
+        if let Some(problem) = &self.problem {
+            lines.push(format!(
+                "the certificate's files cannot be used, so the one read before stays in force: {problem}"
+            ));
+        }
+        lines
+    }
+}
+
+fn versions(files: &TlsFiles) -> Versions {
+    [&files.certificate, &files.private_key].map(|path| FileVersion::of(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * 60 * 60;
+
+    fn lines(days_valid: u64, seconds_left: u64) -> Vec<String> {
+        let status = CertificateStatus {
+            begins: 100,
+            ends: 100 + days_valid * DAY,
+            problem: None,
+        };
+        status.attention(status.ends - seconds_left)
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_wants_a_look() {
+        assert!(lines(90, 21 * DAY).is_empty());
+        assert_eq!(
+            lines(90, 21 * DAY - 1),
+            ["the certificate ends in 20 days; renew it"]
+        );
+        assert!(lines(6, 36 * 3_600).is_empty());
+        assert_eq!(
+            lines(6, 36 * 3_600 - 1),
+            ["the certificate ends in 35 hours; renew it"]
+        );
+    }
+
+    #[test]
+    fn outside_its_time_no_phone_connects() {
+        let status = CertificateStatus {
+            begins: 100,
+            ends: 200,
+            problem: Some("why".into()),
+        };
+        for (now, expected) in [(99, "not valid yet"), (201, "has expired")] {
+            assert!(!status.is_valid(now));
+            let lines = status.attention(now);
+            assert!(lines[0].contains(expected), "{lines:?}");
+            assert!(lines[1].ends_with("stays in force: why"), "{lines:?}");
+        }
+        assert!(status.is_valid(100) && status.is_valid(200));
+    }
+}
