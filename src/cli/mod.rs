@@ -20,6 +20,7 @@ mod secret;
 mod serve;
 mod source;
 mod status;
+mod systemd;
 mod terminal;
 mod trash;
 mod when;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::log;
+use super::{log, systemd};
 use crate::config::{Config, Storage};
 use crate::server::Server;
 
@@ -18,7 +18,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let server = Server::bind(config, super::now).await?;
+    let server = Server::bind_to(systemd::sockets()?, config, super::now).await?;
     std::panic::set_hook(server.panic_hook());
     let Storage::Files { directory } = &config.storage;
     tracing::info!(
@@ -30,7 +30,11 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         retention_margin_days = config.retention_margin_days,
         "listening"
     );
-    signals.run_until_told(server).await
+    systemd::ready();
+    tokio::select! {
+        code = signals.run_until_told(server) => code,
+        never = systemd::keep_watchdog_quiet() => match never {},
+    }
 }
 
 /// SIGTERM and SIGINT.
@@ -54,7 +58,10 @@ impl Signals {
         let mut running = std::pin::pin!(server.run(async { drop(stopped.await) }));
         tokio::select! {
             () = &mut running => return Ok(ExitCode::SUCCESS),
-            () = self.next() => drop(stop),
+            () = self.next() => {
+                systemd::stopping();
+                drop(stop);
+            }
         }
         tokio::select! {
             () = &mut running => Ok(ExitCode::SUCCESS),

@@ -11,6 +11,7 @@ use tokio_util::either::Either;
 
 use super::StartError;
 use super::address::ClientAddress;
+use super::sockets::Socket;
 use crate::config::Listen;
 
 /// Who may connect to the socket: its owner and its group, into which the proxy's user belongs.
@@ -22,15 +23,47 @@ pub(super) type Stream = Either<TcpStream, UnixStream>;
 /// A listener of either kind.
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix {
+        listener: UnixListener,
+        /// Where this server has made it.
+        _file: Option<SocketFile>,
+    },
 }
 
 /// The file of a Unix socket; removed when it is dropped.
 pub(super) struct SocketFile(PathBuf);
 
 impl Listener {
+    /// Listens on sockets that are open already, or where there are none, on what the configuration names.
+    pub(super) async fn all(
+        listen: &[Listen],
+        given: Vec<Socket>,
+    ) -> Result<Vec<Self>, StartError> {
+        let mut all = Vec::new();
+        if given.is_empty() {
+            for listen in listen {
+                all.push(Self::bind(listen).await?);
+            }
+        }
+        for socket in given {
+            all.push(match socket {
+                Socket::Tcp(listener) => Self::Tcp(given_tcp(listener)?),
+                Socket::Unix(listener) => {
+                    listener.set_nonblocking(true).map_err(StartError::Given)?;
+                    // Its file belongs to whoever made it.
+                    let listener = UnixListener::from_std(listener).map_err(StartError::Given)?;
+                    Self::Unix {
+                        listener,
+                        _file: None,
+                    }
+                }
+            });
+        }
+        Ok(all)
+    }
+
     /// Listens on what the configuration names under `listen`.
-    pub(super) async fn bind(listen: &Listen) -> Result<Self, StartError> {
+    async fn bind(listen: &Listen) -> Result<Self, StartError> {
         match listen {
             Listen::Tcp(address) => bind_tcp("listen", *address).await.map(Self::Tcp),
             Listen::Unix(path) => bind_unix(path).map_err(|source| StartError::Listen {
@@ -45,7 +78,11 @@ impl Listener {
     pub(super) fn address(&self) -> io::Result<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
-            Self::Unix(_, file) => Ok(Listen::Unix(file.0.clone())),
+            Self::Unix { listener, .. } => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().unwrap_or(Path::new(""));
+                Ok(Listen::Unix(path.to_owned()))
+            }
         }
     }
 
@@ -57,12 +94,18 @@ impl Listener {
                 drop(stream.set_nodelay(true));
                 Ok((Either::Left(stream), ClientAddress::of_peer(peer)))
             }
-            Self::Unix(listener, _) => {
+            Self::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Either::Right(stream), ClientAddress::UnixSocket))
             }
         }
     }
+}
+
+/// Listens on a socket that is open already.
+pub(super) fn given_tcp(listener: std::net::TcpListener) -> Result<TcpListener, StartError> {
+    listener.set_nonblocking(true).map_err(StartError::Given)?;
+    TcpListener::from_std(listener).map_err(StartError::Given)
 }
 
 /// Listens on an address that the configuration names under `key`.
@@ -98,7 +141,10 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     let listener = bound?;
     let file = SocketFile(path.to_owned());
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
-    Ok(Listener::Unix(listener, file))
+    Ok(Listener::Unix {
+        listener,
+        _file: Some(file),
+    })
 }
 
 /// Whether a socket is there to which nobody listens: a server that was killed leaves one.

@@ -28,6 +28,7 @@ mod proxies;
 mod pseudonym;
 mod reply;
 mod route;
+mod sockets;
 mod status;
 mod tls;
 mod xml;
@@ -57,7 +58,7 @@ use self::certificates::Certificates;
 use self::connection::{Connection, accept};
 use self::guard::Quotas;
 use self::http::{App, Means};
-use self::listener::{Listener, bind_tcp};
+use self::listener::{Listener, bind_tcp, given_tcp};
 use self::places::Places;
 use self::proxies::Proxies;
 use self::status::Vitals;
@@ -66,6 +67,7 @@ pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use certificates::CertificateStatus;
 pub use check::{Finding, Severity, check};
 pub use development::{DevelopmentCertificate, development_certificate};
+pub use sockets::{Socket, Sockets};
 pub use status::{Status, Sweep};
 pub use tls::{Error as TlsError, load as load_tls, load_certificates};
 
@@ -75,6 +77,9 @@ pub enum StartError {
     /// What the configuration names cannot be used.
     #[error("the configuration names things that cannot be used")]
     Configuration(Vec<Problem>),
+    /// A socket that was handed over cannot be used.
+    #[error("a socket that was handed over cannot be used")]
+    Given(#[source] io::Error),
     /// An address cannot be listened on.
     #[error("{key}: cannot listen on {address}")]
     Listen {
@@ -108,9 +113,21 @@ impl Server {
     /// # Errors
     /// With all that cannot be used at once, or the first address that cannot be bound.
     pub async fn bind(config: &Config, clock: fn() -> SystemTime) -> Result<Self, StartError> {
+        Self::bind_to(Sockets::default(), config, clock).await
+    }
+
+    /// As [`Server::bind`], on sockets that are open already; where there are none, on what the configuration names.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn bind_to(
+        sockets: Sockets,
+        config: &Config,
+        clock: fn() -> SystemTime,
+    ) -> Result<Self, StartError> {
         let Storage::Files { directory } = &config.storage;
         let store = FileStore::claim(directory).map(|store| Arc::new(store) as Arc<dyn Store>);
-        Self::bind_over(config, store, clock).await
+        Self::open(config, store, sockets, clock).await
     }
 
     /// As [`Server::bind`], over a store that is there already; what the server remembers lies in the data directory
@@ -121,6 +138,15 @@ impl Server {
     pub async fn bind_over<E: StdError>(
         config: &Config,
         store: Result<Arc<dyn Store>, E>,
+        clock: fn() -> SystemTime,
+    ) -> Result<Self, StartError> {
+        Self::open(config, store, Sockets::default(), clock).await
+    }
+
+    async fn open<E: StdError>(
+        config: &Config,
+        store: Result<Arc<dyn Store>, E>,
+        sockets: Sockets,
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
@@ -141,11 +167,11 @@ impl Server {
             return Err(StartError::Configuration(problems));
         }
 
-        let mut public = Vec::new();
-        for listen in &config.listen {
-            public.push(Listener::bind(listen).await?);
-        }
-        let admin = bind_tcp("admin.listen", config.admin_listen).await?;
+        let public = Listener::all(&config.listen, sockets.public).await?;
+        let admin = match sockets.admin {
+            Some(given) => given_tcp(given)?,
+            None => bind_tcp("admin.listen", config.admin_listen).await?,
+        };
         let Storage::Files { directory } = &config.storage;
         let certificates = certificates.map(Arc::new);
         let vitals = Arc::new(Vitals::new(clock()).with(certificates.clone()));

@@ -49,6 +49,7 @@ mod store_at_once;
 mod store_contract;
 mod store_faults;
 mod strace;
+mod supervised;
 mod support;
 mod tidy;
 mod trash;

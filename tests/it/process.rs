@@ -46,6 +46,11 @@ impl ServerProcess {
 
     /// As [`ServerProcess::start`], by another program that becomes it: its words, to which ours are added.
     pub(crate) fn start_under(other: &[&str], site: Site) -> Self {
+        Self::start_with_input(other, Stdio::null(), site)
+    }
+
+    /// As [`ServerProcess::start_under`], with something as its standard input.
+    pub(crate) fn start_with_input(other: &[&str], input: Stdio, site: Site) -> Self {
         let state = fs::read_to_string(site.data().join("state.json"));
         let scrubbed = state.is_ok_and(|state| state.contains("\"scrub\""));
         let words = [other, &[PROGRAM]].concat();
@@ -55,7 +60,7 @@ impl ServerProcess {
             .arg(site.config_file())
             .arg("serve")
             .env_clear()
-            .stdin(Stdio::null())
+            .stdin(input)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -81,9 +86,10 @@ impl ServerProcess {
         server.log_through(|line| line.contains("listening"));
         let listening = server.seen.last().unwrap();
         let (_, rest) = listening.split_once("listen=[").unwrap();
-        let (address, rest) = rest.split_once(']').unwrap();
-        let admin = rest.strip_prefix(" admin=").unwrap().split(' ').next();
-        server.address = address.parse().unwrap();
+        let (address, rest) = rest.split_once("] admin=").unwrap();
+        let admin = rest.split(' ').next();
+        // A Unix socket has none.
+        server.address = address.parse().unwrap_or(server.address);
         server.admin = admin.unwrap().parse().unwrap();
         // In whichever order they end. A scrub that an earlier server has done is not done again.
         let missing = Cell::new(if scrubbed { 1 } else { 2 });

@@ -1,0 +1,154 @@
+//! Under systemd, or what looks like it to the server: sockets that are handed over, and what it is told.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::process::ServerProcess;
+use crate::support::{Listening, Site};
+use crate::wire::{Client, FAIL_SAFE, Protocol, soon};
+
+/// Hands over its standard input as the first socket, as sd_listen_fds(3) describes it, and becomes the server.
+const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
+
+fn start_on(socket: impl Into<OwnedFd>, name: &str, site: Site) -> ServerProcess {
+    let names = format!("LISTEN_FDNAMES={name}");
+    let words = ["/usr/bin/env", &names, "/bin/sh", "-c", HAND_OVER, "sh"];
+    ServerProcess::start_with_input(&words, Stdio::from(socket.into()), site)
+}
+
+struct At<'a> {
+    address: SocketAddr,
+    site: &'a Site,
+}
+
+impl Listening for At<'_> {
+    fn site(&self) -> &Site {
+        self.site
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+#[tokio::test]
+async fn a_server_takes_the_place_of_another_and_nobody_is_refused() {
+    let sockets = ["127.0.0.1:0", "[::1]:0"].map(|address| TcpListener::bind(address).unwrap());
+    for socket in sockets {
+        let address = socket.local_addr().unwrap();
+        let mut server = start_on(socket.try_clone().unwrap(), "", Site::new());
+        assert_eq!(server.address(), address);
+        let phones = server.phones();
+        let folder = server.site().folder().to_owned();
+        let is_over = Arc::new(AtomicBool::new(false));
+        // The site moves from one server to the next; its authority is all that a client needs of it.
+        let authority = Site::new();
+        fs::copy(
+            folder.join("certs/ca.pem"),
+            authority.folder().join("certs/ca.pem"),
+        )
+        .unwrap();
+        let client = tokio::spawn({
+            let is_over = Arc::clone(&is_over);
+            async move {
+                let at = At {
+                    address,
+                    site: &authority,
+                };
+                let mut served = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let login = Some(phones.clone());
+                    let mut phone = Client::connect(&at, Protocol::Http1, login).await;
+                    assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
+                    served += 1;
+                }
+                served
+            }
+        });
+        for _ in 0..2 {
+            let before = server;
+            let (log, site) = tokio::task::spawn_blocking(move || before.stop())
+                .await
+                .unwrap();
+            assert!(log.contains("requests under way finish"), "{log}");
+            let again = socket.try_clone().unwrap();
+            server = tokio::task::spawn_blocking(move || start_on(again, "", site))
+                .await
+                .unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+
+        let served: u32 = soon(client).await.unwrap();
+
+        assert!(served > 0);
+        assert_eq!(
+            server
+                .phone(Protocol::Http2)
+                .await
+                .ask("GET", "/config", &[])
+                .await
+                .status,
+            200
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_and_that_of_the_admin_listener_can_be_handed_over() {
+    let site = Site::new().with(json!({ "tls": "off" }));
+    let path = site.folder().join("given.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let server = start_on(socket, "", site);
+    let authorization = server.phones();
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    let request = format!(
+        "GET /config HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let (_, site) = server.stop();
+    assert!(path.exists(), "it belongs to whoever made it");
+
+    let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = admin.local_addr().unwrap();
+    let server = start_on(admin, "admin", site);
+    assert_eq!(server.admin_address(), address);
+}
+
+#[tokio::test]
+async fn the_supervisor_is_told_how_the_server_is() {
+    let site = Site::new();
+    let path = site.folder().join("notify");
+    let supervisor = UnixDatagram::bind(&path).unwrap();
+    supervisor.set_read_timeout(Some(FAIL_SAFE)).unwrap();
+    let told = {
+        let supervisor = supervisor.try_clone().unwrap();
+        move || {
+            let mut bytes = [0; 4_096];
+            let length = supervisor.recv(&mut bytes).unwrap();
+            String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+        }
+    };
+    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let words = ["/usr/bin/env", &notify, "WATCHDOG_USEC=20000"];
+    let server = ServerProcess::start_under(&words, site);
+
+    assert_eq!(told(), "READY=1");
+    for _ in 0..5 {
+        assert_eq!(told(), "WATCHDOG=1");
+    }
+    server.stop();
+    let rest = std::iter::from_fn(|| Some(told())).find(|line| line != "WATCHDOG=1");
+    assert_eq!(rest.as_deref(), Some("STOPPING=1"));
+}
