@@ -29,6 +29,7 @@ pub(super) enum Limit {
     WrongPasswordsPerAddress,
     UnknownBackupsPerAccount,
     UnknownBackupsPerAddress,
+    NewBackupsPerAddress,
     MaxBackups,
     MaxTotalBytes,
     MinFreeBytes,
@@ -36,7 +37,7 @@ pub(super) enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Handshake,
@@ -51,6 +52,7 @@ impl Limit {
         Self::WrongPasswordsPerAddress,
         Self::UnknownBackupsPerAccount,
         Self::UnknownBackupsPerAddress,
+        Self::NewBackupsPerAddress,
         Self::MaxBackups,
         Self::MaxTotalBytes,
         Self::MinFreeBytes,
@@ -74,6 +76,7 @@ impl Limit {
             Self::WrongPasswordsPerAddress => "wrong_passwords_per_address",
             Self::UnknownBackupsPerAccount => "unknown_backups_per_account",
             Self::UnknownBackupsPerAddress => "unknown_backups_per_address",
+            Self::NewBackupsPerAddress => "new_backups_per_address",
             Self::MaxBackups => "max_backups",
             Self::MaxTotalBytes => "max_total_bytes",
             Self::MinFreeBytes => "min_free_bytes",
