@@ -23,6 +23,17 @@ pub(crate) enum Prefix {
     V6([u16; 4]),
 }
 
+impl Prefix {
+    /// Those who can be one person all the same: the same address of IPv4, a /48 of IPv6, which anybody gets for the
+    /// asking and which holds 65,536 of /64.
+    pub(crate) fn network(self) -> Self {
+        match self {
+            Self::V6([a, b, c, _]) => Self::V6([a, b, c, 0]),
+            Self::Unknown | Self::V4(_) => self,
+        }
+    }
+}
+
 impl ClientAddress {
     /// The other end of a connection.
     pub(crate) fn of_peer(peer: SocketAddr) -> Self {
