@@ -29,7 +29,7 @@ impl Prefix {
     pub(crate) fn network(self) -> Self {
         match self {
             Self::V6([a, b, c, _]) => Self::V6([a, b, c, 0]),
-            Self::Unknown | Self::V4(_) => self,
+            Self::Unknown | Self::UnixSocket | Self::V4(_) => self,
         }
     }
 }

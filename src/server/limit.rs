@@ -39,7 +39,7 @@ pub(super) enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Handshake,
