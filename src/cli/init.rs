@@ -4,11 +4,13 @@ use std::io::{self, BufRead, IsTerminal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::argument::Unrepeated;
 use super::audit::Audit;
 use super::terminal::{say, warn};
 use super::{UsageError, exit_code};
@@ -33,7 +35,7 @@ pub(super) struct Init {
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     listen: SocketAddr,
     /// Name of the account that phones will use
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = Unrepeated(AccountName::from_str))]
     account: Option<AccountName>,
     /// Let a backup be restored by its id alone (recommended: iOS 7.2 cannot restore without it)
     #[arg(long, value_name = "true|false")]
