@@ -213,3 +213,20 @@ fn a_line_that_is_lost_after_the_work_is_an_error_that_the_operator_sees() {
     assert!(text(&output.stdout).contains("password   "));
     assert!(folder.done(&["account", "list"]).contains("boss"));
 }
+
+#[test]
+fn a_name_with_a_password_in_it_is_refused_and_not_repeated() {
+    let folder = Folder::new();
+    folder.write("config.json", "{}");
+
+    for command in [
+        &["account", "add", "phones:hunter2"][..],
+        &["account", "remove", "phones:hunter2"],
+        &["init", "--yes", "--account", "phones:hunter2"],
+    ] {
+        let (code, message) = folder.failed(command);
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains("no colon"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
