@@ -46,9 +46,13 @@ impl ServerProcess {
 
     /// As [`ServerProcess::start`], by another program that becomes it: its words, to which ours are added.
     pub(crate) fn start_under(other: &[&str], site: Site) -> Self {
+        Self::start_by(&[other, &[PROGRAM]].concat(), site)
+    }
+
+    /// As [`ServerProcess::start`], by these words, to which ours are added.
+    pub(crate) fn start_by(words: &[&str], site: Site) -> Self {
         let state = fs::read_to_string(site.data().join("state.json"));
         let scrubbed = state.is_ok_and(|state| state.contains("\"scrub\""));
-        let words = [other, &[PROGRAM]].concat();
         let mut child = Command::new(words[0])
             .args(&words[1..])
             .arg("--config")
