@@ -98,8 +98,9 @@ impl Init {
             admin_listen: None,
             anonymous_restore,
         };
-        let config = installation.write(&path)?;
+        let (config, text) = installation.config(&path)?;
         let audit = Audit::begin(&config, "init")?;
+        write_config(&path, &text)?;
         say(format!("wrote {}", path.display()))?;
         if installation.write_certificate(&config)? {
             say(format!(
@@ -128,8 +129,15 @@ impl Init {
 }
 
 impl Installation {
-    /// Writes the configuration: the example, with the values of this installation.
+    /// Writes the configuration.
     pub(super) fn write(&self, path: &Path) -> anyhow::Result<Config> {
+        let (config, text) = self.config(path)?;
+        write_config(path, &text)?;
+        Ok(config)
+    }
+
+    /// The configuration, and its text: the example, with the values of this installation.
+    fn config(&self, path: &Path) -> anyhow::Result<(Config, String)> {
         let mut config: Value = serde_json::from_str(EXAMPLE).context("read the example")?;
         let url = &self.public_url;
         let slash = if url.ends_with('/') { "" } else { "/" };
@@ -146,10 +154,7 @@ impl Installation {
         }
         let text = serde_json::to_string_pretty(&config).context("write JSON")? + "\n";
         let config = Config::from_json(text.as_bytes(), path)?;
-        durable::create_directory(durable::parent(path))?;
-        durable::replace(path, text.as_bytes())
-            .with_context(|| format!("write {}", path.display()))?;
-        Ok(config)
+        Ok((config, text))
     }
 
     /// Writes a development certificate unless there is one already; says whether it did.
@@ -178,6 +183,11 @@ impl Installation {
         }
         Ok(true)
     }
+}
+
+fn write_config(path: &Path, text: &str) -> anyhow::Result<()> {
+    durable::create_directory(durable::parent(path))?;
+    durable::replace(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
 }
 
 /// Gives the phone account `name` a new secret; adds it where it is missing.

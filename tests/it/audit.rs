@@ -173,6 +173,11 @@ fn nothing_is_done_where_it_cannot_be_written_down() {
     }
     assert_eq!(fs::read(folder.path("accounts.json")).unwrap(), accounts);
     assert!(trashed.exists());
+    fs::remove_file(folder.path("config.json")).unwrap();
+    let (code, message) = folder.failed(&["init", "--yes"]);
+    assert_eq!(code, 1, "{message}");
+    assert!(!folder.path("config.json").exists(), "{message}");
+    folder.write("config.json", "{}");
     // Whoever only looks is not kept from it.
     folder.done(&["prune", "--dry-run"]);
     folder.done(&["trash", "list"]);
