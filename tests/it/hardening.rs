@@ -272,6 +272,9 @@ async fn the_systemd_unit_allows_the_system_calls_of_a_server() {
     phone.ask("GET", &backup_path(), &[]).await;
     phone.ask("DELETE", &backup_path(), &[]).await;
     assert_eq!(phone.ask("GET", &backup_path(), &[]).await.status, 404);
+    drop(phone);
+    // Else the end would wait for the phone.
+    server.has_no_new_descriptors().await;
     server.signal(Signal::TERM);
     let (code, _, site) = server.ended();
     assert_eq!(code, Some(0));
@@ -395,6 +398,8 @@ async fn a_read_only_system_and_no_right_at_all_are_enough_for_a_server() {
         root.is_some_and(|line| line.contains(" / / ro")),
         "{mounts}"
     );
+    drop(phone);
+    server.has_no_new_descriptors().await;
     server.signal(Signal::TERM);
     assert_eq!(server.ended().0, Some(0));
 }
