@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::address::ClientAddress;
+use super::address::{ClientAddress, Shown};
 use super::body::{BodyLimits, RequestBody};
 use super::crowd::Crowd;
 use super::dav::Dav;
@@ -29,7 +29,7 @@ use super::route::Route;
 use super::status::Vitals;
 use super::{conditions, framing, page, xml};
 use crate::account::{Caller, Credentials, Gate};
-use crate::config::Config;
+use crate::config::{ClientAddresses, Config};
 use crate::store::Store;
 
 /// How long an upload waits for memory, and a request for its turn, before it is refused. Shorter than any app waits for an answer.
@@ -61,6 +61,8 @@ pub(crate) struct App {
     refusals: Refusals,
     anonymous_restore: bool,
     allow_anonymous: bool,
+    /// What the log tells of clients.
+    client_addresses: ClientAddresses,
     pseudonyms: Pseudonyms,
     proxies: Arc<Proxies>,
     crowd: Crowd,
@@ -120,6 +122,7 @@ impl App {
             turns: Semaphore::new(config.limits.requests),
             anonymous_restore: config.anonymous_restore,
             allow_anonymous: config.allow_anonymous,
+            client_addresses: config.log.client_addresses,
             pseudonyms: Pseudonyms::default(),
             proxies: means.proxies,
             crowd: Crowd::default(),
@@ -134,12 +137,14 @@ impl App {
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let (parts, incoming) = request.into_parts();
+        let address = self.proxies.client(peer, &parts.headers);
         let route = Route::parse(&self.base_path, parts.uri.path());
         let (mut body, length) = RequestBody::new(&parts, incoming, self.body_limits);
         let mut line = AccessLine {
             method: known_method(&parts.method),
             route: route.word(),
             backup: self.pseudonym(route),
+            client: address.shown(self.client_addresses),
             started: Instant::now(),
             received: body.declared().unwrap_or_default(),
             status: None,
@@ -149,7 +154,6 @@ impl App {
             Ok(()) if !framing::is_clear(&parts) => Err(Reject::BadFraming),
             Ok(()) if parts.headers.len() > self.header_fields => Err(Reject::HeaderTooLarge),
             Ok(()) => {
-                let address = self.proxies.client(peer, &parts.headers);
                 self.crowd.see(address);
                 self.answer(&parts, route, &mut body, address).await
             }
@@ -424,6 +428,8 @@ struct AccessLine {
     route: &'static str,
     /// For the routes of backups alone.
     backup: Option<Pseudonym>,
+    /// Where operators want it.
+    client: Option<Shown>,
     started: Instant,
     received: u64,
     /// `None` when there was no answer to give.
@@ -437,16 +443,19 @@ impl Drop for AccessLine {
             method,
             route,
             backup,
+            client,
             received,
             ..
         } = *self;
         let backup = backup.map(tracing::field::display);
+        let client = client.map(tracing::field::display);
         match self.status {
             Some(status) => {
                 tracing::info!(
                     method,
                     route,
                     backup,
+                    client,
                     status,
                     received,
                     milliseconds,
@@ -457,6 +466,7 @@ impl Drop for AccessLine {
                 method,
                 route,
                 backup,
+                client,
                 received,
                 milliseconds,
                 "request was given up"

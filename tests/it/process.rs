@@ -46,9 +46,13 @@ impl ServerProcess {
 
     /// As [`ServerProcess::start`], by another program that becomes it: its words, to which ours are added.
     pub(crate) fn start_under(other: &[&str], site: Site) -> Self {
+        Self::start_by(&[other, &[PROGRAM]].concat(), site)
+    }
+
+    /// As [`ServerProcess::start`], by these words, to which ours are added.
+    pub(crate) fn start_by(words: &[&str], site: Site) -> Self {
         let state = fs::read_to_string(site.data().join("state.json"));
         let scrubbed = state.is_ok_and(|state| state.contains("\"scrub\""));
-        let words = [other, &[PROGRAM]].concat();
         let mut child = Command::new(words[0])
             .args(&words[1..])
             .arg("--config")
@@ -80,15 +84,22 @@ impl ServerProcess {
         };
         server.log_through(|line| line.contains("listening"));
         let listening = server.seen.last().unwrap();
-        let (_, rest) = listening.split_once("listen=[").unwrap();
-        let (address, rest) = rest.split_once(']').unwrap();
-        let admin = rest.strip_prefix(" admin=").unwrap().split(' ').next();
-        server.address = address.parse().unwrap();
-        server.admin = admin.unwrap().parse().unwrap();
+        // In either form: `listen=[127.0.0.1:1] admin=127.0.0.1:2 `, `"listen":"[127.0.0.1:1]","admin":"127.0.0.1:2",`.
+        let place = |key: &str| -> SocketAddr {
+            let is_key = |rest: &str| rest.starts_with("=") || rest.starts_with("\":");
+            let mut after = listening
+                .match_indices(key)
+                .filter_map(|(at, _)| listening.get(at + key.len()..));
+            let rest = after.find(|rest| is_key(rest)).unwrap();
+            let rest = rest.trim_start_matches(['"', ':', '=', '[']);
+            let end = rest.find([' ', '"', ',', ']']).unwrap();
+            rest.get(..end).unwrap().parse().unwrap()
+        };
+        (server.address, server.admin) = (place("listen"), place("admin"));
         // In whichever order they end. A scrub that an earlier server has done is not done again.
         let missing = Cell::new(if scrubbed { 1 } else { 2 });
         server.log_through(|line| {
-            let ended = [" swept ", " scrubbed "]
+            let ended = [" swept ", " scrubbed ", "\"swept\"", "\"scrubbed\""]
                 .iter()
                 .any(|work| line.contains(work));
             missing.set(missing.get() - u8::from(ended));
