@@ -2,8 +2,8 @@
 //! directory and on the disk before the command ends.
 //!
 //! A line is written when the command is through, not before: on a full disk an operator can still empty the trash.
-//! The file is opened before, so that most of what would keep the line from being written keeps the command from doing
-//! anything. Names of accounts stand in it; ids and secrets never.
+//! The file is opened before, so that most of what would keep the line from being written keeps a command from removing
+//! anything or letting anybody in. What saves backups does not wait for it. Names of accounts stand in it; ids and secrets never.
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,8 @@ pub struct Error {
 pub enum Outcome {
     /// It did its work; the counts tell how much.
     Done,
+    /// It saw a reason to do nothing.
+    Refused,
     /// It broke off. What it did until then stays done.
     Failed,
 }

@@ -3,6 +3,9 @@
 //! A group may read: that is how a certificate's key is shared with one service (`ssl-cert`), and how containers are
 //! given secrets. Nobody else may, and nobody but the owner may write: whoever writes the accounts file gives himself
 //! an account.
+//!
+//! The file's own rights are all that counts, also where its folder or a container keeps others away from it: they go
+//! with it when it is copied or mounted elsewhere, and everything that mounts secrets can set them.
 
 use std::fmt;
 use std::fs;
@@ -50,7 +53,8 @@ impl fmt::Display for Exposure {
         };
         write!(
             formatter,
-            "{problem}: chmod 600 (or 640, where its group has to read it; a secret of Kubernetes: defaultMode 0440)"
+            "{problem}: chmod 600 (or 640, where its group has to read it; a container's secret: defaultMode 0440 in \
+             Kubernetes, uid and mode 0400 in Docker)"
         )
     }
 }

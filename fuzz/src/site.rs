@@ -17,6 +17,9 @@ pub const OPERATOR: &str = "b3BlcmF0b3I6c2VjcmV0";
 /// The largest backup that this server takes, in bytes.
 pub const MAX_BACKUP_BYTES: u64 = 4_096;
 
+/// The largest budget that can be set.
+const MOST: u64 = 1_000_000;
+
 /// The backup that is there before every input.
 const PLACED_ID: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 const PLACED: &[u8] = b"a backup";
@@ -73,7 +76,8 @@ impl Site {
 
     /// Opens the server. Needs a runtime, as it binds its listeners; nobody connects to them.
     ///
-    /// All uploads together may take what one may: memory that is not given back is missed soon.
+    /// All uploads together may take what one may: memory that is not given back is missed soon. Whoever guesses is
+    /// not slowed: every input does.
     pub async fn bind(&self) -> Server {
         let text = serde_json::json!({
             "maxBackupBytes": MAX_BACKUP_BYTES,
@@ -81,7 +85,16 @@ impl Site {
             "admin": { "listen": "127.0.0.1:0" },
             "tls": { "certificateFile": "chain.pem", "privateKeyFile": "key.pem" },
             "anonymousRestore": true,
-            "limits": { "uploadMemoryBytes": MAX_BACKUP_BYTES },
+            "limits": {
+                "uploadMemoryBytes": MAX_BACKUP_BYTES,
+                "wrongPasswordsPerAccountAndHour": MOST,
+                "wrongPasswordsPerAddressAndHour": MOST,
+                "wrongPasswordDelaySeconds": 0,
+                "unknownBackupsPerAddressAndHour": MOST,
+                "unknownBackupsPerAccountAndHour": MOST,
+                "newBackupsPerAddressAndHour": MOST,
+            },
+            "quotas": { "minFreeBytes": 0 },
         });
         let file = self.folder.path().join("config.json");
         let config = Config::from_json(text.to_string().as_bytes(), &file)

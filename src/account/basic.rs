@@ -3,6 +3,8 @@
 //! The RFC leaves the charset open, and the apps differ: Android up to 6.1 and Desktop send UTF-8,
 //! Android from 6.2 (OkHttp) sends ISO-8859-1. Both readings are offered.
 
+use std::hash::{Hash, Hasher};
+
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
@@ -14,6 +16,13 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// What somebody claims: a name and a password, still in the charset they came in. Wiped when dropped.
 pub struct Credentials(Zeroizing<Vec<u8>>);
+
+/// As they were sent: two charsets are two.
+impl Hash for Credentials {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_slice().hash(state);
+    }
+}
 
 /// One reading of credentials.
 pub(super) struct Reading {

@@ -114,24 +114,25 @@ impl Gate {
         self.current().accounts.is_empty()
     }
 
-    /// Whose credentials these are, where that is no matter of guessing: they were verified before, or are a generated
-    /// secret, of which nobody has a list. `None` says nothing; they have to be verified. Reads the file again first if
-    /// it was replaced.
+    /// Whose credentials these are, where the password is a generated secret: of these nobody has a list. `None` says
+    /// nothing; they have to be verified. Reads the file again first if it was replaced.
     #[must_use]
     pub fn recognise(&self, credentials: &Credentials) -> Option<Caller> {
         let loaded = self.current();
-        let key = self.cache_key(credentials);
-        loaded.remembered(&key).or_else(|| {
-            let mut readings = credentials.readings();
-            let caller = readings.find_map(|reading| {
-                // A chosen password that somebody put into the file as a SHA-256 is not let in here.
-                let generated = Secret::looks_generated(&reading.password);
-                let caller = generated.then(|| loaded.check(&reading, Cost::Fast, &self.hashed));
-                caller.flatten()
-            })?;
-            loaded.remember(key, caller.clone());
-            Some(caller)
+        let mut readings = credentials.readings();
+        readings.find_map(|reading| {
+            // A chosen password that somebody put into the file as a SHA-256 is not let in here.
+            let generated = Secret::looks_generated(&reading.password);
+            let caller = generated.then(|| loaded.check(&reading, Cost::Fast, &self.hashed));
+            caller.flatten()
         })
+    }
+
+    /// Whose credentials these are, where they were verified before, from wherever. Whoever may ask this freely guesses
+    /// as fast as he likes.
+    #[must_use]
+    pub fn remembered(&self, credentials: &Credentials) -> Option<Caller> {
+        self.current().remembered(&self.cache_key(credentials))
     }
 
     /// Whose credentials these are; `None` when the name is unknown, the account disabled or the secret
@@ -511,7 +512,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_verified_and_what_nobody_can_guess_is_recognised() {
+    async fn what_nobody_can_guess_is_recognised_and_what_was_verified_is_remembered() {
         let office = Office::new();
         let (text, generated) = Secret::generate().unwrap();
         let weak = "sha256:5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
@@ -529,11 +530,13 @@ mod tests {
 
         let phones = basic(format!("phones:{}", text.reveal()).as_bytes());
         assert!(gate.recognise(&phones).is_some());
+        assert!(gate.remembered(&phones).is_none());
         for guessable in ["weak:password", "boss:password"] {
             let credentials = basic(guessable.as_bytes());
-            assert_eq!(gate.recognise(&credentials), None, "{guessable}");
+            assert_eq!(gate.remembered(&credentials), None, "{guessable}");
             assert!(gate.verify(&credentials).await.is_some(), "{guessable}");
-            assert!(gate.recognise(&credentials).is_some(), "{guessable}");
+            assert_eq!(gate.recognise(&credentials), None, "{guessable}");
+            assert!(gate.remembered(&credentials).is_some(), "{guessable}");
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::Subcommand;
 use serde_json::json;
 
+use super::argument::Unrepeated;
 use super::audit::Audit;
 use super::terminal::say;
 use super::{UsageError, exit_code, secret};
@@ -17,6 +19,7 @@ pub(super) enum Account {
     /// Add an account; without a file its secret is generated and printed once
     Add {
         /// Its name, without a colon
+        #[arg(value_parser = Unrepeated(AccountName::from_str))]
         name: AccountName,
         /// phone: reads and writes backups it knows the id of; operator: lists them as well
         #[arg(long, default_value_t = Role::Phone)]
@@ -37,6 +40,7 @@ pub(super) enum Account {
     /// Remove an account; its backups stay
     Remove {
         /// Its name
+        #[arg(value_parser = Unrepeated(AccountName::from_str))]
         name: AccountName,
     },
 }

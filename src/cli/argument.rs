@@ -1,5 +1,5 @@
-//! Arguments that are not repeated where they are wrong: an address may have a password in it, and errors end up in
-//! the mails of cron.
+//! Arguments that are not repeated where they are wrong: an address may have a password in it, somebody writes
+//! `phones:password` for a name, and errors end up in the mails of cron.
 
 use std::ffi::OsStr;
 use std::fmt::Display;

@@ -16,7 +16,8 @@ const NOBODY: u32 = u32::MAX;
 
 /// A command that is under way. If it ends before [`Audit::done`], its line says that it failed.
 pub(super) struct Audit {
-    log: AuditLog,
+    /// `None` if it could not be opened, which the operator was told.
+    log: Option<AuditLog>,
     command: &'static str,
     details: Map<String, Value>,
     is_written: bool,
@@ -25,13 +26,26 @@ pub(super) struct Audit {
 impl Audit {
     /// Opens the log, before anything is done: where it cannot be written, nothing is.
     pub(super) fn begin(config: &Config, command: &'static str) -> Result<Self, Error> {
-        let Storage::Files { directory } = &config.storage;
-        Ok(Self {
-            log: AuditLog::open(directory)?,
+        Ok(Self::of(Some(open(config)?), command))
+    }
+
+    /// As [`Audit::begin`], for what saves backups: a log that cannot be written must not keep anybody from it, and is
+    /// an error only at the end.
+    pub(super) fn begin_in_any_case(config: &Config, command: &'static str) -> Self {
+        let opened = open(config).map_err(|error| {
+            let text = format!("{:#}", anyhow::Error::from(error));
+            warn(&format!("error: {text}; this command goes on without it"));
+        });
+        Self::of(opened.ok(), command)
+    }
+
+    fn of(log: Option<AuditLog>, command: &'static str) -> Self {
+        Self {
+            log,
             command,
             details: Map::new(),
             is_written: false,
-        })
+        }
     }
 
     /// Adds a count, or the name of an account. Never an id, never a secret.
@@ -46,8 +60,16 @@ impl Audit {
         self.write(Outcome::Done)
     }
 
+    /// As [`Audit::done`], of a command that found a reason to do nothing.
+    pub(super) fn refused(mut self) -> bool {
+        self.write(Outcome::Refused)
+    }
+
     fn write(&mut self, outcome: Outcome) -> bool {
         self.is_written = true;
+        let Some(log) = &self.log else {
+            return false;
+        };
         let entry = Entry {
             time: date(super::now()),
             uid: rustix::process::getuid().as_raw(),
@@ -56,7 +78,7 @@ impl Audit {
             outcome,
             details: &self.details,
         };
-        match self.log.append(&entry) {
+        match log.append(&entry) {
             Ok(()) => true,
             Err(error) => {
                 let text = format!("{:#}", anyhow::Error::from(error));
@@ -73,6 +95,11 @@ impl Drop for Audit {
             self.write(Outcome::Failed);
         }
     }
+}
+
+fn open(config: &Config) -> Result<AuditLog, Error> {
+    let Storage::Files { directory } = &config.storage;
+    AuditLog::open(directory)
 }
 
 fn login_uid(file: &Path) -> Option<u32> {

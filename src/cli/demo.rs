@@ -19,7 +19,7 @@ use super::terminal::say;
 use crate::account::AccountName;
 use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
 use crate::client::{Life, Login, OnFailure, Outcome, Phone, ServerUrl, Trust};
-use crate::config::{Config, Log, LogFormat};
+use crate::config::{ClientAddresses, Config, Log, LogFormat};
 use crate::durable;
 use crate::server::{Server, StartError};
 
@@ -49,6 +49,7 @@ impl Demo {
         log::start(Log {
             format: LogFormat::Text,
             level: Level::WARN,
+            client_addresses: ClientAddresses::None,
         });
         tokio::runtime::Runtime::new()
             .context("start the asynchronous runtime")?

@@ -4,11 +4,13 @@ use std::io::{self, BufRead, IsTerminal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::argument::Unrepeated;
 use super::audit::Audit;
 use super::terminal::{say, warn};
 use super::{UsageError, exit_code};
@@ -33,7 +35,7 @@ pub(super) struct Init {
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     listen: SocketAddr,
     /// Name of the account that phones will use
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = Unrepeated(AccountName::from_str))]
     account: Option<AccountName>,
     /// Let a backup be restored by its id alone (recommended: iOS 7.2 cannot restore without it)
     #[arg(long, value_name = "true|false")]
@@ -96,8 +98,9 @@ impl Init {
             admin_listen: None,
             anonymous_restore,
         };
-        let config = installation.write(&path)?;
+        let (config, text) = installation.config(&path)?;
         let audit = Audit::begin(&config, "init")?;
+        write_config(&path, &text)?;
         say(format!("wrote {}", path.display()))?;
         if let Some(certificate) = installation.write_certificate(&config)? {
             say(format!(
@@ -126,8 +129,15 @@ impl Init {
 }
 
 impl Installation {
-    /// Writes the configuration: the example, with the values of this installation.
+    /// Writes the configuration.
     pub(super) fn write(&self, path: &Path) -> anyhow::Result<Config> {
+        let (config, text) = self.config(path)?;
+        write_config(path, &text)?;
+        Ok(config)
+    }
+
+    /// The configuration, and its text: the example, with the values of this installation.
+    fn config(&self, path: &Path) -> anyhow::Result<(Config, String)> {
         let mut config: Value = serde_json::from_str(EXAMPLE).context("read the example")?;
         let url = &self.public_url;
         let slash = if url.ends_with('/') { "" } else { "/" };
@@ -144,10 +154,7 @@ impl Installation {
         }
         let text = serde_json::to_string_pretty(&config).context("write JSON")? + "\n";
         let config = Config::from_json(text.as_bytes(), path)?;
-        durable::create_directory(durable::parent(path))?;
-        durable::replace(path, text.as_bytes())
-            .with_context(|| format!("write {}", path.display()))?;
-        Ok(config)
+        Ok((config, text))
     }
 
     /// Writes a development certificate unless there is one already; says where it is if it did.
@@ -179,6 +186,11 @@ impl Installation {
         }
         Ok(Some(files.certificate.clone()))
     }
+}
+
+fn write_config(path: &Path, text: &str) -> anyhow::Result<()> {
+    durable::create_directory(durable::parent(path))?;
+    durable::replace(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
 }
 
 /// Gives the phone account `name` a new secret; adds it where it is missing.

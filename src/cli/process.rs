@@ -35,3 +35,38 @@ pub(super) fn harden() {
         ));
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set in the process that panics.
+    const CHILD: &str = "PANICS_FOR_A_TEST";
+    const SECRET: &str = "hunter2-in-a-panic";
+
+    /// A panic hook is the whole process's, so that this test runs a second time in a process of its own.
+    #[test]
+    fn a_panic_in_a_command_tells_where_it_was_and_not_what_it_saw() {
+        if std::env::var_os(CHILD).is_some() {
+            harden();
+            let thread = std::thread::spawn(|| panic!("{SECRET}"));
+            assert!(thread.join().is_err());
+            return;
+        }
+        let test = std::thread::current().name().unwrap().to_owned();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &test, "--nocapture"])
+            .env(CHILD, "1")
+            .env("RUST_BACKTRACE", "full")
+            .output()
+            .unwrap();
+
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let expected = format!("error: a bug in the program, at {}:", file!());
+        assert!(said.starts_with(&expected), "{said}");
+        assert!(!said.contains(SECRET), "{said}");
+    }
+}

@@ -37,12 +37,14 @@ impl Prune {
             Ok(retention::sweep(&store, &state, retention, super::now(), mode).await?)
         })?;
         let is_audited = audit.is_none_or(|audit| {
-            audit
+            let audit = audit
                 .with("removed", report.removed)
                 .with("trashErased", report.trash_erased)
-                .with("failed", report.failed)
-                .with("refused", report.refused.map(retention::Refusal::word))
-                .done()
+                .with("failed", report.failed);
+            match report.refused {
+                Some(reason) => audit.with("reason", reason.word()).refused(),
+                None => audit.done(),
+            }
         });
         if self.json {
             say(serde_json::to_string(&report)?)?;

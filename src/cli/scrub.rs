@@ -24,7 +24,7 @@ pub(super) struct Scrub {
 impl Scrub {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let (store, state) = open_store(config)?;
-        let audit = Audit::begin(config, "scrub")?;
+        let audit = Audit::begin_in_any_case(config, "scrub");
         let mut damaged = Vec::new();
         let mut scrubbed = block_on(async {
             let count = store.list().count().await;

@@ -118,7 +118,7 @@ impl Restore {
             (None, true) => Selection::All,
             (None, false) => Selection::Ids(ids(&read_standard_input()?)?),
         };
-        let audit = Audit::begin(config, "trash restore")?;
+        let audit = Audit::begin_in_any_case(config, "trash restore");
         let report = block_on(async {
             let selected = trash::select(store, &selection).await?;
             let bar = terminal::progress(selected.len() as u64, "restoring");

@@ -11,7 +11,9 @@ const MOST: u64 = 1_000_000;
 const DELAY_LIMIT: u64 = 25;
 const BYTES_LIMIT: u64 = 1 << 60;
 
-/// How much guessing the server bears. An "address" is one of IPv4, or a /64 of IPv6.
+/// How much guessing the server bears. An "address" is one of IPv4, or a /64 of IPv6; and a /48 in
+/// [`wrong_passwords_per_address`](Self::wrong_passwords_per_address) and
+/// [`new_backups_per_address`](Self::new_backups_per_address).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budgets {
     /// Wrong passwords for one account from one address, in an hour.
@@ -24,6 +26,8 @@ pub struct Budgets {
     pub unknown_backups_per_address: NonZeroU32,
     /// Ids that do not exist, asked for by one account from all addresses, in an hour.
     pub unknown_backups_per_account: NonZeroU32,
+    /// Backups that one account uploads for the first time from one address, in an hour.
+    pub new_backups_per_address: NonZeroU32,
 }
 
 impl Budgets {
@@ -52,6 +56,7 @@ impl Budgets {
                 "unknownBackupsPerAccountAndHour",
                 3_600,
             ),
+            new_backups_per_address: each_hour(limits, "newBackupsPerAddressAndHour", 3_600),
         }
     }
 }
@@ -113,6 +118,7 @@ mod tests {
                 wrong_password_delay: Duration::from_secs(15),
                 unknown_backups_per_address: count(120),
                 unknown_backups_per_account: count(3_600),
+                new_backups_per_address: count(3_600),
             }
         );
         assert_eq!(
@@ -142,6 +148,7 @@ mod tests {
             "wrongPasswordsPerAddressAndHour",
             "unknownBackupsPerAddressAndHour",
             "unknownBackupsPerAccountAndHour",
+            "newBackupsPerAddressAndHour",
         ] {
             let text = format!(r#"{{ "limits": {{ "{key}": 0 }} }}"#);
             let parsed = Config::from_json(text.as_bytes(), Path::new("config.json"));

@@ -5,6 +5,7 @@
 
 mod budgets;
 mod environment;
+mod log;
 mod network;
 mod reader;
 mod value;
@@ -16,9 +17,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use network::{listen, network};
 use reader::{Reader, Tree};
-use value::{address, base_path, log_format, log_level, path, public_url};
+use value::{address, base_path, path, public_url};
 
 pub use budgets::{Budgets, Quotas};
+pub use log::{ClientAddresses, Log, LogFormat};
 pub use network::Listen;
 pub use reader::Problem;
 
@@ -121,24 +123,6 @@ pub struct Limits {
     pub upload_memory: usize,
     /// Guesses.
     pub budgets: Budgets,
-}
-
-/// How logs are written, to standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Log {
-    /// The form of a line.
-    pub format: LogFormat,
-    /// The least severe level that is written.
-    pub level: tracing::Level,
-}
-
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Why there is no configuration.
@@ -329,10 +313,7 @@ impl Config {
                 }
             }),
             quotas: reader.section("quotas", Quotas::read),
-            log: reader.section("log", |log| Log {
-                format: log.text("format", "text", log_format),
-                level: log.text("level", "info", log_level),
-            }),
+            log: reader.section("log", Log::read),
         };
         if config.limits.upload_memory < max_backup_bytes {
             reader.problem(

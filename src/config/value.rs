@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 
 use http::Uri;
 
-use super::LogFormat;
-
 pub(super) fn path(text: &str) -> Result<String, String> {
     if text.is_empty() {
         Err("must name a file".into())
@@ -59,27 +57,6 @@ pub(super) fn base_path(text: &str) -> Result<String, String> {
         )),
         (true, "") => Ok("/".into()),
         (true, inner) => Ok(format!("/{inner}/")),
-    }
-}
-
-pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        other => Err(format!("must be \"text\" or \"json\", not \"{other}\"")),
-    }
-}
-
-pub(super) fn log_level(text: &str) -> Result<tracing::Level, String> {
-    match text {
-        "error" => Ok(tracing::Level::ERROR),
-        "warn" => Ok(tracing::Level::WARN),
-        "info" => Ok(tracing::Level::INFO),
-        "debug" => Ok(tracing::Level::DEBUG),
-        "trace" => Ok(tracing::Level::TRACE),
-        other => Err(format!(
-            "must be \"error\", \"warn\", \"info\", \"debug\" or \"trace\", not \"{other}\""
-        )),
     }
 }
 

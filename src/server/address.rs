@@ -1,6 +1,10 @@
-//! Where a request comes from, as far as limits need to know it. It is never shown: neither type can be printed.
+//! Where a request comes from, as far as limits need to know it. Neither type can be printed: what the log may have of
+//! an address is made by [`ClientAddress::shown`], as `log.clientAddresses` says.
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::config::ClientAddresses;
 
 /// The address of a client.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,10 +27,33 @@ pub(crate) enum Prefix {
     V6([u16; 4]),
 }
 
+impl Prefix {
+    /// Those who can be one person all the same: the same address of IPv4, a /48 of IPv6, which anybody gets for the
+    /// asking and which holds 65,536 of /64.
+    pub(crate) fn network(self) -> Self {
+        match self {
+            Self::V6([a, b, c, _]) => Self::V6([a, b, c, 0]),
+            Self::Unknown | Self::UnixSocket | Self::V4(_) => self,
+        }
+    }
+}
+
 impl ClientAddress {
     /// The other end of a connection.
     pub(crate) fn of_peer(peer: SocketAddr) -> Self {
         peer.ip().into()
+    }
+
+    /// As much of it as may be logged.
+    pub(crate) fn shown(self, how: ClientAddresses) -> Option<Shown> {
+        let Self::Ip(address) = self else {
+            return None;
+        };
+        match how {
+            ClientAddresses::None => None,
+            ClientAddresses::Truncated => Some(Shown::network_of(address)),
+            ClientAddresses::Full => Some(Shown::Address(address)),
+        }
     }
 
     /// With whom it shares its budgets.
@@ -49,12 +76,66 @@ impl From<IpAddr> for ClientAddress {
     }
 }
 
+/// What the log tells of an address.
+#[derive(Clone, Copy)]
+pub(crate) enum Shown {
+    Address(IpAddr),
+    Network(IpAddr, u8),
+}
+
+impl Shown {
+    fn network_of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => {
+                let [a, b, c, _] = address.octets();
+                Self::Network(Ipv4Addr::new(a, b, c, 0).into(), 24)
+            }
+            IpAddr::V6(address) => {
+                let [a, b, c, ..] = address.segments();
+                Self::Network(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0).into(), 48)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(formatter, "{address}"),
+            Self::Network(address, length) => write!(formatter, "{address}/{length}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn prefix(address: &str) -> Prefix {
         ClientAddress::of_peer(SocketAddr::new(address.parse().unwrap(), 1)).prefix()
+    }
+
+    #[test]
+    fn the_log_has_of_an_address_what_its_operator_wants() {
+        for (address, network, full) in [
+            ("192.0.2.177", "192.0.2.0/24", "192.0.2.177"),
+            ("::ffff:192.0.2.177", "192.0.2.0/24", "192.0.2.177"),
+            (
+                "2001:db8:aa:bb:cc::1",
+                "2001:db8:aa::/48",
+                "2001:db8:aa:bb:cc::1",
+            ),
+        ] {
+            let client = ClientAddress::of_peer(SocketAddr::new(address.parse().unwrap(), 443));
+            let shown = |how| client.shown(how).map(|shown| shown.to_string());
+
+            assert_eq!(shown(ClientAddresses::None), None);
+            assert_eq!(shown(ClientAddresses::Truncated).as_deref(), Some(network));
+            assert_eq!(shown(ClientAddresses::Full).as_deref(), Some(full));
+        }
+        for how in [ClientAddresses::Truncated, ClientAddresses::Full] {
+            assert!(ClientAddress::Unknown.shown(how).is_none());
+        }
     }
 
     #[test]

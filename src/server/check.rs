@@ -333,7 +333,11 @@ fn check_storage(findings: &mut Findings, config: &Config) {
         let text = format!("sweeps remove nothing: {}", with_causes(&error));
         findings.add(Severity::Warning, place, text);
     }
-    if let Ok(space) = rustix::fs::statvfs(directory) {
+    // A file system without blocks does not count them.
+    if let Some(space) = rustix::fs::statvfs(directory)
+        .ok()
+        .filter(|s| s.f_blocks > 0)
+    {
         let free = space.f_bavail.saturating_mul(space.f_frsize);
         let severity = if free < LITTLE_SPACE {
             Severity::Warning

@@ -533,6 +533,9 @@ mod tests {
         fn verify(&self, _: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
             Box::pin(future::ready(Ok(None)))
         }
+        fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
+            Box::pin(future::ready(Ok(None)))
+        }
         fn erase_trashed(&self, _: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
             Box::pin(future::ready(Ok(false)))
         }

@@ -16,11 +16,11 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::address::ClientAddress;
+use super::address::{ClientAddress, Shown};
 use super::body::{BodyLimits, RequestBody};
 use super::crowd::Crowd;
 use super::dav::Dav;
-use super::guard::{Guard, Quotas};
+use super::guard::{Asks, Guard, Quotas};
 use super::limit::{Limit, Refusals};
 use super::proxies::Proxies;
 use super::pseudonym::{Pseudonym, Pseudonyms};
@@ -29,7 +29,7 @@ use super::route::Route;
 use super::status::Vitals;
 use super::{conditions, framing, page, xml};
 use crate::account::{Caller, Credentials, Gate};
-use crate::config::Config;
+use crate::config::{ClientAddresses, Config};
 use crate::store::Store;
 
 /// How long an upload waits for memory, and a request for its turn, before it is refused. Shorter than any app waits for an answer.
@@ -61,6 +61,8 @@ pub(crate) struct App {
     refusals: Refusals,
     anonymous_restore: bool,
     allow_anonymous: bool,
+    /// What the log tells of clients.
+    client_addresses: ClientAddresses,
     pseudonyms: Pseudonyms,
     proxies: Arc<Proxies>,
     crowd: Crowd,
@@ -83,6 +85,14 @@ enum Plan {
     Options(&'static str),
     Upload(Caller),
     Dav(Caller),
+}
+
+/// A request on which everything is decided but what dav-server decides.
+struct Decided<'a> {
+    parts: &'a Parts,
+    route: Route,
+    caller: Caller,
+    address: ClientAddress,
 }
 
 impl App {
@@ -112,6 +122,7 @@ impl App {
             turns: Semaphore::new(config.limits.requests),
             anonymous_restore: config.anonymous_restore,
             allow_anonymous: config.allow_anonymous,
+            client_addresses: config.log.client_addresses,
             pseudonyms: Pseudonyms::default(),
             proxies: means.proxies,
             crowd: Crowd::default(),
@@ -126,12 +137,14 @@ impl App {
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let (parts, incoming) = request.into_parts();
+        let address = self.proxies.client(peer, &parts.headers);
         let route = Route::parse(&self.base_path, parts.uri.path());
         let (mut body, length) = RequestBody::new(&parts, incoming, self.body_limits);
         let mut line = AccessLine {
             method: known_method(&parts.method),
             route: route.word(),
             backup: self.pseudonym(route),
+            client: address.shown(self.client_addresses),
             started: Instant::now(),
             received: body.declared().unwrap_or_default(),
             status: None,
@@ -141,7 +154,6 @@ impl App {
             Ok(()) if !framing::is_clear(&parts) => Err(Reject::BadFraming),
             Ok(()) if parts.headers.len() > self.header_fields => Err(Reject::HeaderTooLarge),
             Ok(()) => {
-                let address = self.proxies.client(peer, &parts.headers);
                 self.crowd.see(address);
                 self.answer(&parts, route, &mut body, address).await
             }
@@ -187,29 +199,15 @@ impl App {
         address: ClientAddress,
     ) -> Result<Response<Body>, Reject> {
         let plan = self.plan(parts, route, address).await?;
-        // Before the body: it may come slowly, and what is counted later is no limit.
-        let look = match &plan {
-            Plan::Upload(caller) | Plan::Dav(caller) if tells_which_exist(parts, route) => {
-                Some(self.guard.look(caller, address)?)
-            }
-            _ => None,
-        };
-        let answer = self.carry_out(plan, parts, route, body).await;
-        if let Some(look) = look.filter(|_| !tells_of_nothing(&answer)) {
-            look.found();
-        }
-        answer
-    }
-
-    async fn carry_out(
-        &self,
-        plan: Plan,
-        parts: &Parts,
-        route: Route,
-        body: &mut RequestBody,
-    ) -> Result<Response<Body>, Reject> {
         if let Plan::Upload(caller) = plan {
-            return self.upload(parts, route, &caller, body).await;
+            let backup = self.receive(parts, body).await?;
+            let request = Decided {
+                parts,
+                route,
+                caller,
+                address,
+            };
+            return self.carry_out(&request, backup).await;
         }
         let small = body.read_small().await?;
         match plan {
@@ -222,19 +220,50 @@ impl App {
                 }
                 let propfind = parts.method.as_str() == "PROPFIND";
                 let small = if propfind { small } else { Bytes::new() };
-                let _turn = self.turn().await?;
-                self.dav
-                    .handle(
-                        &parts.method,
-                        route,
-                        &caller,
-                        &parts.headers,
-                        small,
-                        (self.clock)(),
-                    )
-                    .await
+                let request = Decided {
+                    parts,
+                    route,
+                    caller,
+                    address,
+                };
+                self.carry_out(&request, small).await
             }
         }
+    }
+
+    /// Does what was decided, now that the body is here.
+    async fn carry_out(
+        &self,
+        request: &Decided<'_>,
+        body: Bytes,
+    ) -> Result<Response<Body>, Reject> {
+        let Decided {
+            parts,
+            route,
+            caller,
+            address,
+        } = request;
+        let look = match asks(parts, *route) {
+            Some(asks) => {
+                let look = timeout(WAIT, self.guard.look(caller, *address, asks)).await;
+                Some(look.map_err(|_| Reject::Overloaded)??)
+            }
+            None => None,
+        };
+        let answer = match self.turn().await {
+            Ok(_turn) => {
+                let now = (self.clock)();
+                let (method, headers) = (&parts.method, &parts.headers);
+                self.dav
+                    .handle(method, *route, caller, headers, body, now)
+                    .await
+            }
+            Err(reject) => Err(reject),
+        };
+        if let Some(look) = look.filter(|_| !tells_of_nothing(&answer)) {
+            look.found();
+        }
+        answer
     }
 
     fn count(&self, reject: Reject) {
@@ -326,13 +355,8 @@ impl App {
         }
     }
 
-    async fn upload(
-        &self,
-        parts: &Parts,
-        route: Route,
-        caller: &Caller,
-        body: &mut RequestBody,
-    ) -> Result<Response<Body>, Reject> {
+    /// Takes in an upload.
+    async fn receive(&self, parts: &Parts, body: &mut RequestBody) -> Result<Bytes, Reject> {
         if PARTIAL.iter().any(|name| parts.headers.contains_key(*name)) {
             return Err(Reject::Partial);
         }
@@ -350,35 +374,24 @@ impl App {
         };
 
         let backup = body.read_exactly(length).await?;
-        let backup = Bytes::from_owner(Accounted {
+        Ok(Bytes::from_owner(Accounted {
             backup,
             _memory: memory,
-        });
-        let _turn = self.turn().await?;
-        self.dav
-            .handle(
-                &parts.method,
-                route,
-                caller,
-                &parts.headers,
-                backup,
-                (self.clock)(),
-            )
-            .await
+        }))
     }
 }
 
-/// Whether the answer to this request says if there is a backup under its id, and does nothing else that would be
-/// noticed. An upload says it too (201 or 204), but under an id that exists it replaces the backup: only with a
-/// condition it need not. No app sends one.
-fn tells_which_exist(parts: &Parts, route: Route) -> bool {
+/// What the answer to this request tells about the id in it. An upload tells it too (201, 204, or 507 where new backups
+/// are not taken), but puts something under the id, unless a condition keeps it from that; no app sends one.
+fn asks(parts: &Parts, route: Route) -> Option<Asks> {
     let Route::Backup(_) = route else {
-        return false;
+        return None;
     };
     match parts.method.as_str() {
-        "GET" | "HEAD" | "DELETE" => true,
-        "PUT" => conditions::is_conditional(&parts.headers),
-        _ => false,
+        "GET" | "HEAD" | "DELETE" => Some(Asks::WhatIsThere),
+        "PUT" if conditions::is_conditional(&parts.headers) => Some(Asks::WhatIsThere),
+        "PUT" => Some(Asks::WhatWasThere),
+        _ => None,
     }
 }
 
@@ -415,6 +428,8 @@ struct AccessLine {
     route: &'static str,
     /// For the routes of backups alone.
     backup: Option<Pseudonym>,
+    /// Where operators want it.
+    client: Option<Shown>,
     started: Instant,
     received: u64,
     /// `None` when there was no answer to give.
@@ -428,16 +443,19 @@ impl Drop for AccessLine {
             method,
             route,
             backup,
+            client,
             received,
             ..
         } = *self;
         let backup = backup.map(tracing::field::display);
+        let client = client.map(tracing::field::display);
         match self.status {
             Some(status) => {
                 tracing::info!(
                     method,
                     route,
                     backup,
+                    client,
                     status,
                     received,
                     milliseconds,
@@ -448,6 +466,7 @@ impl Drop for AccessLine {
                 method,
                 route,
                 backup,
+                client,
                 received,
                 milliseconds,
                 "request was given up"

@@ -31,6 +31,7 @@ pub(super) enum Limit {
     WrongPasswordsPerAddress,
     UnknownBackupsPerAccount,
     UnknownBackupsPerAddress,
+    NewBackupsPerAddress,
     MaxBackups,
     MaxTotalBytes,
     MinFreeBytes,
@@ -38,7 +39,7 @@ pub(super) enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::Handshake,
@@ -54,6 +55,7 @@ impl Limit {
         Self::WrongPasswordsPerAddress,
         Self::UnknownBackupsPerAccount,
         Self::UnknownBackupsPerAddress,
+        Self::NewBackupsPerAddress,
         Self::MaxBackups,
         Self::MaxTotalBytes,
         Self::MinFreeBytes,
@@ -78,6 +80,7 @@ impl Limit {
             Self::WrongPasswordsPerAddress => "wrong_passwords_per_address",
             Self::UnknownBackupsPerAccount => "unknown_backups_per_account",
             Self::UnknownBackupsPerAddress => "unknown_backups_per_address",
+            Self::NewBackupsPerAddress => "new_backups_per_address",
             Self::MaxBackups => "max_backups",
             Self::MaxTotalBytes => "max_total_bytes",
             Self::MinFreeBytes => "min_free_bytes",

@@ -9,7 +9,7 @@ pub mod trash;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use futures_util::future::{self, BoxFuture};
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::backup::BackupId;
@@ -147,9 +147,7 @@ pub trait Store: Send + Sync + 'static {
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>>;
 
     /// How many bytes more can be stored; `None` where the storage does not know.
-    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
-        Box::pin(future::ready(Ok(None)))
-    }
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>>;
 
     /// Erases one file of the trash; says whether it was there.
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>>;

@@ -19,6 +19,8 @@ FAIL_SAFE = 60.0
 _LISTENING = re.compile(rb"listening .*listen=\[127\.0\.0\.1:(\d+)")
 # Of what the server wrote, this much of the end is kept for a report.
 _KEPT_OUTPUT = 4096
+# So many requests in an hour are not refused: the most that can be set.
+_LARGEST_BUDGET = "1000000"
 
 
 class Broken(Exception):
@@ -53,6 +55,11 @@ class Installation:
         environment = dict(os.environ)
         environment["SAFE_ADMIN__LISTEN"] = "127.0.0.1:0"
         environment["SAFE_STORAGE__FILES__DIRECTORY"] = str(data)
+        # The disk is small and fills up, and a campaign uploads and misses more than any office.
+        environment["SAFE_QUOTAS__MIN_FREE_BYTES"] = "0"
+        environment["SAFE_LIMITS__UNKNOWN_BACKUPS_PER_ADDRESS_AND_HOUR"] = _LARGEST_BUDGET
+        environment["SAFE_LIMITS__UNKNOWN_BACKUPS_PER_ACCOUNT_AND_HOUR"] = _LARGEST_BUDGET
+        environment["SAFE_LIMITS__NEW_BACKUPS_PER_ADDRESS_AND_HOUR"] = _LARGEST_BUDGET
         environment.update(self._extra_environment)
         command = [str(self._program), "serve"]
         self._last = Process(command, self._folder, environment)

@@ -1,7 +1,9 @@
 //! What operators do is written down: `audit.jsonl` in the data directory.
 
 use std::fs;
+use std::ops::Range;
 use std::process::Command;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
@@ -39,13 +41,13 @@ fn what_operators_do_is_written_down_with_names_and_counts_and_without_ids_and_s
     folder.done(&["account", "add", "büro", "--secret-file", "chosen"]);
     folder.failed(&["account", "add", "boss"]);
     folder.done(&["account", "remove", "boss"]);
-    let backups = folder.path("data/backups");
-    fs::create_dir_all(&backups).unwrap();
-    let old = fs::File::create(backups.join(ID)).unwrap();
-    old.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    place_expired(&folder, 0..1);
     folder.run(&["prune"]);
     folder.done(&["prune", "--force"]);
     folder.done(&["trash", "restore", "--all"]);
+    place_expired(&folder, 1..12);
+    assert_eq!(folder.run(&["prune"]).status.code(), Some(1));
+    folder.done(&["prune", "--force"]);
     folder.write("damaged", "");
     folder.run(&["scrub"]);
     folder.done(&["trash", "confirm"]);
@@ -65,19 +67,27 @@ fn what_operators_do_is_written_down_with_names_and_counts_and_without_ids_and_s
         json!({ "command": "account remove", "outcome": "done", "account": "boss" }),
         json!({
             "command": "prune", "outcome": "done",
-            "removed": 1, "trashErased": 0, "failed": 0, "refused": null,
+            "removed": 1, "trashErased": 0, "failed": 0,
         }),
         json!({
             "command": "prune --force", "outcome": "done",
-            "removed": 0, "trashErased": 0, "failed": 0, "refused": null,
+            "removed": 0, "trashErased": 0, "failed": 0,
         }),
         json!({
             "command": "trash restore", "outcome": "done",
             "restored": 1, "newer": 0, "missing": 0, "failed": 0,
         }),
+        json!({
+            "command": "prune", "outcome": "refused", "reason": "too_many",
+            "removed": 0, "trashErased": 0, "failed": 0,
+        }),
+        json!({
+            "command": "prune --force", "outcome": "done",
+            "removed": 11, "trashErased": 0, "failed": 0,
+        }),
         json!({ "command": "scrub", "outcome": "done", "sound": 0, "damaged": 1 }),
         json!({ "command": "trash confirm", "outcome": "done", "removals": null }),
-        json!({ "command": "trash empty", "outcome": "done", "erased": 1 }),
+        json!({ "command": "trash empty", "outcome": "done", "erased": 12 }),
     ];
     let found = audited(&folder);
     assert_eq!(found.len(), expected.len(), "{found:#?}");
@@ -85,10 +95,56 @@ fn what_operators_do_is_written_down_with_names_and_counts_and_without_ids_and_s
         assert_eq!(*found, expected);
     }
     let log = fs::read_to_string(folder.path("data/audit.jsonl")).unwrap();
-    for hidden in [ID, OTHER_ID, secret, "a chosen password"] {
+    for hidden in [&*id(0), &id(1), OTHER_ID, secret, "a chosen password"] {
         assert!(!log.contains(hidden));
     }
     assert_eq!(mode(&folder.path("data/audit.jsonl")), 0o600);
+}
+
+/// The id of a backup of these tests.
+fn id(number: usize) -> String {
+    format!("{number:064x}")
+}
+
+/// Puts backups there that nobody has renewed since 1970.
+fn place_expired(folder: &Folder, numbers: Range<usize>) {
+    let backups = folder.path("data/backups");
+    fs::create_dir_all(&backups).unwrap();
+    for number in numbers {
+        let old = fs::File::create(backups.join(id(number))).unwrap();
+        old.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
+}
+
+/// A directory in the place of the audit log.
+fn spoil_the_log(folder: &Folder) {
+    fs::remove_file(folder.path("data/audit.jsonl")).unwrap();
+    fs::create_dir(folder.path("data/audit.jsonl")).unwrap();
+}
+
+#[test]
+fn backups_are_saved_also_where_it_cannot_be_written_down() {
+    let folder = Folder::new();
+    folder.write("config.json", "{}");
+    folder.done(&["account", "add", "phones"]);
+    fs::create_dir(folder.path("data/trash")).unwrap();
+    let trashed = folder.path("data/trash").join(format!("{ID}.1"));
+    fs::write(trashed, "a backup that is long enough to be one").unwrap();
+    spoil_the_log(&folder);
+
+    for (command, said) in [
+        (&["trash", "restore", "--all"][..], "1 restored\n"),
+        (&["scrub"], "1 damaged\n"),
+    ] {
+        let output = folder.run(command);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(text(&output.stdout).ends_with(said), "{output:?}");
+        let expected = "error: the audit log data/audit.jsonl cannot be written: ";
+        assert!(message.starts_with(expected), "{message}");
+        assert!(message.contains("goes on without it"), "{message}");
+    }
+    assert!(folder.path("data/backups").join(ID).exists());
 }
 
 #[test]
@@ -100,17 +156,15 @@ fn nothing_is_done_where_it_cannot_be_written_down() {
     let trashed = folder.path("data/trash").join(format!("{ID}.1"));
     fs::create_dir(folder.path("data/trash")).unwrap();
     fs::write(&trashed, "a backup").unwrap();
-    fs::remove_file(folder.path("data/audit.jsonl")).unwrap();
-    fs::create_dir(folder.path("data/audit.jsonl")).unwrap();
+    spoil_the_log(&folder);
 
     for command in [
         &["account", "add", "boss"][..],
         &["account", "remove", "phones"],
         &["prune", "--force"],
-        &["trash", "restore", "--all"],
+        &["prune"],
         &["trash", "confirm"],
         &["trash", "empty", "--yes"],
-        &["scrub"],
     ] {
         let (code, message) = folder.failed(command);
         assert_eq!(code, 1, "{message}");
@@ -119,6 +173,11 @@ fn nothing_is_done_where_it_cannot_be_written_down() {
     }
     assert_eq!(fs::read(folder.path("accounts.json")).unwrap(), accounts);
     assert!(trashed.exists());
+    fs::remove_file(folder.path("config.json")).unwrap();
+    let (code, message) = folder.failed(&["init", "--yes"]);
+    assert_eq!(code, 1, "{message}");
+    assert!(!folder.path("config.json").exists(), "{message}");
+    folder.write("config.json", "{}");
     // Whoever only looks is not kept from it.
     folder.done(&["prune", "--dry-run"]);
     folder.done(&["trash", "list"]);
@@ -158,4 +217,21 @@ fn a_line_that_is_lost_after_the_work_is_an_error_that_the_operator_sees() {
     // The password is shown all the same: the account is there.
     assert!(text(&output.stdout).contains("password   "));
     assert!(folder.done(&["account", "list"]).contains("boss"));
+}
+
+#[test]
+fn a_name_with_a_password_in_it_is_refused_and_not_repeated() {
+    let folder = Folder::new();
+    folder.write("config.json", "{}");
+
+    for command in [
+        &["account", "add", "phones:hunter2"][..],
+        &["account", "remove", "phones:hunter2"],
+        &["init", "--yes", "--account", "phones:hunter2"],
+    ] {
+        let (code, message) = folder.failed(command);
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains("no colon"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
 }

@@ -357,8 +357,8 @@ a sweep would do nothing without --force: 11 of 21 backups would be removed at o
         .map(|(days, backups)| json!({ "youngerThanDays": days, "backups": backups }))
         .collect();
     let mut expected = json!({
-        "kept": 10, "removed": 11, "removedBytes": 451, "trashKept": 0, "trashErased": 1,
-        "trashHeld": null, "failed": 0,
+        "kept": 10, "keptBytes": 491, "removed": 11, "removedBytes": 451,
+        "trashKept": 0, "trashBytes": 0, "trashErased": 1, "trashHeld": null, "failed": 0,
         "refused": { "reason": "tooMany", "expired": 11, "of": 21 }, "ages": ages,
     });
     dry.with_code(0);
@@ -367,6 +367,7 @@ a sweep would do nothing without --force: 11 of 21 backups would be removed at o
     forced.with_code(0);
     expected["refused"] = json!(null);
     expected["trashKept"] = 11.into();
+    expected["trashBytes"] = 451.into();
     assert_eq!(forced.json(), expected);
 }
 

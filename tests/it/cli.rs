@@ -384,7 +384,7 @@ async fn prune_works_beside_a_running_server() {
     );
     let wet = folder.done(&["--config", config, "prune", "--json"]);
     assert!(
-        wet.starts_with(r#"{"kept":1,"removed":1,"removedBytes":10,"#),
+        wet.starts_with(r#"{"kept":1,"keptBytes":10,"removed":1,"removedBytes":10,"#),
         "{wet}"
     );
     assert_eq!(

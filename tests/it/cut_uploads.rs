@@ -330,24 +330,24 @@ async fn assert_nothing_happened(
 }
 
 /// HTTP/2 in bytes (RFC 9113), of one request.
-mod frames {
+pub(crate) mod frames {
     use crate::support::backup_path;
 
-    pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     /// The flags of a frame after which more of the body comes.
-    pub(super) const MORE: u8 = 0;
+    pub(crate) const MORE: u8 = 0;
     /// The flags of a frame that ends the body.
-    pub(super) const END: u8 = 1;
+    pub(crate) const END: u8 = 1;
     const END_HEADERS: u8 = 4;
     /// The first stream of a client.
     const STREAM: u32 = 1;
 
-    pub(super) fn settings() -> Vec<u8> {
+    pub(crate) fn settings() -> Vec<u8> {
         frame(4, 0, 0, b"")
     }
 
     /// The header of an upload of `length` bytes.
-    pub(super) fn upload(authorization: &str, length: usize) -> Vec<u8> {
+    pub(crate) fn upload(authorization: &str, length: usize) -> Vec<u8> {
         let (path, length) = (backup_path(), length.to_string());
         let mut block = Vec::new();
         for (name, value) in [
@@ -370,7 +370,7 @@ mod frames {
         frame(1, END_HEADERS, STREAM, &block)
     }
 
-    pub(super) fn data(bytes: &[u8], flags: u8) -> Vec<u8> {
+    pub(crate) fn data(bytes: &[u8], flags: u8) -> Vec<u8> {
         // A frame has at most 16 KiB.
         let mut pieces = bytes.chunks(16 << 10).peekable();
         let mut written = Vec::new();
@@ -384,11 +384,11 @@ mod frames {
         written
     }
 
-    pub(super) fn reset(reason: u32) -> Vec<u8> {
+    pub(crate) fn reset(reason: u32) -> Vec<u8> {
         frame(3, 0, STREAM, &reason.to_be_bytes())
     }
 
-    pub(super) fn go_away() -> Vec<u8> {
+    pub(crate) fn go_away() -> Vec<u8> {
         frame(7, 0, 0, &[0; 8])
     }
 

@@ -6,10 +6,11 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::process::ServerProcess;
-use crate::support::{ID, Listening, OTHER_ID, Site, backup_path, names, skip, write};
+use crate::support::{ID, Listening, OTHER_ID, Site, backup_path, names, now, skip, write};
 use crate::wire::{Answer, Client, Protocol};
 
 /// Far below the size of a disk, and above that of a memory page.
@@ -56,6 +57,11 @@ impl Drop for Disk {
     }
 }
 
+/// A site that takes new backups down to the last byte of its disk, which is small.
+fn site_without_reserve() -> Site {
+    Site::new().with(json!({ "quotas": { "minFreeBytes": 0 } }))
+}
+
 /// Paths of a backup that is there and of one that is not.
 fn both_paths() -> [String; 2] {
     [backup_path(), format!("/backups/{OTHER_ID}")]
@@ -94,7 +100,7 @@ async fn assert_full_service(server: &ServerProcess, old_connection: &mut Client
 
 #[tokio::test]
 async fn a_full_disk_is_said_and_keeps_the_old_backup() {
-    let site = Site::new();
+    let site = site_without_reserve();
     let data = site.data();
     let name = "a_full_disk_is_said_and_keeps_the_old_backup";
     let Some(_disk) = Disk::mount(&site, "size=256k", name) else {
@@ -130,8 +136,31 @@ async fn a_full_disk_is_said_and_keeps_the_old_backup() {
 }
 
 #[tokio::test]
-async fn a_disk_out_of_inodes_is_a_full_one() {
+async fn a_disk_that_is_nearly_full_is_kept_for_those_who_have_a_backup_and_the_operator_is_told() {
     let site = Site::new();
+    let name =
+        "a_disk_that_is_nearly_full_is_kept_for_those_who_have_a_backup_and_the_operator_is_told";
+    // Less than what `quotas.minFreeBytes` keeps free by default.
+    let Some(_disk) = Disk::mount(&site, "size=10m", name) else {
+        return;
+    };
+    site.place_backup(ID, &OLD, now());
+    let mut server = ServerProcess::start(site);
+    let mut phone = server.phone(Protocol::Http2).await;
+    let [old, new] = both_paths();
+
+    let refused = phone.send("PUT", &new, &[], &NEW[..]).await;
+    refused.assert_refused(507);
+    assert_eq!(refused.text(), "no space left for new backups\n");
+    let told = server.log_through(|line| line.contains("the disk is nearly full"));
+    assert!(told.last().unwrap().contains(" WARN "), "{told:?}");
+    assert_eq!(phone.send("PUT", &old, &[], &NEW[..]).await.status, 204);
+    assert!(phone.ask("GET", &old, &[]).await.body == NEW[..]);
+}
+
+#[tokio::test]
+async fn a_disk_out_of_inodes_is_a_full_one() {
+    let site = site_without_reserve();
     let data = site.data();
     let name = "a_disk_out_of_inodes_is_a_full_one";
     let Some(_disk) = Disk::mount(&site, "size=10m,nr_inodes=32", name) else {
@@ -158,7 +187,7 @@ async fn a_disk_out_of_inodes_is_a_full_one() {
 
 #[tokio::test]
 async fn a_disk_that_becomes_read_only_serves_what_is_there() {
-    let site = Site::new();
+    let site = site_without_reserve();
     let name = "a_disk_that_becomes_read_only_serves_what_is_there";
     let Some(disk) = Disk::mount(&site, "size=10m", name) else {
         return;

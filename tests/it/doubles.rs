@@ -176,6 +176,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
+        self.at_once(|_| None)
+    }
+
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
         let key = (trashed.id, trashed.removed_at);
         self.at_once(move |kept| kept.trash.remove(&key).is_some())
@@ -394,6 +398,10 @@ impl Store for FaultyStore {
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
         self.store.verify(id)
+    }
+
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
+        self.store.free_bytes()
     }
 
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {

@@ -13,7 +13,7 @@ use crate::wire::{Answer, Client, Protocol};
 
 use self::Effect::{EitherStays, IsMade, OldStays};
 use self::Target::{
-    Backup, BackupDescriptor, Backups, LockedBackup, TempFile, Trash, TrashedBackup,
+    Backup, BackupDescriptor, Backups, LockedBackup, TempFile, Tmp, Trash, TrashedBackup,
 };
 
 const OLD: &[u8] = b"the old backup, of which every byte counts";
@@ -58,6 +58,8 @@ enum Target {
     Backups,
     /// The directory.
     Trash,
+    /// The directory.
+    Tmp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +79,14 @@ const REQUESTS: [Request; 4] = [
         old: false,
         success: 201,
         calls: &[
+            // How much is free (`quotas.minFreeBytes`). What cannot be measured stops nobody.
+            Call {
+                name: "statfs",
+                on: Tmp,
+                when: "1",
+                errors: &[(IsMade, &["EACCES", "EIO", "ENOSYS"])],
+                step: "",
+            },
             CREATE_TEMP_FILE,
             WRITE,
             STAT_FOR_CHECKSUM,
@@ -346,6 +356,7 @@ impl Target {
             BackupDescriptor => resolved.join("backups").join(ID),
             Backups => named.join("backups"),
             Trash => named.join("trash"),
+            Tmp => named.join("tmp"),
         };
         Some(path.to_str().unwrap().to_owned())
     }
@@ -362,6 +373,7 @@ impl Target {
             TrashedBackup => any(&[format!("/link/trash/{ID}.")]),
             Backups => any(&["/link/backups\"".into(), "/data/backups>".into()]),
             Trash => any(&["/link/trash\"".into(), "/data/trash>".into()]),
+            Tmp => any(&["/link/tmp\"".into()]),
         }
     }
 }

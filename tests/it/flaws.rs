@@ -363,6 +363,10 @@ impl Store for Flawed {
         })
     }
 
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
+        self.store.free_bytes()
+    }
+
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
         if self.flaw == Flaw::ErasesAll {
             let mut kept = self.store.kept();

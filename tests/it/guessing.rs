@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
-use threema_safe_server::account::{Role, Secret};
+use threema_safe_server::account::{FileError, Role, Secret, update};
 use tokio::task::JoinSet;
 
 use crate::support::{Site, TestServer, add_account, add_account_with, backup_path};
@@ -20,6 +20,10 @@ fn wrong_passwords(per_account: u32) -> Value {
         "wrongPasswordsPerAccountAndHour": per_account,
         "wrongPasswordDelaySeconds": 0,
     } })
+}
+
+fn new_backups(per_address: u32) -> Value {
+    json!({ "limits": { "newBackupsPerAddressAndHour": per_address } })
 }
 
 fn unknown_backups(per_address: u32, per_account: u32) -> Value {
@@ -51,12 +55,21 @@ async fn with(client: &mut Client, authorization: &str, path: &str) -> Answer {
 async fn six_hundred_guesses_from_one_address_do_not_slow_a_phone_on_another() {
     const CONNECTIONS: usize = 30;
     let site = Site::new().with(wrong_passwords(100));
-    let secret = Secret::of_password("right").unwrap();
-    add_account_with(&site.accounts_file(), "office", Role::Phone, secret);
+    let [elsewhere, beside] =
+        ["elsewhere", "beside"].map(|password| Secret::of_password(password).unwrap());
+    add_account_with(&site.accounts_file(), "office", Role::Phone, elsewhere);
+    update(&site.accounts_file(), |accounts| {
+        accounts.last_mut().unwrap().secrets.push(beside);
+        Ok::<_, FileError>(())
+    })
+    .unwrap();
     let server = site.start().await;
-    let right = basic("office:right");
-    let mut phone =
-        Client::connect_from(ELSEWHERE, &server, Protocol::Http2, Some(right.clone())).await;
+    let [elsewhere, beside] = ["office:elsewhere", "office:beside"].map(basic);
+    let authorization = Some(elsewhere.clone());
+    let mut phone = Client::connect_from(ELSEWHERE, &server, Protocol::Http2, authorization).await;
+    let mut neighbour = server.stranger(Protocol::Http1).await;
+    let answer = with(&mut neighbour, &beside, "/config").await;
+    assert_eq!(answer.status, 200);
     let answered = Arc::new(AtomicUsize::new(0));
     let mut guessers = JoinSet::new();
     for connection in 0..CONNECTIONS {
@@ -98,12 +111,44 @@ async fn six_hundred_guesses_from_one_address_do_not_slow_a_phone_on_another() {
         count(429) as u64
     );
 
-    // Also beside the guesser, who knows it is let in: with what was verified, and with what nobody guesses.
-    let mut beside = server.stranger(Protocol::Http1).await;
-    for authorization in [right, server.phones()] {
-        let answer = with(&mut beside, &authorization, "/config").await;
+    // Beside the guesser, those are let in who were there before, and what nobody guesses; not whoever is right now.
+    for authorization in [beside, server.phones()] {
+        let answer = with(&mut neighbour, &authorization, "/config").await;
         assert_eq!(answer.status, 200);
     }
+    assert_slowed(&with(&mut neighbour, &elsewhere, "/config").await, 37);
+}
+
+#[tokio::test]
+async fn a_right_guess_is_refused_like_a_wrong_one_also_if_it_is_somebodys_password_elsewhere() {
+    let site = Site::new().with(wrong_passwords(1));
+    let secret = Secret::of_password("right").unwrap();
+    add_account_with(&site.accounts_file(), "office", Role::Phone, secret);
+    let server = site.start().await;
+    let right = basic("office:right");
+    let authorization = Some(right.clone());
+    let mut phone = Client::connect_from(ELSEWHERE, &server, Protocol::Http1, authorization).await;
+    assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
+    let mut guesser = server.stranger(Protocol::Http1).await;
+    let wrong = basic("office:wrong");
+    let hashed = async || {
+        let metrics = server.admin("/metrics").await;
+        let mut lines = metrics.lines();
+        let line =
+            lines.find(|line| line.starts_with("safe_passwords_hashed_total{kind=\"slow\"}"));
+        line.unwrap().to_owned()
+    };
+    with(&mut guesser, &wrong, "/config")
+        .await
+        .assert_refused(401);
+
+    let before = hashed().await;
+    for guess in [&wrong, &right, &wrong, &right] {
+        assert_slowed(&with(&mut guesser, guess, "/config").await, 3_601);
+    }
+
+    assert_eq!(hashed().await, before);
+    assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
 }
 
 #[tokio::test]
@@ -318,6 +363,95 @@ async fn an_account_has_a_budget_for_all_addresses() {
     let authorization = Some(basic(format!("other:{other}")));
     let mut other = Client::connect(&server, Protocol::Http1, authorization).await;
     assert_eq!(other.ask("GET", &unknown(9), &[]).await.status, 404);
+}
+
+/// Their addresses are one, their account is one, and every limit is at its default.
+#[tokio::test]
+async fn an_office_of_five_hundred_phones_that_begins_is_never_slowed() {
+    const CONNECTIONS: u32 = 50;
+    let server = TestServer::start().await;
+    let mut office = JoinSet::new();
+    for connection in 0..CONNECTIONS {
+        let mut iphone = server.stranger(Protocol::Http1).await;
+        let authorization = server.phones();
+        office.spawn(async move {
+            let headers = [("authorization", authorization.as_str())];
+            for phone in 0..500 / CONNECTIONS {
+                let number = connection * 500 / CONNECTIONS + phone;
+                iphone.ask("GET", "/config", &[]).await.assert_refused(401);
+                let config = iphone.ask("GET", "/config", &headers).await;
+                assert_eq!(config.status, 200);
+                let first = iphone.send("PUT", &unknown(number), &[], "backup").await;
+                first.assert_refused(401);
+                let put = iphone
+                    .send("PUT", &unknown(number), &headers, "backup")
+                    .await;
+                assert_eq!(put.status, 201);
+                // A few people mistype the password when they restore, or delete what is gone.
+                if phone % 10 == 0 {
+                    let gone = unknown(1_000 + number);
+                    for method in ["GET", "DELETE"] {
+                        let answer = iphone.ask(method, &gone, &headers).await;
+                        assert_eq!(answer.status, 404);
+                    }
+                }
+                // A new password has a new id.
+                let old = iphone.ask("DELETE", &unknown(number), &headers).await;
+                assert_eq!(old.status, 204);
+                let new = unknown(2_000 + number);
+                let put = iphone.send("PUT", &new, &headers, "backup").await;
+                assert_eq!(put.status, 201);
+                let restored = iphone.ask("GET", &new, &headers).await;
+                assert_eq!(restored.text(), "backup");
+            }
+        });
+    }
+
+    soon(office.join_all()).await;
+}
+
+/// A guess by an upload tells by 201 or 204. It leaves a trace, but can be deleted at once.
+#[tokio::test]
+async fn new_ids_are_counted_and_then_nobody_learns_by_an_upload_which_exist() {
+    for protocol in Protocol::BOTH {
+        let site = Site::new().with(new_backups(4));
+        let other = add_account(&site.accounts_file(), "other", Role::Phone);
+        let server = site.start().await;
+        let mut phone = server.phone(protocol).await;
+        let backup = backup_path();
+        assert_eq!(phone.send("PUT", &backup, &[], "mine").await.status, 201);
+        for number in 0..3 {
+            // Who renews is free.
+            for _ in 0..3 {
+                assert_eq!(phone.send("PUT", &backup, &[], "newer").await.status, 204);
+            }
+            let guess = phone.send("PUT", &unknown(number), &[], "guess").await;
+            assert_eq!(guess.status, 201);
+            let removed = phone.ask("DELETE", &unknown(number), &[]).await;
+            assert_eq!(removed.status, 204);
+        }
+
+        for path in [&backup, &unknown(7)] {
+            assert_slowed(&phone.send("PUT", path, &[], "guess").await, 901);
+        }
+
+        assert_eq!(server.refused("new_backups_per_address").await, 2);
+        assert_eq!(phone.ask("GET", &backup, &[]).await.text(), "newer");
+        assert_eq!(phone.ask("GET", &unknown(7), &[]).await.status, 404);
+        // Everybody else goes on.
+        let authorization = Some(server.phones());
+        let mut elsewhere = Client::connect_from(ELSEWHERE, &server, protocol, authorization).await;
+        let authorization = Some(basic(format!("other:{other}")));
+        let mut other = Client::connect(&server, protocol, authorization).await;
+        for client in [&mut elsewhere, &mut other] {
+            assert_eq!(client.send("PUT", &backup, &[], "mine").await.status, 204);
+        }
+        let mut operator = server.operator_client(protocol).await;
+        for number in 10..20 {
+            let put = operator.send("PUT", &unknown(number), &[], "copy").await;
+            assert_eq!(put.status, 201);
+        }
+    }
 }
 
 #[tokio::test]

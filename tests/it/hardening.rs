@@ -1,7 +1,7 @@
 //! What the process and its files keep from others on the same machine.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -272,6 +272,9 @@ async fn the_systemd_unit_allows_the_system_calls_of_a_server() {
     phone.ask("GET", &backup_path(), &[]).await;
     phone.ask("DELETE", &backup_path(), &[]).await;
     assert_eq!(phone.ask("GET", &backup_path(), &[]).await.status, 404);
+    drop(phone);
+    // Else the end would wait for the phone.
+    server.has_no_new_descriptors().await;
     server.signal(Signal::TERM);
     let (code, _, site) = server.ended();
     assert_eq!(code, Some(0));
@@ -327,4 +330,77 @@ fn allowed_calls() -> Option<Vec<String>> {
     // What strace names otherwise, and what a filter of systemd always lets through.
     allowed.extend(expand("@default")?);
     Some(allowed)
+}
+
+/// As `docs/compose.yaml` runs it: nothing but the data directory can be written, and the user is nobody in particular.
+#[tokio::test]
+async fn a_read_only_system_and_no_right_at_all_are_enough_for_a_server() {
+    const NOBODY: u32 = 65_534;
+    const SCRIPT: &str = "set -e
+        mount --make-rprivate /; mount --bind \"$1\" \"$1\"; mount -o remount,ro,bind /; shift
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs \\
+            --inh-caps=-all --ambient-caps=-all --bounding-set=-all \"$@\"";
+    let test = "a server on a read-only system";
+    if !rustix::process::geteuid().is_root() {
+        return skip(&format!("{test}: only root can take rights away"));
+    }
+    let tried = Command::new("unshare")
+        .args(["--mount", "sh", "-c", SCRIPT, "sh", "/var", "setpriv", "-d"])
+        .output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        return skip(&format!("{test}: unshare or setpriv is not permitted"));
+    }
+    // Where nobody can read it.
+    let shared = tempfile::tempdir().unwrap();
+    set_mode(shared.path(), 0o755);
+    let program = shared.path().join("program");
+    fs::copy(PROGRAM, &program).unwrap();
+    let site = Site::new();
+    fs::create_dir(site.data()).unwrap();
+    set_mode(&site.data(), 0o700);
+    for path in [site.folder().to_owned(), site.data()] {
+        chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let folder = site.folder().to_owned();
+    for (name, _) in modes(&folder) {
+        chown(folder.join(name), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let data = site.data().to_str().unwrap().to_owned();
+    let program = program.to_str().unwrap();
+
+    let server = ServerProcess::start_by(
+        &[
+            "unshare", "--mount", "sh", "-c", SCRIPT, "sh", &data, program,
+        ],
+        Stdio::null(),
+        site,
+    );
+    let mut phone = server.phone(Protocol::Http2).await;
+    let mut statuses = Vec::new();
+    for method in ["PUT", "PUT", "GET", "DELETE"] {
+        let answer = phone.send(method, &backup_path(), &[], "a backup").await;
+        statuses.push(answer.status);
+    }
+
+    assert_eq!(statuses, [201, 204, 200, 204]);
+    let proc = format!("/proc/{}", server.pid());
+    let status = fs::read_to_string(format!("{proc}/status")).unwrap();
+    for expected in [
+        "Uid:\t65534\t",
+        "CapEff:\t0000000000000000\n",
+        "CapBnd:\t0000000000000000\n",
+        "NoNewPrivs:\t1\n",
+    ] {
+        assert!(status.contains(expected), "{expected:?} in {status}");
+    }
+    let mounts = fs::read_to_string(format!("{proc}/mountinfo")).unwrap();
+    let root = mounts.lines().find(|line| line.contains(" / / "));
+    assert!(
+        root.is_some_and(|line| line.contains(" / / ro")),
+        "{mounts}"
+    );
+    drop(phone);
+    server.has_no_new_descriptors().await;
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().0, Some(0));
 }

@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod access_log;
 mod apps_on_the_wire;
 mod audit;
 mod bad_input;

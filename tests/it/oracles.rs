@@ -137,4 +137,61 @@ async fn what_never_was_what_was_removed_and_what_expired_get_the_same_bytes() {
         assert_eq!(of(ID).await, never, "removed");
         assert_eq!(of(&expired).await, never, "expired");
     }
+    // An upload last, for it changes what there is. Its version is its own.
+    let names = async |id: &str| {
+        let path = format!("/backups/{id}");
+        let answer = bytes(&server, "PUT", &path, &server.phones()).await;
+        let names = answer.lines().map(|line| match line.split_once(": ") {
+            Some((name @ ("etag" | "last-modified"), _)) => name.to_owned(),
+            _ => line.to_owned(),
+        });
+        names.collect::<Vec<_>>()
+    };
+    let never = names(OTHER_ID).await;
+    assert!(never[0].starts_with("HTTP/1.1 201 "), "{never:?}");
+    assert_eq!(names(ID).await, never, "removed");
+    assert_eq!(names(&expired).await, never, "expired");
+}
+
+/// Their time is that of their hashes.
+#[tokio::test]
+async fn they_cost_the_same_hashes() {
+    let site = Site::new();
+    let accounts = site.accounts_file();
+    for name in ["chosen", "former"] {
+        let secret = Secret::of_password("right").unwrap();
+        add_account_with(&accounts, name, Role::Phone, secret);
+    }
+    update(&accounts, |accounts| {
+        accounts.last_mut().unwrap().disabled = true;
+        Ok::<_, FileError>(())
+    })
+    .unwrap();
+    let server = site.start().await;
+    let hashed = async || {
+        let metrics = server.admin("/metrics").await;
+        ["fast", "slow"].map(|kind| {
+            let name = format!("safe_passwords_hashed_total{{kind=\"{kind}\"}} ");
+            let mut lines = metrics.lines();
+            let number = lines.find_map(|line| line.strip_prefix(&name));
+            number.unwrap_or("0").parse::<u64>().unwrap()
+        })
+    };
+    let generated = server.operator_secret().to_owned();
+    for password in ["wrong", "right", &generated] {
+        let mut costs = Vec::new();
+        for name in ["phones", "chosen", "former", "nobody", ""] {
+            if (name, password) == ("chosen", "right") {
+                continue;
+            }
+            let before = hashed().await;
+            let credentials = basic(format!("{name}:{password}"));
+            let refused = bytes(&server, "GET", "/config", &credentials).await;
+            assert!(refused.starts_with("HTTP/1.1 401 "), "{name}: {refused}");
+            let after = hashed().await;
+            costs.push([after[0] - before[0], after[1] - before[1]]);
+        }
+        assert_eq!(costs[0][1], 1);
+        assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
+    }
 }

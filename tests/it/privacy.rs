@@ -158,11 +158,19 @@ struct Driven {
 }
 
 impl Driven {
-    fn start() -> Self {
+    fn start(how: &How) -> Self {
         let site = Site::new().with(json!({
             "anonymousRestore": true,
-            "log": { "level": "trace" },
-            "limits": { "bodySeconds": 2 },
+            "log": { "level": "trace", "format": how.format },
+            "limits": {
+                "bodySeconds": 2,
+                "wrongPasswordsPerAccountAndHour": how.guesses,
+                "wrongPasswordsPerAddressAndHour": how.guesses,
+                "wrongPasswordDelaySeconds": 0,
+                "unknownBackupsPerAddressAndHour": how.guesses,
+                "unknownBackupsPerAccountAndHour": how.guesses,
+            },
+            "quotas": { "maxBackups": how.backups },
         }));
         let secret = Secret::of_password(CHOSEN).unwrap();
         add_account_with(&site.accounts_file(), ACCOUNT, Role::Operator, secret);
@@ -609,9 +617,46 @@ fn files(folder: &Path) -> Vec<(String, String)> {
     all
 }
 
+/// How a server is set up, and what its log has to say then.
+struct How {
+    format: &'static str,
+    /// Each hour, of everything that can be guessed.
+    guesses: u32,
+    /// How many may be kept; 0 is any number.
+    backups: u32,
+    said: &'static [&'static str],
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_is_written_betrays_anybody() {
-    let mut driven = Driven::start();
+    assert_betrays_nobody(&How {
+        format: "text",
+        guesses: 1_000_000,
+        backups: 0,
+        said: &[" DEBUG ", " status=401 ", " status=500 ", " status=507 "],
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_json_or_what_is_refused_because_too_much_came_before_it() {
+    assert_betrays_nobody(&How {
+        format: "json",
+        guesses: 12,
+        backups: 1,
+        said: &[
+            "\"level\":\"DEBUG\"",
+            "\"status\":401",
+            "\"status\":429",
+            "\"status\":507",
+            "many wrong passwords",
+        ],
+    })
+    .await;
+}
+
+async fn assert_betrays_nobody(how: &How) {
+    let mut driven = Driven::start(how);
     driven.drive_admin().await;
     for protocol in Protocol::BOTH {
         driven.drive_requests(protocol).await;
@@ -659,34 +704,38 @@ async fn nothing_that_is_written_betrays_anybody() {
     // The server really was driven, and spoke of it.
     let requests: Vec<_> = log
         .iter()
-        .filter(|line| line.contains(" request "))
+        .filter(|line| line.contains("milliseconds"))
         .collect();
     assert!(requests.len() > 1_000, "{} requests", requests.len());
-    for word in [
+    let always = [
         "storage failed",
         "handshake failed",
         "connection ended",
         "accounts file is bad",
         "swept",
         "stopped",
-        " DEBUG ",
-    ] {
+    ];
+    for word in always.iter().chain(how.said) {
         assert!(
             log.iter().any(|line| line.contains(word)),
             "no line says {word}"
         );
     }
-    let about_backups = requests
-        .iter()
-        .filter(|line| line.contains("route=\"backup\""));
-    for line in about_backups {
-        let (_, rest) = line.split_once(" backup=").unwrap();
-        let digits = rest.split(' ').next().unwrap();
-        assert!(
-            digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()),
-            "{line}"
-        );
+    // As `route="backup" backup=0badcafe`, or `"route":"backup","backup":"0badcafe"`.
+    let mut count = 0;
+    for line in &requests {
+        let words = line.split(['"', ':', '=', ',', ' ']);
+        let mut words = words.filter(|word| !word.is_empty());
+        words.find(|word| *word == "route").unwrap();
+        if words.next() == Some("backup") {
+            assert_eq!(words.next(), Some("backup"), "{line}");
+            let digits = words.next().unwrap();
+            assert_eq!(digits.len(), 8, "{line}");
+            assert!(digits.bytes().all(|b| b.is_ascii_hexdigit()), "{line}");
+            count += 1;
+        }
     }
+    assert!(count > 300, "{count} lines about backups");
 
     for (place, text) in [
         ("log", log.join("\n")),
@@ -699,9 +748,10 @@ async fn nothing_that_is_written_betrays_anybody() {
     let found = name.found_in(&log.join("\n"));
     assert!(found.is_empty(), "log: {found:#?}");
     for line in &log {
-        // The server's own addresses alone.
+        // The server's own addresses alone; of a client's, not even the network.
         let is_own = line.contains("listening");
-        assert!(is_own || !line.contains(&client.ip().to_string()), "{line}");
+        assert_eq!(client.ip().to_string(), "127.0.0.1");
+        assert!(is_own || !line.contains("127.0.0."), "{line}");
     }
     let files = files(site.folder());
     assert!(files.iter().any(|(name, _)| name == "data/audit.jsonl"));

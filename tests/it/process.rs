@@ -46,14 +46,13 @@ impl ServerProcess {
 
     /// As [`ServerProcess::start`], by another program that becomes it: its words, to which ours are added.
     pub(crate) fn start_under(other: &[&str], site: Site) -> Self {
-        Self::start_with_input(other, Stdio::null(), site)
+        Self::start_by(&[other, &[PROGRAM]].concat(), Stdio::null(), site)
     }
 
-    /// As [`ServerProcess::start_under`], with something as its standard input.
-    pub(crate) fn start_with_input(other: &[&str], input: Stdio, site: Site) -> Self {
+    /// As [`ServerProcess::start`], by these words, to which ours are added, and with something as its standard input.
+    pub(crate) fn start_by(words: &[&str], input: Stdio, site: Site) -> Self {
         let state = fs::read_to_string(site.data().join("state.json"));
         let scrubbed = state.is_ok_and(|state| state.contains("\"scrub\""));
-        let words = [other, &[PROGRAM]].concat();
         let mut child = Command::new(words[0])
             .args(&words[1..])
             .arg("--config")
@@ -85,16 +84,21 @@ impl ServerProcess {
         };
         server.log_through(|line| line.contains("listening"));
         let listening = server.seen.last().unwrap();
+        // In JSON it is `"listen":"[127.0.0.1:1]","admin":"127.0.0.1:2",`.
+        let listening = listening.replace('"', "");
+        let listening = listening
+            .replace("listen:[", "listen=[")
+            .replace(",admin:", " admin=");
         let (_, rest) = listening.split_once("listen=[").unwrap();
         let (address, rest) = rest.split_once("] admin=").unwrap();
-        let admin = rest.split(' ').next();
+        let admin = rest.split([' ', ',']).next();
         // A Unix socket has none.
         server.address = address.parse().unwrap_or(server.address);
         server.admin = admin.unwrap().parse().unwrap();
         // In whichever order they end. A scrub that an earlier server has done is not done again.
         let missing = Cell::new(if scrubbed { 1 } else { 2 });
         server.log_through(|line| {
-            let ended = [" swept ", " scrubbed "]
+            let ended = [" swept ", " scrubbed ", "\"swept\"", "\"scrubbed\""]
                 .iter()
                 .any(|work| line.contains(work));
             missing.set(missing.get() - u8::from(ended));

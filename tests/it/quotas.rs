@@ -118,25 +118,31 @@ async fn an_account_has_so_many_new_backups_in_a_day() {
     assert_eq!(server.refused("new_backups_per_account_and_day").await, 2);
 }
 
+/// 507 tells as well as 201 that there is no backup, and leaves no trace.
 #[tokio::test]
 async fn a_quota_that_is_used_up_is_no_way_to_learn_which_ids_exist() {
-    let changes = json!({
-        "quotas": { "maxBackups": 1 },
-        "limits": { "unknownBackupsPerAddressAndHour": 2 },
-    });
-    let site = Site::new().with(changes);
-    site.place_backup(&id(1), b"mine", now());
-    let server = site.start().await;
-    server.swept().await;
-    let mut phone = server.phone(Protocol::Http1).await;
-    let mut statuses = Vec::new();
-    for number in 2..=4 {
-        let path = format!("/backups/{}", id(number));
-        let put = phone
-            .send("PUT", &path, &[("if-none-match", "*")], "junk")
-            .await;
-        statuses.push(put.status);
-    }
+    for (limit, headers) in [
+        (
+            "unknownBackupsPerAddressAndHour",
+            &[("if-none-match", "*")][..],
+        ),
+        ("newBackupsPerAddressAndHour", &[]),
+    ] {
+        let site = Site::new().with(json!({
+            "quotas": { "maxBackups": 1 },
+            "limits": { limit: 2 },
+        }));
+        site.place_backup(&id(1), b"mine", now());
+        let server = site.start().await;
+        server.swept().await;
+        let mut phone = server.phone(Protocol::Http1).await;
+        let mut statuses = Vec::new();
+        for number in [2, 3, 4, 1] {
+            let path = format!("/backups/{}", id(number));
+            let put = phone.send("PUT", &path, headers, "junk").await;
+            statuses.push(put.status);
+        }
 
-    assert_eq!(statuses, [507, 507, 429]);
+        assert_eq!(statuses, [507, 507, 429, 429], "{limit}");
+    }
 }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::process::ServerProcess;
+use crate::program::PROGRAM;
 use crate::support::{Listening, Site};
 use crate::wire::{Client, FAIL_SAFE, Protocol, soon};
 
@@ -21,8 +22,16 @@ const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \
 
 fn start_on(socket: impl Into<OwnedFd>, name: &str, site: Site) -> ServerProcess {
     let names = format!("LISTEN_FDNAMES={name}");
-    let words = ["/usr/bin/env", &names, "/bin/sh", "-c", HAND_OVER, "sh"];
-    ServerProcess::start_with_input(&words, Stdio::from(socket.into()), site)
+    let words = [
+        "/usr/bin/env",
+        &names,
+        "/bin/sh",
+        "-c",
+        HAND_OVER,
+        "sh",
+        PROGRAM,
+    ];
+    ServerProcess::start_by(&words, Stdio::from(socket.into()), site)
 }
 
 struct At<'a> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many buckets there are at the most; full ones take no place. About 5 MiB.
+/// How many buckets there are at the most; full ones take no place. About 5 MiB for each size.
 pub(super) const MOST: usize = 65_536;
 
 /// Buckets of one size.

@@ -1,24 +1,29 @@
 //! How often anybody may guess: passwords of accounts, and ids of backups.
 //!
 //! A guess costs its token *before* it is looked at, and gets it back if it was right: else the refusal itself would be
-//! an answer, and the budget no limit. Requests without credentials cost nothing, as every iPhone begins with one; and
-//! nothing that was verified once ever passes here, so that an office's phones are served while others guess beside
-//! them.
+//! an answer, and the budget no limit. Three things cost nothing: requests without credentials, as every iPhone begins
+//! with one; generated secrets, as nobody guesses 256 bits; and a password that was verified *at the same address*
+//! before, so that an office's phones are served while somebody guesses beside them. Verified somewhere else is not
+//! enough: whoever guesses elsewhere would be let in at the first right one, however many wrong ones came before.
 //!
 //! Budgets are kept in memory under keyed hashes of names and addresses, and nothing of either is logged.
 
 mod buckets;
+mod known;
+mod notices;
 mod quotas;
 mod turns;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use self::buckets::{Buckets, MOST};
-use self::turns::Turns;
+use self::known::Known;
+use self::notices::Notices;
+use self::turns::{Turn, Turns};
 use super::address::{ClientAddress, Prefix};
 use super::limit::Limit;
 use super::reply::Reject;
@@ -28,6 +33,9 @@ use crate::config::Budgets;
 
 pub(crate) use quotas::{Before, Quotas};
 
+/// Few beside the smallest budget that makes sense.
+const LOOKS_AT_ONCE: usize = 16;
+
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// What is counted.
@@ -36,19 +44,22 @@ pub(crate) struct Guard {
     keys: RandomState,
     passwords: Pair,
     unknown_ids: Pair,
+    /// Of an account at a network.
+    new_ids: Mutex<Buckets>,
+    /// Which passwords were verified at which address.
+    known: Known,
     /// How long a check of a password waits for its token.
     patience: Duration,
     /// One check of a password at a time for each address. So an address has one place in the queue for the
     /// processor, however many requests it sends; and of many phones that come at once with the same password, one
     /// has it checked for all.
     turns: Turns,
-    notice: Notice,
+    /// A few looks at a time for each account at each address: what they find gives its token back, so that many
+    /// phones at once do not find the budget used up by each other.
+    looks: Turns,
+    notices: Notices,
     vitals: Arc<Vitals>,
 }
-
-/// Says something once an hour at the most.
-#[derive(Default)]
-struct Notice(Mutex<Option<Instant>>);
 
 /// A narrow budget and a wide one, of which each guess takes a token.
 struct Pair(Mutex<(Buckets, Buckets)>);
@@ -57,8 +68,7 @@ struct Pair(Mutex<(Buckets, Buckets)>);
 #[derive(Clone, Copy)]
 struct Keys {
     narrow: u64,
-    /// There is none for callers without an account: anybody could empty it.
-    wide: Option<u64>,
+    wide: u64,
 }
 
 /// Which budget of a [`Pair`] is used up.
@@ -67,9 +77,24 @@ enum UsedUp {
     Wide(Duration),
 }
 
+/// What a request can find out about an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// Whether there is a backup, and nobody will notice.
+    WhatIsThere,
+    /// Whether there was a backup, by putting one in its place.
+    WhatWasThere,
+}
+
 /// A look at an id that may be a guess. Unless it is found, it stays counted.
 #[must_use]
-pub(crate) struct Look<'a>(Option<(&'a Guard, Keys)>);
+pub(crate) struct Look<'a>(Option<Counted<'a>>);
+
+/// Where it is counted.
+enum Counted<'a> {
+    Unknown(&'a Guard, Keys, Turn<'a>),
+    New(&'a Guard, u64),
+}
 
 impl Guard {
     pub(crate) fn new(budgets: &Budgets, vitals: Arc<Vitals>) -> Self {
@@ -84,9 +109,12 @@ impl Guard {
                 hourly(budgets.unknown_backups_per_address),
                 hourly(budgets.unknown_backups_per_account),
             ),
+            new_ids: Mutex::new(hourly(budgets.new_backups_per_address)),
+            known: Known::new(known::MOST),
             patience: budgets.wrong_password_delay,
-            turns: Turns::default(),
-            notice: Notice::default(),
+            turns: Turns::new(1),
+            looks: Turns::new(LOOKS_AT_ONCE),
+            notices: Notices::default(),
             vitals,
         }
     }
@@ -103,12 +131,16 @@ impl Guard {
             return Ok(caller);
         }
         let prefix = address.prefix();
+        let here = self.keys.hash_one((prefix, credentials));
+        if let Some(caller) = self.known_at(here, gate, credentials) {
+            return Ok(caller);
+        }
         let keys = Keys {
             narrow: self.keys.hash_one((prefix, credentials.name())),
-            wide: Some(self.keys.hash_one(prefix)),
+            wide: self.keys.hash_one(prefix.network()),
         };
         let turn = self.turns.take(self.keys.hash_one(prefix)).await;
-        if let Some(caller) = gate.recognise(credentials) {
+        if let Some(caller) = self.known_at(here, gate, credentials) {
             return Ok(caller);
         }
         let wait = self
@@ -128,40 +160,61 @@ impl Guard {
         self.vitals.hashed(gate.hashed());
         if caller.is_some() {
             self.passwords.give_back(keys, Instant::now());
+            self.known.insert(here);
         }
         caller.ok_or(Reject::Unauthorized)
     }
 
+    fn known_at(&self, here: u64, gate: &Gate, credentials: &Credentials) -> Option<Caller> {
+        let is_known = self.known.contains(here);
+        is_known.then(|| gate.remembered(credentials)).flatten()
+    }
+
     /// Counts a look at an id, before it is known whether there is a backup under it. Whoever may list them all has
     /// nothing to guess.
-    pub(crate) fn look(&self, caller: &Caller, address: ClientAddress) -> Result<Look<'_>, Reject> {
+    pub(crate) async fn look(
+        &self,
+        caller: &Caller,
+        address: ClientAddress,
+        asks: Asks,
+    ) -> Result<Look<'_>, Reject> {
         if caller.role() == Role::Operator {
             return Ok(Look(None));
         }
-        let keys = self.look_keys(caller.name(), address.prefix());
-        let taken = self
-            .unknown_ids
-            .take(keys, Instant::now(), Duration::ZERO)
-            .map_err(|used_up| match used_up {
-                UsedUp::Narrow(wait) => self.refuse(Limit::UnknownBackupsPerAddress, wait),
-                UsedUp::Wide(wait) => self.refuse(Limit::UnknownBackupsPerAccount, wait),
-            });
-        taken.map(|_| Look(Some((self, keys))))
+        let (account, no_wait) = (caller.name(), Duration::ZERO);
+        let prefix = address.prefix();
+        match asks {
+            Asks::WhatIsThere => {
+                let keys = self.unknown_keys(account, prefix);
+                let turn = self.looks.take(keys.narrow).await;
+                let taken = self.unknown_ids.take(keys, Instant::now(), no_wait);
+                taken.map_err(|used_up| match used_up {
+                    UsedUp::Narrow(wait) => self.refuse(Limit::UnknownBackupsPerAddress, wait),
+                    UsedUp::Wide(wait) => self.refuse(Limit::UnknownBackupsPerAccount, wait),
+                })?;
+                Ok(Look(Some(Counted::Unknown(self, keys, turn))))
+            }
+            Asks::WhatWasThere => {
+                let key = self.keys.hash_one((prefix.network(), account));
+                let taken = lock(&self.new_ids).take(key, Instant::now(), no_wait);
+                taken.map_err(|wait| self.refuse(Limit::NewBackupsPerAddress, wait))?;
+                Ok(Look(Some(Counted::New(self, key))))
+            }
+        }
     }
 
-    fn look_keys(&self, account: Option<&AccountName>, prefix: Prefix) -> Keys {
+    /// Callers without an account share no budget but with their network: else anybody could empty it for all.
+    fn unknown_keys(&self, account: Option<&AccountName>, prefix: Prefix) -> Keys {
         Keys {
             narrow: self.keys.hash_one((prefix, account)),
-            wide: account.map(|account| self.keys.hash_one(account)),
+            wide: account.map_or_else(
+                || self.keys.hash_one(prefix.network()),
+                |account| self.keys.hash_one(account),
+            ),
         }
     }
 
     fn too_many_passwords(&self, used_up: &UsedUp) -> Reject {
-        if self.notice.is_due(Instant::now()) {
-            tracing::warn!(
-                "many wrong passwords come from one address; further ones are refused for a while"
-            );
-        }
         match *used_up {
             UsedUp::Narrow(wait) => self.refuse(Limit::WrongPasswordsPerAccount, wait),
             UsedUp::Wide(wait) => self.refuse(Limit::WrongPasswordsPerAddress, wait),
@@ -170,6 +223,12 @@ impl Guard {
 
     fn refuse(&self, limit: Limit, wait: Duration) -> Reject {
         self.vitals.refused(limit);
+        if self.notices.is_due(limit, Instant::now()) {
+            tracing::warn!(
+                limit = limit.word(),
+                "somebody guesses, or many phones have a wrong setting: some requests are refused for a while"
+            );
+        }
         // Rounded up: who comes back then is let through.
         let seconds = wait.as_secs() + 1;
         Reject::TooMany(u32::try_from(seconds).unwrap_or(u32::MAX))
@@ -179,21 +238,17 @@ impl Guard {
 impl Look<'_> {
     /// There was a backup: it was no guess.
     pub(crate) fn found(self) {
-        if let Some((guard, keys)) = self.0 {
-            guard.unknown_ids.give_back(keys, Instant::now());
+        let now = Instant::now();
+        match self.0 {
+            Some(Counted::Unknown(guard, keys, _turn)) => guard.unknown_ids.give_back(keys, now),
+            Some(Counted::New(guard, key)) => lock(&guard.new_ids).give_back(key, now),
+            None => {}
         }
     }
 }
 
-impl Notice {
-    fn is_due(&self, now: Instant) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = said.is_none_or(|time| now >= time + HOUR);
-        if is_due {
-            *said = Some(now);
-        }
-        is_due
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pair {
@@ -203,15 +258,11 @@ impl Pair {
 
     /// Takes a token of both, or none.
     fn take(&self, keys: Keys, now: Instant, patience: Duration) -> Result<Duration, UsedUp> {
-        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (narrow, wide) = &mut *buckets;
+        let (narrow, wide) = &mut *lock(&self.0);
         let wait = narrow
             .take(keys.narrow, now, patience)
             .map_err(UsedUp::Narrow)?;
-        let Some(key) = keys.wide else {
-            return Ok(wait);
-        };
-        match wide.take(key, now, patience) {
+        match wide.take(keys.wide, now, patience) {
             Ok(longer) => Ok(wait.max(longer)),
             Err(longer) => {
                 narrow.give_back(keys.narrow, now);
@@ -221,12 +272,9 @@ impl Pair {
     }
 
     fn give_back(&self, keys: Keys, now: Instant) {
-        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (narrow, wide) = &mut *buckets;
+        let (narrow, wide) = &mut *lock(&self.0);
         narrow.give_back(keys.narrow, now);
-        if let Some(key) = keys.wide {
-            wide.give_back(key, now);
-        }
+        wide.give_back(keys.wide, now);
     }
 }
 
@@ -245,7 +293,7 @@ mod tests {
     use super::*;
     use crate::account::{Account, FileError, Secret, update};
 
-    /// Ten wrong passwords an hour for an account, twenty for an address; twenty and thirty unknown ids.
+    /// Ten wrong passwords an hour for an account, twenty for an address; twenty and thirty unknown ids, five new ones.
     fn guard(patience: Duration) -> Guard {
         let number = |number| NonZeroU32::new(number).unwrap();
         let budgets = Budgets {
@@ -254,6 +302,7 @@ mod tests {
             wrong_password_delay: patience,
             unknown_backups_per_address: number(20),
             unknown_backups_per_account: number(30),
+            new_backups_per_address: number(5),
         };
         let vitals = Arc::new(Vitals::new(SystemTime::UNIX_EPOCH));
         Guard::new(&budgets, vitals)
@@ -291,6 +340,15 @@ mod tests {
         answer.map_or_else(|reject| reject.response().status().as_u16(), |_| 200)
     }
 
+    /// How many looks find nothing before the first is refused.
+    async fn how_many(guard: &Guard, caller: &Caller, from: &str, asks: Asks) -> usize {
+        let mut looks = 0;
+        while guard.look(caller, address(from), asks).await.is_ok() {
+            looks += 1;
+        }
+        looks
+    }
+
     #[tokio::test]
     async fn guesses_are_refused_when_the_budget_is_used_up_and_nobody_else_is() {
         let folder = tempfile::tempdir().unwrap();
@@ -307,22 +365,21 @@ mod tests {
             let expected: Vec<_> = (0..11).map(|at| if at < own { 401 } else { 429 }).collect();
             assert_eq!(statuses, expected, "{name}");
         }
-        // A guess is not let through because it is right, nor from elsewhere in the same /64.
+        // A guess is not let through because it is right, nor from elsewhere in the same /64, nor in the same /48.
+        for from in ["2001:db8::2", "2001:db8:0:1::1"] {
+            assert_eq!(status(&guard, &gate, "phones:right", from).await, 429);
+        }
+        assert_eq!(
+            status(&guard, &gate, "phones:right", "2001:db8:1::1").await,
+            200
+        );
+        // Nor because it was right for somebody elsewhere: else it could be guessed as fast as one can ask.
         assert_eq!(
             status(&guard, &gate, "phones:right", "2001:db8::2").await,
             429
         );
-        assert_eq!(
-            status(&guard, &gate, "phones:right", "2001:db8:0:1::1").await,
-            200
-        );
-        // Now it is no guess any more.
-        assert_eq!(
-            status(&guard, &gate, "phones:right", "2001:db8::2").await,
-            200
-        );
         let metrics = guard.vitals.metrics();
-        for (limit, refused) in [("account", 3), ("address", 11)] {
+        for (limit, refused) in [("account", 4), ("address", 12)] {
             let line =
                 format!("safe_refused_total{{limit=\"wrong_passwords_per_{limit}\"}} {refused}\n");
             assert!(metrics.contains(&line), "{line} is not in {metrics}");
@@ -365,7 +422,7 @@ mod tests {
         for _ in 0..10 {
             let keys = Keys {
                 narrow: key,
-                wide: None,
+                wide: 0,
             };
             assert!(guard.passwords.take(keys, now, Duration::ZERO).is_ok());
         }
@@ -406,39 +463,114 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
         let phone = gate.verify(&basic("phones:right")).await.unwrap();
-        let looks = |caller: &Caller, from: &str, most: usize| {
-            let look = |_: &usize| guard.look(caller, address(from)).is_ok();
-            (0..most).take_while(look).count()
+        let looks = async |caller: &Caller, from: &str| {
+            how_many(&guard, caller, from, Asks::WhatIsThere).await
         };
 
         for _ in 0..100 {
             guard
-                .look(&phone, address("192.0.2.1"))
+                .look(&phone, address("192.0.2.1"), Asks::WhatIsThere)
+                .await
                 .ok()
                 .unwrap()
                 .found();
         }
-        assert_eq!(looks(&phone, "192.0.2.1", 100), 20);
-        assert_eq!(looks(&phone, "192.0.2.2", 100), 10);
-        assert_eq!(looks(&phone, "192.0.2.3", 100), 0);
-        // Who has no account shares nothing but the address.
-        for from in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
-            assert_eq!(looks(&Caller::anonymous(), from, 100), 20);
+        assert_eq!(looks(&phone, "192.0.2.1").await, 20);
+        assert_eq!(looks(&phone, "192.0.2.2").await, 10);
+        assert_eq!(looks(&phone, "192.0.2.3").await, 0);
+        // Who has no account shares nothing but the address, and in IPv6 the /48.
+        for (from, most) in [
+            ("192.0.2.1", 20),
+            ("192.0.2.2", 20),
+            ("2001:db8::1", 20),
+            ("2001:db8:0:1::1", 10),
+            ("2001:db8:1::1", 20),
+        ] {
+            assert_eq!(looks(&Caller::anonymous(), from).await, most, "{from}");
         }
         let metrics = guard.vitals.metrics();
-        for (limit, refused) in [("address", 4), ("account", 2)] {
+        for (limit, refused) in [("address", 5), ("account", 3)] {
             let line =
                 format!("safe_refused_total{{limit=\"unknown_backups_per_{limit}\"}} {refused}\n");
             assert!(metrics.contains(&line), "{line} is not in {metrics}");
         }
     }
 
-    #[test]
-    fn a_notice_is_given_once_an_hour() {
-        let (notice, now) = (Notice::default(), Instant::now());
+    #[tokio::test]
+    async fn many_looks_at_once_wait_for_each_other_and_do_not_use_up_the_budget() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
+        let phone = gate.verify(&basic("phones:right")).await.unwrap();
+        let looks = (0..500).map(async |_| {
+            let look = guard.look(&phone, address("192.0.2.1"), Asks::WhatIsThere);
+            let look = look.await.ok()?;
+            tokio::task::yield_now().await;
+            look.found();
+            Some(())
+        });
 
-        assert!(notice.is_due(now));
-        assert!(!notice.is_due(now + HOUR - Duration::from_secs(1)));
-        assert!(notice.is_due(now + HOUR));
+        assert!(join_all(looks).await.iter().all(Option::is_some));
+    }
+
+    #[tokio::test]
+    async fn new_ids_are_counted_for_the_account_at_the_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
+        let phone = gate.verify(&basic("phones:right")).await.unwrap();
+        let looks = async |caller: &Caller, from: &str| {
+            how_many(&guard, caller, from, Asks::WhatWasThere).await
+        };
+
+        for _ in 0..100 {
+            let look = guard.look(&phone, address("2001:db8::1"), Asks::WhatWasThere);
+            look.await.ok().unwrap().found();
+        }
+        assert_eq!(looks(&phone, "2001:db8::1").await, 5);
+        assert_eq!(looks(&phone, "2001:db8:0:1::1").await, 0);
+        assert_eq!(looks(&phone, "2001:db8:1::1").await, 5);
+        assert_eq!(looks(&Caller::anonymous(), "2001:db8::1").await, 5);
+        let line = "safe_refused_total{limit=\"new_backups_per_address\"} 4\n";
+        assert!(guard.vitals.metrics().contains(line));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_the_budget_is_used_up_one_right_password_opens_for_all_phones_of_the_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
+        let from = "192.0.2.1";
+        for guess in 0..10 {
+            let wrong = format!("phones:{guess}");
+            assert_eq!(status(&guard, &gate, &wrong, from).await, 401);
+        }
+        assert_eq!(status(&guard, &gate, "phones:right", from).await, 429);
+        let hashed = gate.hashed();
+
+        // The next token comes, and phones that have the right password now compete with those that do not.
+        tokio::time::advance(HOUR / 10).await;
+        assert_eq!(status(&guard, &gate, "phones:right", from).await, 200);
+        assert_eq!(status(&guard, &gate, "phones:old", from).await, 401);
+        assert_eq!(status(&guard, &gate, "phones:old", from).await, 429);
+
+        for _ in 0..500 {
+            assert_eq!(status(&guard, &gate, "phones:right", from).await, 200);
+        }
+        assert_eq!(gate.hashed().slow, hashed.slow + 2);
+    }
+
+    /// Somebody changes the accounts: what was known is so no longer.
+    #[tokio::test]
+    async fn who_is_known_at_an_address_is_let_in_by_the_accounts_of_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
+        let from = "192.0.2.1";
+        assert_eq!(status(&guard, &gate, "phones:right", from).await, 200);
+
+        update(&folder.path().join("accounts.json"), |accounts| {
+            accounts[0].disabled = true;
+            Ok::<_, FileError>(())
+        })
+        .unwrap();
+
+        assert_eq!(status(&guard, &gate, "phones:right", from).await, 401);
     }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Notice;
 use super::buckets::{Buckets, MOST};
+use super::notices::Notices;
 use crate::account::AccountName;
 use crate::config;
 use crate::server::limit::Limit;
@@ -29,7 +29,7 @@ pub(crate) struct Quotas {
     used: Mutex<Option<Used>>,
     keys: RandomState,
     new_backups: Option<Mutex<Buckets>>,
-    notice: Notice,
+    notices: Notices,
     vitals: Arc<Vitals>,
 }
 
@@ -75,7 +75,7 @@ impl Quotas {
             new_backups: limits
                 .new_backups_per_account
                 .map(|tokens| Mutex::new(Buckets::new(tokens, DAY, MOST))),
-            notice: Notice::default(),
+            notices: Notices::default(),
             vitals,
         }
     }
@@ -180,10 +180,15 @@ impl Quotas {
 
     fn refuse(&self, limit: Limit) -> OverQuota {
         self.vitals.refused(limit);
-        if self.notice.is_due(Instant::now()) {
+        if self.notices.is_due(limit, Instant::now()) {
+            let what = if limit == Limit::MinFreeBytes {
+                "the disk is nearly full"
+            } else {
+                "a quota is used up"
+            };
             tracing::warn!(
                 limit = limit.word(),
-                "a quota is used up: new backups are refused, others are renewed"
+                "{what}: new backups are refused, others are renewed"
             );
         }
         OverQuota

@@ -1,4 +1,4 @@
-//! One at a time, for each key. Keys that nobody holds or waits for take no memory.
+//! So many at a time, for each key. Keys that nobody holds or waits for take no memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Who has a turn, and who waits for one.
-#[derive(Default)]
-pub(super) struct Turns(Mutex<HashMap<u64, Place>>);
+pub(super) struct Turns {
+    at_once: usize,
+    places: Mutex<HashMap<u64, Place>>,
+}
 
 /// What those with one key share.
 struct Place {
@@ -16,7 +18,7 @@ struct Place {
     interested: usize,
 }
 
-/// The turn of one; the next one's when it is dropped.
+/// The turn of one; another's when it is dropped.
 pub(super) struct Turn<'a> {
     // Dropped before the interest in it.
     _permit: OwnedSemaphorePermit,
@@ -30,6 +32,13 @@ struct Interest<'a> {
 }
 
 impl Turns {
+    pub(super) fn new(at_once: usize) -> Self {
+        Self {
+            at_once,
+            places: Mutex::default(),
+        }
+    }
+
     /// Waits for the turn, behind those who came before.
     pub(super) async fn take(&self, key: u64) -> Turn<'_> {
         let (turn, interest) = self.interest(key);
@@ -44,9 +53,9 @@ impl Turns {
     }
 
     fn interest(&self, key: u64) -> (Arc<Semaphore>, Interest<'_>) {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let place = places.entry(key).or_insert_with(|| Place {
-            turn: Arc::new(Semaphore::new(1)),
+            turn: Arc::new(Semaphore::new(self.at_once)),
             interested: 0,
         });
         place.interested += 1;
@@ -56,7 +65,11 @@ impl Turns {
 
 impl Drop for Interest<'_> {
     fn drop(&mut self) {
-        let mut places = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self
+            .turns
+            .places
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = places.get_mut(&self.key) {
             place.interested -= 1;
             if place.interested == 0 {
@@ -74,7 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_has_the_turn_others_wait_and_nothing_is_left_of_whoever_goes_away() {
-        let turns = Turns::default();
+        let turns = Turns::new(1);
         let first = turns.take(1).await;
         let mut second = Box::pin(turns.take(1));
         assert!((&mut second).now_or_never().is_none());
@@ -84,8 +97,8 @@ mod tests {
         drop(first);
         let second = second.now_or_never().unwrap();
 
-        assert_eq!(turns.0.lock().unwrap().len(), 1);
+        assert_eq!(turns.places.lock().unwrap().len(), 1);
         drop(second);
-        assert!(turns.0.lock().unwrap().is_empty());
+        assert!(turns.places.lock().unwrap().is_empty());
     }
 }

@@ -185,11 +185,12 @@ impl Directories {
         }))
     }
 
-    /// What the file system has for those who are not root.
-    pub(super) fn free_bytes(&self) -> Result<u64, durable::Error> {
+    /// What the file system has for those who are not root. One that has no size (ramfs, some of FUSE) does not know.
+    pub(super) fn free_bytes(&self) -> Result<Option<u64>, durable::Error> {
         let space = statvfs(&self.tmp)
             .map_err(|error| durable::Error::at("measure free space")(error.into()))?;
-        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        Ok((space.f_blocks > 0).then_some(free))
     }
 
     /// Erases one file for good, unless it is being brought back. Nobody was promised that it is gone: after a

@@ -198,7 +198,7 @@ impl Store for FileStore {
     }
 
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
-        Box::pin(self.blocking(|directories| directories.free_bytes().map(Some)))
+        Box::pin(self.blocking(Directories::free_bytes))
     }
 
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
