@@ -51,6 +51,13 @@ impl Ages {
         }
     }
 
+    /// Backups that are younger than so many days, one of the bounds.
+    #[must_use]
+    pub fn younger_than(&self, days: u32) -> u64 {
+        let young = |age: &&Age| age.younger_than_days.is_some_and(|bound| bound <= days);
+        self.0.iter().filter(young).map(|age| age.backups).sum()
+    }
+
     /// The classes, the youngest first.
     #[must_use]
     pub fn classes(&self) -> &[Age] {

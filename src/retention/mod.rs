@@ -13,6 +13,7 @@ mod burst;
 mod due;
 mod guard;
 mod promises;
+mod sizes;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,6 +27,7 @@ use crate::store::{self, Meta, Store, Trashed};
 
 pub use ages::{Age, Ages};
 pub use guard::Refusal;
+pub use sizes::{Size, Sizes};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -38,6 +40,8 @@ pub struct Retention {
     pub keep: Duration,
     /// A removed backup, in the trash.
     pub keep_trash: Duration,
+    /// The size that is allowed, against which backups are measured.
+    pub max_backup_bytes: u64,
 }
 
 impl Retention {
@@ -49,6 +53,16 @@ impl Retention {
             announced_days: retention,
             keep: days(u64::from(retention) + u64::from(margin)),
             keep_trash: days(trash.into()),
+            max_backup_bytes: u64::MAX,
+        }
+    }
+
+    /// The same, where so many bytes are allowed for one backup.
+    #[must_use]
+    pub fn for_backups_of(self, max_backup_bytes: usize) -> Self {
+        Self {
+            max_backup_bytes: max_backup_bytes as u64,
+            ..self
         }
     }
 }
@@ -92,6 +106,12 @@ pub struct Report {
     pub refused: Option<Refusal>,
     /// All backups by age, as they were before.
     pub ages: Ages,
+    /// All backups by size, as they were before.
+    pub sizes: Sizes,
+    /// Backups that expire within 14 days unless they are renewed; without those that have expired.
+    pub expiring_in_14_days: u64,
+    /// As before, within 30 days.
+    pub expiring_in_30_days: u64,
 }
 
 /// Why a sweep broke off.
@@ -134,6 +154,7 @@ pub async fn sweep(
         mode,
         report: Report {
             ages: Ages::up_to(retention.announced_days),
+            sizes: Sizes::none(),
             ..Report::default()
         },
     };
@@ -192,14 +213,29 @@ impl Sweep<'_> {
         let mut backups = self.store.list();
         while let Some(listed) = backups.next().await {
             let (id, meta) = listed?;
-            self.report.kept += 1;
-            self.report.kept_bytes += meta.length;
-            self.report.ages.count(meta.last_upload, self.now);
-            if self.has_expired(meta.last_upload) {
+            if self.count(&meta) {
                 expired.push((id, meta));
             }
         }
         Ok(expired)
+    }
+
+    /// Counts one backup as kept; whether it has expired.
+    fn count(&mut self, meta: &Meta) -> bool {
+        let oldest_kept = self.oldest_kept(meta.last_upload);
+        let is_older_in =
+            |days: u64| meta.last_upload < oldest_kept + Duration::from_secs(days * DAY);
+        let has_expired = is_older_in(0);
+        let report = &mut self.report;
+        report.kept += 1;
+        report.kept_bytes += meta.length;
+        report.ages.count(meta.last_upload, self.now);
+        report
+            .sizes
+            .count(meta.length, self.retention.max_backup_bytes);
+        report.expiring_in_14_days += u64::from(!has_expired && is_older_in(14));
+        report.expiring_in_30_days += u64::from(!has_expired && is_older_in(30));
+        has_expired
     }
 
     fn reason_to_refuse(&self, expired: u64) -> Option<Refusal> {

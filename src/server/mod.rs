@@ -279,6 +279,7 @@ pub fn retention_of(config: &Config) -> Retention {
         config.retention_margin_days,
         config.trash_days,
     )
+    .for_backups_of(config.max_backup_bytes)
 }
 
 /// The accounts of a configuration; a file that does not exist is no problem where everybody may come in.

@@ -356,10 +356,17 @@ a sweep would do nothing without --force: 11 of 21 backups would be removed at o
     let ages: Vec<_> = ages
         .map(|(days, backups)| json!({ "youngerThanDays": days, "backups": backups }))
         .collect();
+    let sizes = [10, 25, 50, 80, 90, 100].map(|percent| json!(percent));
+    let sizes: Vec<_> = sizes
+        .into_iter()
+        .chain([json!(null)])
+        .map(|percent| json!({ "upToPercent": percent, "backups": if percent == 10 { 21 } else { 0 } }))
+        .collect();
     let mut expected = json!({
         "kept": 10, "keptBytes": 491, "removed": 11, "removedBytes": 451,
         "trashKept": 0, "trashBytes": 0, "trashErased": 1, "trashHeld": null, "failed": 0,
-        "refused": { "reason": "tooMany", "expired": 11, "of": 21 }, "ages": ages,
+        "refused": { "reason": "tooMany", "expired": 11, "of": 21 }, "ages": ages, "sizes": sizes,
+        "expiringIn14Days": 3, "expiringIn30Days": 3,
     });
     dry.with_code(0);
     assert_eq!(dry.json(), expected);

@@ -1,0 +1,92 @@
+//! How large backups are, counted against the size that is allowed.
+
+use serde::{Deserialize, Serialize};
+
+/// Percent of the size that is allowed, which divide the backups.
+const BOUNDS: [u32; 6] = [10, 25, 50, 80, 90, 100];
+
+/// Backups by their size, the smallest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sizes(Vec<Size>);
+
+/// Backups of some size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Size {
+    /// At the most so many percent of `maxBackupBytes`, and not counted before. `None`: all that are larger, from a
+    /// time when more was allowed.
+    pub up_to_percent: Option<u32>,
+    /// How many.
+    pub backups: u64,
+}
+
+impl Sizes {
+    /// Counts nothing yet.
+    pub(super) fn none() -> Self {
+        let ends = BOUNDS.into_iter().map(Some).chain([None]);
+        Self(
+            ends.map(|up_to_percent| Size {
+                up_to_percent,
+                backups: 0,
+            })
+            .collect(),
+        )
+    }
+
+    pub(super) fn count(&mut self, length: u64, max_backup_bytes: u64) {
+        let is_within = |class: &&mut Size| {
+            class.up_to_percent.is_none_or(|percent| {
+                u128::from(length) * 100 <= u128::from(max_backup_bytes) * u128::from(percent)
+            })
+        };
+        if let Some(class) = self.0.iter_mut().find(is_within) {
+            class.backups += 1;
+        }
+    }
+
+    /// The classes, the smallest first.
+    #[must_use]
+    pub fn classes(&self) -> &[Size] {
+        &self.0
+    }
+
+    /// Backups that come close to the size that is allowed. An app whose backup exceeds it uploads no more, and says
+    /// nothing.
+    #[must_use]
+    pub fn over_80_percent(&self) -> u64 {
+        let large = |class: &&Size| class.up_to_percent.is_none_or(|percent| percent > 80);
+        self.0.iter().filter(large).map(|class| class.backups).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_in_the_first_class_that_holds_it() {
+        for (length, expected) in [
+            (0, Some(10)),
+            (100, Some(10)),
+            (101, Some(25)),
+            (800, Some(80)),
+            (801, Some(90)),
+            (1_000, Some(100)),
+            (1_001, None),
+            (u64::MAX, None),
+        ] {
+            let mut sizes = Sizes::none();
+            sizes.count(length, 1_000);
+            let counted: Vec<_> = sizes
+                .classes()
+                .iter()
+                .filter(|class| class.backups > 0)
+                .collect();
+            assert_eq!(counted.len(), 1);
+            assert_eq!(counted[0].up_to_percent, expected, "{length}");
+            let is_large = expected.is_none_or(|percent| percent > 80);
+            assert_eq!(sizes.over_80_percent(), u64::from(is_large), "{length}");
+        }
+    }
+}
