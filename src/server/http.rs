@@ -16,15 +16,17 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::address::{ClientAddress, Shown};
+use super::address::ClientAddress;
 use super::body::{BodyLimits, RequestBody};
 use super::crowd::Crowd;
 use super::dav::Dav;
 use super::guard::{Asks, Guard, Quotas};
 use super::limit::{Limit, Refusals};
+use super::metrics::Requests;
 use super::proxies::Proxies;
 use super::pseudonym::{Pseudonym, Pseudonyms};
 use super::reply::{self, Body, Reject};
+use super::request_line::{self, RequestLine, known_method};
 use super::route::Route;
 use super::status::Vitals;
 use super::{conditions, framing, page, xml};
@@ -59,6 +61,7 @@ pub(crate) struct App {
     /// One permit for each request that may be at work.
     turns: Semaphore,
     refusals: Refusals,
+    requests: Arc<Requests>,
     anonymous_restore: bool,
     allow_anonymous: bool,
     /// What the log tells of clients.
@@ -107,6 +110,7 @@ impl App {
             page: page::render(config.public_url.as_deref(), config.retention_days),
             gate: means.gate,
             refusals: means.vitals.refusals(),
+            requests: means.vitals.requests(),
             guard: Guard::new(&config.limits.budgets, means.vitals),
             dav: Dav::new(
                 means.store,
@@ -140,7 +144,8 @@ impl App {
         let address = self.proxies.client(peer, &parts.headers);
         let route = Route::parse(&self.base_path, parts.uri.path());
         let (mut body, length) = RequestBody::new(&parts, incoming, self.body_limits);
-        let mut line = AccessLine {
+        let mut line = RequestLine {
+            metrics: self.requests.begin(),
             method: known_method(&parts.method),
             route: route.word(),
             backup: self.pseudonym(route),
@@ -181,6 +186,12 @@ impl App {
 
         line.status = Some(response.status().as_u16());
         Ok(response)
+    }
+
+    /// HTTP/1.1 could not read what came on a connection from `peer`, and answered with `status`.
+    pub(crate) fn unreadable(&self, peer: ClientAddress, status: StatusCode) {
+        self.requests.unreadable();
+        request_line::unreadable(peer.shown(self.client_addresses), status.as_u16());
     }
 
     /// What stands for the backup in the log.
@@ -419,83 +430,4 @@ impl AsRef<[u8]> for Accounted {
     fn as_ref(&self) -> &[u8] {
         &self.backup
     }
-}
-
-/// The line of one request in the log. Written when it is dropped, so that a request whose client goes away
-/// has one too.
-struct AccessLine {
-    method: &'static str,
-    route: &'static str,
-    /// For the routes of backups alone.
-    backup: Option<Pseudonym>,
-    /// Where operators want it.
-    client: Option<Shown>,
-    started: Instant,
-    received: u64,
-    /// `None` when there was no answer to give.
-    status: Option<u16>,
-}
-
-impl Drop for AccessLine {
-    fn drop(&mut self) {
-        let milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let Self {
-            method,
-            route,
-            backup,
-            client,
-            received,
-            ..
-        } = *self;
-        let backup = backup.map(tracing::field::display);
-        let client = client.map(tracing::field::display);
-        match self.status {
-            Some(status) => {
-                tracing::info!(
-                    method,
-                    route,
-                    backup,
-                    client,
-                    status,
-                    received,
-                    milliseconds,
-                    "request"
-                );
-            }
-            None => tracing::info!(
-                method,
-                route,
-                backup,
-                client,
-                received,
-                milliseconds,
-                "request was given up"
-            ),
-        }
-    }
-}
-
-/// The method as a word for the log; what a client makes up does not get there.
-fn known_method(method: &Method) -> &'static str {
-    const KNOWN: [&str; 15] = [
-        "GET",
-        "HEAD",
-        "PUT",
-        "DELETE",
-        "OPTIONS",
-        "PROPFIND",
-        "POST",
-        "PATCH",
-        "PROPPATCH",
-        "MKCOL",
-        "COPY",
-        "MOVE",
-        "LOCK",
-        "UNLOCK",
-        "REPORT",
-    ];
-    KNOWN
-        .into_iter()
-        .find(|known| *known == method.as_str())
-        .unwrap_or("other")
 }

@@ -27,6 +27,7 @@ mod places;
 mod proxies;
 mod pseudonym;
 mod reply;
+mod request_line;
 mod route;
 mod sockets;
 mod status;
@@ -266,6 +267,7 @@ impl Server {
             limits: self.limits,
             max_backup_bytes: self.max_backup_bytes,
             refusals: self.vitals.refusals(),
+            traffic: self.vitals.traffic(),
             stopped,
         }
     }

@@ -31,6 +31,7 @@ mod guessing;
 mod hardening;
 mod lifecycle;
 mod malformed;
+mod metrics;
 mod operator;
 mod oracles;
 mod phone;

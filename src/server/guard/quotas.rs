@@ -178,6 +178,11 @@ impl Quotas {
         }
     }
 
+    /// Where what happens to the storage is counted.
+    pub(crate) fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
     fn refuse(&self, limit: Limit) -> OverQuota {
         self.vitals.refused(limit);
         if self.notices.is_due(limit, Instant::now()) {

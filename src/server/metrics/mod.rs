@@ -1,26 +1,34 @@
 //! Metrics for Prometheus. Their labels have few values, and none that tells a person or a phone.
+//!
+//! Each is explained in docs/OPERATIONS.md; `tests/it/operations.rs` compares.
 
+mod requests;
+mod storage;
+mod traffic;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::certificates::{CertificateStatus, Reloads};
 use super::limit::Refusals;
 use crate::account::Hashed;
-use crate::retention::{Refusal, Report};
+use crate::retention::Report;
 use crate::state::Scrubbed;
+
+use self::storage::Storage;
+
+pub(super) use requests::{Begun, Requests};
+pub(super) use traffic::Traffic;
 
 /// A whole number that goes up and down.
 type Number = Gauge<u64, AtomicU64>;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
-    reason: &'static str,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
@@ -32,26 +40,13 @@ struct Kind {
     kind: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct YoungerThan {
-    younger_than_days: String,
-}
-
 pub(super) struct Metrics {
     registry: Registry,
-    backups: Family<YoungerThan, Number>,
-    sweep_time: Number,
-    sweeps_failed: Counter,
-    sweep_refused: Family<Reason, Number>,
-    removed: Counter,
-    trash: Number,
-    trash_erased: Counter,
-    trash_held: Number,
-    scrub_time: Number,
-    damaged: Family<Kind, Number>,
+    requests: Arc<Requests>,
+    traffic: Arc<Traffic>,
+    storage: Storage,
     refusals: Refusals,
     panics: Counter,
-    stored_bytes: Family<Kind, Number>,
     certificate_ends: Number,
     certificate_unusable: Number,
     certificate_reloads: Family<Outcome, Counter>,
@@ -60,94 +55,65 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
-        let mut metrics = Self {
-            registry: Registry::with_prefix("safe"),
-            backups: Family::default(),
-            sweep_time: Gauge::default(),
-            sweeps_failed: Counter::default(),
-            sweep_refused: Family::default(),
-            removed: Counter::default(),
-            trash: Gauge::default(),
-            trash_erased: Counter::default(),
-            trash_held: Gauge::default(),
-            scrub_time: Gauge::default(),
-            damaged: Family::default(),
+    /// `started` is a Unix time in seconds.
+    pub(super) fn new(started: u64) -> Self {
+        let mut registry = Registry::with_prefix("safe");
+        let metrics = Self {
+            requests: Arc::new(Requests::register(&mut registry)),
+            traffic: Arc::new(Traffic::register(&mut registry)),
+            storage: Storage::register(&mut registry),
             refusals: Refusals::default(),
             panics: Counter::default(),
-            stored_bytes: Family::default(),
             certificate_ends: Gauge::default(),
             certificate_unusable: Gauge::default(),
             certificate_reloads: Family::default(),
             passwords_delayed: Counter::default(),
             passwords_hashed: Family::default(),
+            registry: Registry::default(),
         };
-        let registry = &mut metrics.registry;
-        registry.register(
-            "backups",
-            "Backups by age, as the last sweep found them; each is counted once",
-            metrics.backups.clone(),
-        );
-        registry.register_with_unit(
-            "sweep_last_time",
-            "When a sweep last went through, in Unix time",
-            Unit::Seconds,
-            metrics.sweep_time.clone(),
-        );
-        registry.register(
-            "sweeps_failed",
-            "Sweeps that broke off",
-            metrics.sweeps_failed.clone(),
-        );
-        registry.register(
-            "sweep_refused",
-            "1 while sweeps do nothing for this reason",
-            metrics.sweep_refused.clone(),
-        );
-        registry.register(
-            "backups_removed",
-            "Backups that expired and went into the trash",
-            metrics.removed.clone(),
-        );
-        registry.register(
-            "trash_backups",
-            "Backups in the trash",
-            metrics.trash.clone(),
-        );
-        registry.register(
-            "trash_erased",
-            "Backups that were erased from the trash",
-            metrics.trash_erased.clone(),
-        );
-        registry.register(
-            "trash_held",
-            "1 while nothing is erased from the trash, because many backups were deleted within a day",
-            metrics.trash_held.clone(),
-        );
-        registry.register_with_unit(
-            "scrub_last_time",
-            "When a scrub last ended, in Unix time",
-            Unit::Seconds,
-            metrics.scrub_time.clone(),
-        );
-        registry.register(
-            "damaged_backups",
-            "Backups that the last scrub found damaged, by kind",
-            metrics.damaged.clone(),
-        );
-        metrics.register_limits();
-        metrics.register_certificate();
-        for reason in Refusal::WORDS {
-            metrics
-                .sweep_refused
-                .get_or_create(&Reason { reason })
-                .set(0);
+        metrics.refusals.register(&mut registry);
+        metrics.register_passwords(&mut registry);
+        metrics.register_certificate(&mut registry);
+        metrics.register_process(&mut registry, started);
+        Self {
+            registry,
+            ..metrics
         }
-        metrics
     }
 
-    fn register_certificate(&mut self) {
-        let registry = &mut self.registry;
+    fn register_process(&self, registry: &mut Registry, started: u64) {
+        registry.register(
+            "panics",
+            "Errors in the program that ended a piece of work; the log says where",
+            self.panics.clone(),
+        );
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "The program", Info::new(Vec::from(version)));
+        let start = Number::default();
+        start.set(started);
+        registry.register_with_unit(
+            "start_time",
+            "When the server was started, in Unix time",
+            Unit::Seconds,
+            start,
+        );
+    }
+
+    fn register_passwords(&self, registry: &mut Registry) {
+        registry.register(
+            "passwords_delayed",
+            "Checks of passwords that had to wait because many wrong ones came before",
+            self.passwords_delayed.clone(),
+        );
+        registry.register(
+            "passwords_hashed",
+            "Passwords that were hashed to check them",
+            self.passwords_hashed.clone(),
+        );
+        self.hashed(Hashed { fast: 0, slow: 0 });
+    }
+
+    fn register_certificate(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "certificate_end_time",
             "Until when the certificate in force is valid, in Unix time; 0 where a proxy has it",
@@ -164,6 +130,7 @@ impl Metrics {
             "How often the certificate's files were replaced and read again",
             self.certificate_reloads.clone(),
         );
+        self.count_reloads(Reloads { good: 0, failed: 0 });
     }
 
     /// How the certificate is.
@@ -171,36 +138,14 @@ impl Metrics {
         self.certificate_ends.set(certificate.ends);
         let is_unusable = certificate.problem.is_some();
         self.certificate_unusable.set(u64::from(is_unusable));
+        self.count_reloads(reloads);
+    }
+
+    fn count_reloads(&self, reloads: Reloads) {
         for (outcome, number) in [("done", reloads.good), ("failed", reloads.failed)] {
             let counter = self.certificate_reloads.get_or_create(&Outcome { outcome });
             counter.inner().fetch_max(number, Ordering::Relaxed);
         }
-    }
-
-    fn register_limits(&mut self) {
-        let registry = &mut self.registry;
-        registry.register_with_unit(
-            "stored",
-            "What the backups and the trash take, as the last sweep found them",
-            Unit::Bytes,
-            self.stored_bytes.clone(),
-        );
-        self.refusals.register(registry);
-        registry.register(
-            "panics",
-            "Errors in the program that ended a piece of work; the log says where",
-            self.panics.clone(),
-        );
-        registry.register(
-            "passwords_delayed",
-            "Checks of passwords that had to wait because many wrong ones came before",
-            self.passwords_delayed.clone(),
-        );
-        registry.register(
-            "passwords_hashed",
-            "Passwords that were hashed to check them",
-            self.passwords_hashed.clone(),
-        );
     }
 
     pub(super) fn password_delayed(&self) {
@@ -215,54 +160,31 @@ impl Metrics {
     }
 
     pub(super) fn swept(&self, began: u64, report: Option<&Report>) {
-        let Some(report) = report else {
-            self.sweeps_failed.inc();
-            return;
-        };
-        let refused = report.refused.map(Refusal::word);
-        for reason in Refusal::WORDS {
-            let is_it = u64::from(refused == Some(reason));
-            self.sweep_refused
-                .get_or_create(&Reason { reason })
-                .set(is_it);
-        }
-        if refused.is_none() {
-            self.sweep_time.set(began);
-        }
-        for class in report.ages.classes() {
-            let younger_than_days = class
-                .younger_than_days
-                .map_or_else(|| "+Inf".to_owned(), |days| days.to_string());
-            self.backups
-                .get_or_create(&YoungerThan { younger_than_days })
-                .set(class.backups);
-        }
-        self.removed.inc_by(report.removed);
-        for (kind, bytes) in [
-            ("backups", report.kept_bytes),
-            ("trash", report.trash_bytes),
-        ] {
-            self.stored_bytes.get_or_create(&Kind { kind }).set(bytes);
-        }
-        self.trash.set(report.trash_kept);
-        self.trash_erased.inc_by(report.trash_erased);
-        self.trash_held.set(u64::from(report.trash_held.is_some()));
+        self.storage.swept(began, report);
     }
 
     pub(super) fn scrubbed(&self, scrubbed: Scrubbed) {
-        self.scrub_time.set(scrubbed.finished);
-        for (kind, backups) in [
-            ("short", scrubbed.short),
-            ("changed", scrubbed.changed),
-            ("unreadable", scrubbed.unreadable),
-        ] {
-            self.damaged.get_or_create(&Kind { kind }).set(backups);
-        }
+        self.storage.scrubbed(scrubbed);
+    }
+
+    /// The storage failed at what it was to do for a request.
+    pub(super) fn storage_failed(&self, operation: &'static str) {
+        self.storage.failed(operation, 1);
     }
 
     /// For whoever refuses.
     pub(super) fn refusals(&self) -> Refusals {
         self.refusals.clone()
+    }
+
+    /// For whoever answers requests.
+    pub(super) fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.requests)
+    }
+
+    /// For whoever serves connections.
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     /// Counts what the panic hook sees.
