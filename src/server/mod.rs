@@ -221,6 +221,12 @@ impl Server {
         self.admin.local_addr()
     }
 
+    /// What needs a person already now, in plain words.
+    #[must_use]
+    pub fn attention(&self) -> Vec<String> {
+        self.vitals.status((self.background.clock)()).attention()
+    }
+
     /// Answers one connection whose handshake is done elsewhere, until it ends; the listeners do the same with
     /// theirs. For whoever searches for bytes that no connection survives (`fuzz/`).
     pub async fn answer(
