@@ -59,6 +59,7 @@ pub(crate) struct App {
     /// One permit for each request that may be at work.
     turns: Semaphore,
     refusals: Refusals,
+    vitals: Arc<Vitals>,
     anonymous_restore: bool,
     allow_anonymous: bool,
     /// What the log tells of clients.
@@ -107,6 +108,7 @@ impl App {
             page: page::render(config.public_url.as_deref(), config.retention_days),
             gate: means.gate,
             refusals: means.vitals.refusals(),
+            vitals: Arc::clone(&means.vitals),
             guard: Guard::new(&config.limits.budgets, means.vitals),
             dav: Dav::new(
                 means.store,
@@ -179,6 +181,9 @@ impl App {
             response
         };
 
+        if parts.method == Method::PUT && response.status().is_success() {
+            self.vitals.uploads().count((self.clock)());
+        }
         line.status = Some(response.status().as_u16());
         Ok(response)
     }

@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::certificates::{CertificateStatus, Reloads};
 use super::limit::Refusals;
+use super::status::Status;
 use crate::account::Hashed;
 use crate::retention::{Refusal, Report};
 use crate::state::Scrubbed;
@@ -53,6 +54,10 @@ pub(super) struct Metrics {
     panics: Counter,
     stored_bytes: Family<Kind, Number>,
     certificate_ends: Number,
+    ready: Number,
+    storage_writable: Number,
+    storage_free: Number,
+    sweep_duration: Gauge<f64, AtomicU64>,
     certificate_unusable: Number,
     certificate_reloads: Family<Outcome, Counter>,
     passwords_delayed: Counter,
@@ -77,6 +82,10 @@ impl Metrics {
             panics: Counter::default(),
             stored_bytes: Family::default(),
             certificate_ends: Gauge::default(),
+            ready: Gauge::default(),
+            storage_writable: Gauge::default(),
+            storage_free: Gauge::default(),
+            sweep_duration: Gauge::default(),
             certificate_unusable: Gauge::default(),
             certificate_reloads: Family::default(),
             passwords_delayed: Counter::default(),
@@ -137,6 +146,7 @@ impl Metrics {
         );
         metrics.register_limits();
         metrics.register_certificate();
+        metrics.register_health();
         for reason in Refusal::WORDS {
             metrics
                 .sweep_refused
@@ -164,6 +174,44 @@ impl Metrics {
             "How often the certificate's files were replaced and read again",
             self.certificate_reloads.clone(),
         );
+    }
+
+    fn register_health(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "ready",
+            "1 while phones can be sent here",
+            self.ready.clone(),
+        );
+        registry.register(
+            "storage_writable",
+            "1 while the storage can be written to",
+            self.storage_writable.clone(),
+        );
+        registry.register_with_unit(
+            "storage_free",
+            "How much more can be stored; 0 also where the storage does not know",
+            Unit::Bytes,
+            self.storage_free.clone(),
+        );
+        registry.register_with_unit(
+            "sweep_duration",
+            "How long the last sweep took",
+            Unit::Seconds,
+            self.sweep_duration.clone(),
+        );
+    }
+
+    /// How the server is.
+    pub(super) fn health(&self, status: &Status) {
+        self.ready.set(u64::from(status.is_ready()));
+        let is_writable = status.storage.problem.is_none();
+        self.storage_writable.set(u64::from(is_writable));
+        self.storage_free
+            .set(status.storage.free_bytes.unwrap_or_default());
+        if let Some(sweep) = &status.sweep {
+            self.sweep_duration.set(sweep.seconds);
+        }
     }
 
     /// How the certificate is.
