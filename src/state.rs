@@ -30,6 +30,9 @@ pub struct State {
     /// Removals up to this time were confirmed by an operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<u64>,
+    /// Uploads of the last days, the oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uploads: Vec<DayOfUploads>,
     /// How the last scrub ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scrub: Option<Scrubbed>,
@@ -61,6 +64,16 @@ pub struct Burst {
     pub removed: u64,
     /// Of how many that were there before.
     pub of: u64,
+}
+
+/// The uploads of one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DayOfUploads {
+    /// Days since 1970, in UTC.
+    pub day: u64,
+    /// How many.
+    pub uploads: u64,
 }
 
 /// How a scrub ended.

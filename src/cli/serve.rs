@@ -35,7 +35,10 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         "listening"
     );
     for problem in server.attention() {
-        tracing::warn!(problem, "this needs a look; `status` says it too");
+        tracing::warn!(
+            problem = problem.text,
+            "this needs a look; `status` says it too"
+        );
     }
     systemd::ready();
     tokio::select! {

@@ -9,20 +9,28 @@ use super::admin;
 use super::terminal::say;
 use super::when::unix_date;
 use crate::config::Config;
-use crate::server::{STATUS_PATH, Status};
+use crate::server::{STATUS_PATH, Status, StatusSeverity as Severity};
+
+/// Nagios' code for what could not be found out.
+const UNKNOWN: u8 = 3;
 
 #[derive(Debug, Args)]
 pub(super) struct StatusCommand {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
+    /// Print one line and end as Nagios expects: 0 good, 1 warning, 2 critical, 3 unknown
+    #[arg(long, conflicts_with = "json")]
+    check: bool,
 }
 
 impl StatusCommand {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        if self.check {
+            return check(config);
+        }
         let text = admin::ask(config, STATUS_PATH)?;
-        let status: Status = serde_json::from_str(&text)
-            .context("understand the server's status; is it another version?")?;
+        let status = parse(&text)?;
         if self.json {
             say(text)?;
         } else {
@@ -32,33 +40,136 @@ impl StatusCommand {
     }
 }
 
+fn parse(text: &str) -> anyhow::Result<Status> {
+    serde_json::from_str(text).context("understand the server's status; is it another version?")
+}
+
+/// One line for a monitoring plugin, with figures behind the bar.
+fn check(config: &Config) -> anyhow::Result<ExitCode> {
+    let text = match admin::ask(config, STATUS_PATH) {
+        Ok(text) => text,
+        Err(error) => {
+            say(one_line("CRITICAL", &[format!("{error:#}")], ""))?;
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let status = match parse(&text) {
+        Ok(status) => status,
+        Err(error) => {
+            say(one_line("UNKNOWN", &[format!("{error:#}")], ""))?;
+            return Ok(ExitCode::from(UNKNOWN));
+        }
+    };
+    let attention = status.attention();
+    let (word, code) = match attention.first().map(|line| line.severity) {
+        _ if status.draining => ("WARNING", 1),
+        None => ("OK", 0),
+        Some(Severity::Warning) => ("WARNING", 1),
+        Some(Severity::Critical) => ("CRITICAL", 2),
+    };
+    let mut lines: Vec<_> = attention.into_iter().map(|line| line.text).collect();
+    if status.draining {
+        lines.push("the server was told to stop".to_owned());
+    }
+    if lines.is_empty() {
+        lines.push(match status.report() {
+            Some(report) => format!(
+                "{} backups, {} of them renewed within a day",
+                report.kept,
+                report.ages.younger_than(1)
+            ),
+            None => "no sweep has ended yet".to_owned(),
+        });
+    }
+    say(one_line(word, &lines, &figures(&status)))?;
+    Ok(ExitCode::from(code))
+}
+
+fn one_line(word: &str, lines: &[String], figures: &str) -> String {
+    // A bar would begin the figures.
+    let text = lines.join("; ").replace(['\n', '|'], " ");
+    let bar = if figures.is_empty() { "" } else { " | " };
+    format!("SAFE {word} - {text}{bar}{figures}")
+}
+
+/// What Nagios draws.
+fn figures(status: &Status) -> String {
+    let mut figures = Vec::new();
+    if let Some(report) = status.report() {
+        let renewed = report.ages.younger_than(1);
+        figures.push(format!("backups={}", report.kept));
+        figures.push(format!("renewed_within_a_day={renewed}"));
+        figures.push(format!(
+            "expiring_in_14_days={}",
+            report.expiring_in_14_days
+        ));
+        figures.push(format!("trash={}", report.trash_kept));
+        figures.push(format!(
+            "stored={}B",
+            report.kept_bytes + report.trash_bytes
+        ));
+    }
+    if let Some(free) = status.storage.free_bytes {
+        figures.push(format!("free={free}B"));
+    }
+    if let Some(certificate) = &status.certificate {
+        let left = certificate.ends.saturating_sub(status.now);
+        figures.push(format!("certificate_left={left}s"));
+    }
+    figures.join(" ")
+}
+
 fn print(status: &Status) -> anyhow::Result<()> {
+    let state = if status.draining { ", stopping" } else { "" };
     say(format!(
-        "server    version {}, up since {}",
+        "server      version {}, up since {}{state}",
         status.version,
         unix_date(status.started)
     ))?;
+    if let Some(certificate) = &status.certificate {
+        say(format!("certificate until {}", unix_date(certificate.ends)))?;
+    }
+    match (&status.storage.problem, status.storage.free_bytes) {
+        (Some(_), _) => say("storage     cannot be written to")?,
+        (None, Some(free)) => say(format!("storage     {} MiB free", free >> 20))?,
+        (None, None) => say("storage     can be written to")?,
+    }
     match &status.sweep {
-        None => say("sweep     none yet in this run")?,
+        None => say("sweep       none yet in this run")?,
         Some(sweep) => {
             let when = unix_date(sweep.began);
             match &sweep.report {
-                None => say(format!("sweep     {when} broke off"))?,
+                None => say(format!("sweep       {when} broke off"))?,
                 Some(report) => {
-                    say(format!("backups   {}", report.kept))?;
-                    say(format!("trash     {}", report.trash_kept))?;
                     say(format!(
-                        "sweep     {when}: {} removed, {} erased from the trash",
+                        "backups     {}: {} renewed within a day, {} within a week",
+                        report.kept,
+                        report.ages.younger_than(1),
+                        report.ages.younger_than(7)
+                    ))?;
+                    say(format!(
+                        "expiring    {} within 14 days, {} within 30",
+                        report.expiring_in_14_days, report.expiring_in_30_days
+                    ))?;
+                    say(format!(
+                        "sizes       {} use more than 80 % of maxBackupBytes",
+                        report.sizes.over_80_percent()
+                    ))?;
+                    say(format!("trash       {}", report.trash_kept))?;
+                    say(format!(
+                        "sweep       {when}: {} removed, {} erased from the trash",
                         report.removed, report.trash_erased
                     ))?;
                 }
             }
         }
     }
+    let today = status.uploads.last().map_or(0, |day| day.uploads);
+    say(format!("uploads     {today} today (UTC)"))?;
     match status.scrub {
-        None => say("scrub     none has ended yet")?,
+        None => say("scrub       none has ended yet")?,
         Some(scrub) => say(format!(
-            "scrub     {}: {} sound, {} damaged",
+            "scrub       {}: {} sound, {} damaged",
             unix_date(scrub.finished),
             scrub.sound,
             scrub.findings()
@@ -66,10 +177,14 @@ fn print(status: &Status) -> anyhow::Result<()> {
     }
     let attention = status.attention();
     if attention.is_empty() {
-        say("attention nothing needs any")?;
+        say("attention   nothing needs any")?;
     }
     for line in attention {
-        say(format!("attention {line}"))?;
+        let word = match line.severity {
+            Severity::Warning => "",
+            Severity::Critical => "critical: ",
+        };
+        say(format!("attention   {word}{}", line.text))?;
     }
     Ok(())
 }

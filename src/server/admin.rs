@@ -6,33 +6,53 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::status::Vitals;
+use super::status::{Status, StorageStatus, Vitals};
+use super::{dashboard, with_causes};
+use crate::store::Store;
 
 /// The path that says whether the server is alive.
 pub const HEALTH_PATH: &str = "/healthz";
-/// The path of the [`Status`](super::Status), as JSON.
+/// The path that says whether phones can be sent here.
+const READY_PATH: &str = "/readyz";
+/// The path of the [`Status`], as JSON.
 pub const STATUS_PATH: &str = "/status.json";
 const METRICS_PATH: &str = "/metrics";
+/// The path of the page for people.
+const PAGE_PATH: &str = "/";
 /// What Prometheus asks for: OpenMetrics 1.0 text.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The page has its style within, and nothing else.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
 /// How many connections at once; an operator's tools need few.
 const CONNECTIONS: usize = 32;
 /// How long a connection may stay without a request.
 const IDLE: Duration = Duration::from_secs(15);
+/// How long the storage may take to be tried: longer, and it is as good as gone.
+const STORAGE_WAIT: Duration = Duration::from_secs(4);
+
+/// What is told, and who knows it.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) vitals: Arc<Vitals>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: fn() -> SystemTime,
+}
 
 /// Answers on `listener` until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, vitals: Arc<Vitals>, clock: fn() -> SystemTime) {
+pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     let mut connections = JoinSet::new();
     loop {
         while connections.len() >= CONNECTIONS {
@@ -40,17 +60,17 @@ pub(crate) async fn serve(listener: TcpListener, vitals: Arc<Vitals>, clock: fn(
         }
         match listener.accept().await {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, Arc::clone(&vitals), clock));
+                connections.spawn(connection(stream, admin.clone()));
             }
             Err(error) => super::connection::back_off(&error).await,
         }
     }
 }
 
-async fn connection(stream: TcpStream, vitals: Arc<Vitals>, clock: fn() -> SystemTime) {
-    let answer = move |request| {
-        let response = answer(&request, &vitals, clock);
-        async { Ok::<_, Infallible>(response) }
+async fn connection(stream: TcpStream, admin: Admin) {
+    let answer = |request| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(&request).await) }
     };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -62,32 +82,102 @@ async fn connection(stream: TcpStream, vitals: Arc<Vitals>, clock: fn() -> Syste
     }
 }
 
-fn answer(
-    request: &Request<Incoming>,
-    vitals: &Vitals,
-    clock: fn() -> SystemTime,
+impl Admin {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        let known = [
+            HEALTH_PATH,
+            READY_PATH,
+            STATUS_PATH,
+            METRICS_PATH,
+            PAGE_PATH,
+        ];
+        if !known.contains(&path) {
+            return text(StatusCode::NOT_FOUND, "not found\n");
+        }
+        if ![Method::GET, Method::HEAD].contains(request.method()) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+        }
+        if path == HEALTH_PATH {
+            return text(StatusCode::OK, "alive\n");
+        }
+        let status = self.status().await;
+        match path {
+            READY_PATH => readiness(&status),
+            STATUS_PATH => {
+                let mut told = json!(status);
+                told["ready"] = json!(status.is_ready());
+                told["attention"] = json!(status.attention());
+                with_type(StatusCode::OK, "application/json", told.to_string())
+            }
+            METRICS_PATH => with_type(
+                StatusCode::OK,
+                METRICS_TYPE,
+                self.vitals.metrics_of(&status),
+            ),
+            _ => {
+                let page = dashboard::render(&status);
+                let mut response = with_type(StatusCode::OK, "text/html; charset=utf-8", page);
+                response.headers_mut().insert(
+                    CONTENT_SECURITY_POLICY,
+                    HeaderValue::from_static(PAGE_POLICY),
+                );
+                response
+            }
+        }
+    }
+
+    /// How the server is. Tries the storage.
+    async fn status(&self) -> Status {
+        let storage = async {
+            let tried = self.store.try_write().await;
+            StorageStatus {
+                free_bytes: self.store.free_bytes().await.ok().flatten(),
+                problem: tried.err().map(|error| with_causes(&error)),
+            }
+        };
+        let storage = timeout(STORAGE_WAIT, storage).await;
+        let gone = |_| StorageStatus {
+            free_bytes: None,
+            problem: Some(format!(
+                "it does not answer within {} seconds",
+                STORAGE_WAIT.as_secs()
+            )),
+        };
+        Status {
+            storage: storage.unwrap_or_else(gone),
+            ..self.vitals.status((self.clock)())
+        }
+    }
+}
+
+fn readiness(status: &Status) -> Response<Full<Bytes>> {
+    if status.is_ready() {
+        return text(StatusCode::OK, "ready\n");
+    }
+    let mut why = String::new();
+    if status.draining {
+        why.push_str("the server was told to stop\n");
+    }
+    for line in status.attention() {
+        why = why + &line.text + "\n";
+    }
+    text(StatusCode::SERVICE_UNAVAILABLE, why)
+}
+
+fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {
+    with_type(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn with_type(
+    status: StatusCode,
+    content_type: &'static str,
+    text: String,
 ) -> Response<Full<Bytes>> {
-    const TEXT: &str = "text/plain; charset=utf-8";
-    let read = [Method::GET, Method::HEAD].contains(request.method());
-    let known = [HEALTH_PATH, STATUS_PATH, METRICS_PATH];
-    let (status, content_type, text) = match request.uri().path() {
-        path if !known.contains(&path) => (StatusCode::NOT_FOUND, TEXT, "not found\n".into()),
-        _ if !read => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            TEXT,
-            "method not allowed\n".into(),
-        ),
-        STATUS_PATH => (
-            StatusCode::OK,
-            "application/json",
-            serde_json::json!(vitals.status(clock())).to_string(),
-        ),
-        METRICS_PATH => (StatusCode::OK, METRICS_TYPE, vitals.metrics()),
-        _ => (StatusCode::OK, TEXT, "alive\n".into()),
-    };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

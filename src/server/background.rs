@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::guard::Quotas;
 use super::status::Vitals;
@@ -34,15 +34,21 @@ pub(crate) struct Background {
 impl Background {
     /// Sweeps at once and then every hour.
     pub(crate) async fn sweep_hourly(self) {
+        // Where nothing can be read, the sweep says so.
+        if let Ok(remembered) = self.state.aside(StateFile::load).await {
+            self.vitals.uploads().add(&remembered.uploads);
+        }
         let mut hours = interval(SWEEP_EVERY);
         hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             hours.tick().await;
             let now = (self.clock)();
+            let began = Instant::now();
             let swept =
                 retention::sweep(&*self.store, &self.state, self.retention, now, Mode::Serve).await;
             // Before the log: whoever reads there that a sweep has ended finds it here.
-            self.vitals.swept(now, swept.as_ref().ok().cloned());
+            let report = swept.as_ref().ok().cloned();
+            self.vitals.swept(now, began.elapsed(), report);
             match &swept {
                 Ok(report) => {
                     tell(report);
@@ -54,6 +60,18 @@ impl Background {
                     "the sweep broke off; the next one is in an hour"
                 ),
             }
+            self.remember_uploads().await;
+        }
+    }
+
+    /// Writes down how many uploads there were.
+    pub(crate) async fn remember_uploads(&self) {
+        let uploads = self.vitals.uploads();
+        if let Err(error) = uploads.remember(&self.state, (self.clock)()).await {
+            tracing::warn!(
+                error = &error as &dyn StdError,
+                "how many uploads there were could not be written down"
+            );
         }
     }
 

@@ -13,6 +13,7 @@ use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::status::Attention;
 use super::{tls, with_causes};
 use crate::config::TlsFiles;
 use crate::file_version::FileVersion;
@@ -199,7 +200,7 @@ impl CertificateStatus {
     }
 
     /// What needs a person, in plain words.
-    pub(super) fn attention(&self, now: u64) -> Vec<String> {
+    pub(super) fn attention(&self, now: u64) -> Vec<Attention> {
         let mut lines = Vec::new();
         let left = self.ends.saturating_sub(now);
         // Certificates that live for a few days are renewed when a third of that is left.
@@ -207,9 +208,13 @@ impl CertificateStatus {
             .as_secs()
             .min(self.ends.saturating_sub(self.begins) / 4);
         if now > self.ends {
-            lines.push("the certificate has expired: no phone connects".to_owned());
+            lines.push(Attention::critical(
+                "the certificate has expired: no phone connects",
+            ));
         } else if now < self.begins {
-            lines.push("the certificate is not valid yet: no phone connects".to_owned());
+            lines.push(Attention::critical(
+                "the certificate is not valid yet: no phone connects",
+            ));
         } else if left < soon {
             let hours = left / 3_600;
             let left = if hours < 48 {
@@ -217,12 +222,13 @@ impl CertificateStatus {
             } else {
                 format!("{} days", hours / 24)
             };
-            lines.push(format!("the certificate ends in {left}; renew it"));
+            let text = format!("the certificate ends in {left}; renew it");
+            lines.push(Attention::warning(text));
         }
         if let Some(problem) = &self.problem {
-            lines.push(format!(
-                "the certificate's files cannot be used, so the one read before stays in force: {problem}"
-            ));
+            lines.push(Attention::critical(format!(
+                "the certificate's files cannot be used, so the one read before stays in force until it ends: {problem}"
+            )));
         }
         lines
     }
@@ -238,13 +244,18 @@ mod tests {
 
     const DAY: u64 = 24 * 60 * 60;
 
+    fn texts(status: &CertificateStatus, now: u64) -> Vec<String> {
+        let lines = status.attention(now).into_iter();
+        lines.map(|line| line.text).collect()
+    }
+
     fn lines(days_valid: u64, seconds_left: u64) -> Vec<String> {
         let status = CertificateStatus {
             begins: 100,
             ends: 100 + days_valid * DAY,
             problem: None,
         };
-        status.attention(status.ends - seconds_left)
+        texts(&status, status.ends - seconds_left)
     }
 
     #[test]
@@ -270,9 +281,9 @@ mod tests {
         };
         for (now, expected) in [(99, "not valid yet"), (201, "has expired")] {
             assert!(!status.is_valid(now));
-            let lines = status.attention(now);
+            let lines = texts(&status, now);
             assert!(lines[0].contains(expected), "{lines:?}");
-            assert!(lines[1].ends_with("stays in force: why"), "{lines:?}");
+            assert!(lines[1].ends_with("until it ends: why"), "{lines:?}");
         }
         assert!(status.is_valid(100) && status.is_valid(200));
     }

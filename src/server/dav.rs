@@ -534,6 +534,9 @@ mod tests {
         fn verify(&self, _: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
             Box::pin(future::ready(Ok(None)))
         }
+        fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
+            Box::pin(future::ready(Ok(())))
+        }
         fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
             Box::pin(future::ready(Ok(None)))
         }

@@ -22,7 +22,6 @@ use super::crowd::Crowd;
 use super::dav::Dav;
 use super::guard::{Asks, Guard, Quotas};
 use super::limit::{Limit, Refusals};
-use super::metrics::Requests;
 use super::proxies::Proxies;
 use super::pseudonym::{Pseudonym, Pseudonyms};
 use super::reply::{self, Body, Reject};
@@ -61,7 +60,7 @@ pub(crate) struct App {
     /// One permit for each request that may be at work.
     turns: Semaphore,
     refusals: Refusals,
-    requests: Arc<Requests>,
+    vitals: Arc<Vitals>,
     anonymous_restore: bool,
     allow_anonymous: bool,
     /// What the log tells of clients.
@@ -110,7 +109,7 @@ impl App {
             page: page::render(config.public_url.as_deref(), config.retention_days),
             gate: means.gate,
             refusals: means.vitals.refusals(),
-            requests: means.vitals.requests(),
+            vitals: Arc::clone(&means.vitals),
             guard: Guard::new(&config.limits.budgets, means.vitals),
             dav: Dav::new(
                 means.store,
@@ -145,7 +144,7 @@ impl App {
         let route = Route::parse(&self.base_path, parts.uri.path());
         let (mut body, length) = RequestBody::new(&parts, incoming, self.body_limits);
         let mut line = RequestLine {
-            metrics: self.requests.begin(),
+            metrics: self.vitals.requests().begin(),
             method: known_method(&parts.method),
             route: route.word(),
             backup: self.pseudonym(route),
@@ -184,13 +183,16 @@ impl App {
             response
         };
 
+        if parts.method == Method::PUT && response.status().is_success() {
+            self.vitals.uploads().count((self.clock)());
+        }
         line.status = Some(response.status().as_u16());
         Ok(response)
     }
 
     /// HTTP/1.1 could not read what came on a connection from `peer`, and answered with `status`.
     pub(crate) fn unreadable(&self, peer: ClientAddress, status: StatusCode) {
-        self.requests.unreadable();
+        self.vitals.requests().unreadable();
         request_line::unreadable(peer.shown(self.client_addresses), status.as_u16());
     }
 

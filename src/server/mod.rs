@@ -10,6 +10,7 @@ mod check;
 mod conditions;
 mod connection;
 mod crowd;
+mod dashboard;
 mod dav;
 mod development;
 mod forwarded;
@@ -32,6 +33,7 @@ mod route;
 mod sockets;
 mod status;
 mod tls;
+mod uploads;
 mod xml;
 
 use std::error::Error as StdError;
@@ -64,12 +66,13 @@ use self::places::Places;
 use self::proxies::Proxies;
 use self::status::Vitals;
 
+use admin::Admin;
 pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use certificates::CertificateStatus;
 pub use check::{Finding, Severity, check};
 pub use development::{DevelopmentCertificate, development_certificate};
 pub use sockets::{Socket, Sockets};
-pub use status::{Status, Sweep};
+pub use status::{Attention, Severity as StatusSeverity, Status, StorageStatus, Sweep};
 pub use tls::{Error as TlsError, load as load_tls, load_certificates};
 
 /// Why a server does not start.
@@ -175,7 +178,8 @@ impl Server {
         };
         let Storage::Files { directory } = &config.storage;
         let certificates = certificates.map(Arc::new);
-        let vitals = Arc::new(Vitals::new(clock()).with(certificates.clone()));
+        let vitals =
+            Arc::new(Vitals::new(clock()).with(certificates.clone(), config.max_backup_bytes));
         let quotas = Arc::new(Quotas::new(config.quotas, Arc::clone(&vitals)));
         let proxies = Arc::new(Proxies::new(config));
         let means = Means {
@@ -221,9 +225,9 @@ impl Server {
         self.admin.local_addr()
     }
 
-    /// What needs a person already now, in plain words.
+    /// What needs a person already at the start; of the storage, nothing is known yet.
     #[must_use]
-    pub fn attention(&self) -> Vec<String> {
+    pub fn attention(&self) -> Vec<Attention> {
         self.vitals.status((self.background.clock)()).attention()
     }
 
@@ -253,14 +257,25 @@ impl Server {
             listeners.spawn(accept(listener, connection.clone()));
         }
         let mut background = JoinSet::new();
-        background.spawn(admin::serve(self.admin, self.vitals, self.background.clock));
+        let vitals = self.vitals;
+        background.spawn(admin::serve(
+            self.admin,
+            Admin {
+                vitals: Arc::clone(&vitals),
+                store: Arc::clone(&self.background.store),
+                clock: self.background.clock,
+            },
+        ));
+        let last_work = self.background.clone();
         background.spawn(self.background.clone().sweep_hourly());
         background.spawn(self.background.scrub_weekly());
 
         stop.await;
         tracing::info!("stopping: no new connections, requests under way finish");
+        vitals.drain();
         stopping.send_replace(true);
         while listeners.join_next().await.is_some() {}
+        last_work.remember_uploads().await;
         tracing::info!("stopped");
     }
 

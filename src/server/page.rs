@@ -47,7 +47,8 @@ last renewed it.</p>
     .into()
 }
 
-fn escape(text: &str) -> String {
+/// The text as it is written in HTML.
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -1,7 +1,8 @@
 //! How the server is: what the status and the metrics tell whoever runs it. No identity is in it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
@@ -9,12 +10,18 @@ use serde::{Deserialize, Serialize};
 use super::certificates::{CertificateStatus, Certificates};
 use super::limit::{Limit, Refusals};
 use super::metrics::{Metrics, Requests, Traffic};
+use super::uploads::Uploads;
 use crate::account::Hashed;
 use crate::retention::Report;
-use crate::state::{Scrubbed, unix};
+use crate::state::{DayOfUploads, Scrubbed, unix};
+
+/// Less free space wants a look.
+const LITTLE_SPACE: u64 = 1 << 30;
+/// There is a sweep every hour; so many without one, and something is wrong.
+const STALE_HOURS: u64 = 3;
 
 /// How a server is, at one time. Times are Unix times in seconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The program's version.
@@ -25,66 +32,185 @@ pub struct Status {
     pub now: u64,
     /// The last sweep of this run.
     pub sweep: Option<Sweep>,
+    /// When a sweep of this run last went through.
+    pub last_sweep: Option<u64>,
     /// The last scrub, also of an earlier run.
     pub scrub: Option<Scrubbed>,
     /// The certificate; `None` where a proxy has it.
     pub certificate: Option<CertificateStatus>,
+    /// How the storage is.
+    pub storage: StorageStatus,
+    /// Uploads of the last thirty days, the oldest first, today's last.
+    pub uploads: Vec<DayOfUploads>,
+    /// The size that is allowed for one backup.
+    pub max_backup_bytes: u64,
+    /// Whether the server was told to stop.
+    pub draining: bool,
 }
 
 /// How a sweep ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sweep {
     /// When it began.
     pub began: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
     /// What it found and did; `None` when it broke off.
     pub report: Option<Report>,
 }
 
+/// What was found when the storage was tried.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageStatus {
+    /// How many bytes more can be stored; `None` where the storage does not know.
+    pub free_bytes: Option<u64>,
+    /// Why nothing can be written.
+    pub problem: Option<String>,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Severity {
+    /// Somebody should look; phones are served.
+    Warning,
+    /// Phones are not served, or soon will not be.
+    Critical,
+}
+
+/// Something that needs a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attention {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is and what to do, in plain words.
+    pub text: String,
+}
+
+impl Attention {
+    pub(super) fn warning(text: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            text: text.into(),
+        }
+    }
+
+    pub(super) fn critical(text: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Critical,
+            text: text.into(),
+        }
+    }
+}
+
 impl Status {
-    /// What needs a person, in plain words.
+    /// What the last sweep found, if it went through.
     #[must_use]
-    pub fn attention(&self) -> Vec<String> {
+    pub fn report(&self) -> Option<&Report> {
+        self.sweep.as_ref()?.report.as_ref()
+    }
+
+    /// Whether phones can be sent here.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let is_critical = |line: &Attention| line.severity == Severity::Critical;
+        !self.draining && !self.attention().iter().any(is_critical)
+    }
+
+    /// What needs a person, the worst first.
+    #[must_use]
+    pub fn attention(&self) -> Vec<Attention> {
         let mut lines = Vec::new();
         if let Some(certificate) = &self.certificate {
             lines.extend(certificate.attention(self.now));
         }
-        match self.sweep.as_ref().map(|sweep| &sweep.report) {
-            Some(None) => {
-                lines.push("the last sweep broke off; the log says why".to_owned());
-            }
-            Some(Some(report)) => {
-                if let Some(reason) = report.refused {
-                    lines.push(format!(
-                        "nothing was removed: {reason}; if this is right, `prune --force` removes it"
-                    ));
-                }
-                if let Some(burst) = report.trash_held {
-                    lines.push(format!(
-                        "{} of {} backups were deleted within a day, so nothing is erased from the trash: look whether \
-                         a setting in the MDM is wrong, then `trash restore` or `trash confirm`",
-                        burst.removed, burst.of
-                    ));
-                }
-                if report.failed > 0 {
-                    lines.push(format!(
-                        "{} files could not be removed; the log says why",
-                        report.failed
-                    ));
-                }
-            }
-            None => {}
+        self.look_at_storage(&mut lines);
+        self.look_at_sweep(&mut lines);
+        if let Some(report) = self.report() {
+            look_at_report(report, &mut lines);
         }
         if let Some(scrub) = self.scrub.filter(|scrub| scrub.findings() > 0) {
-            lines.push(format!(
+            lines.push(Attention::warning(format!(
                 "{} backups are damaged ({} too short, {} changed, {} unreadable); `scrub` says which",
                 scrub.findings(),
                 scrub.short,
                 scrub.changed,
                 scrub.unreadable
+            )));
+        }
+        lines.sort_by_key(|line| std::cmp::Reverse(line.severity));
+        lines
+    }
+
+    fn look_at_storage(&self, lines: &mut Vec<Attention>) {
+        if let Some(problem) = &self.storage.problem {
+            lines.push(Attention::critical(format!(
+                "the storage cannot be written to, so no backup is stored: {problem}"
+            )));
+        }
+        let Some(free) = self.storage.free_bytes else {
+            return;
+        };
+        // One upload, and what it replaces.
+        let enough = self.max_backup_bytes.saturating_mul(2);
+        if free < enough {
+            lines.push(Attention::critical(
+                "the disk is full: no backup is stored; make room",
+            ));
+        } else if free < LITTLE_SPACE {
+            lines.push(Attention::warning(format!(
+                "the disk is nearly full: {} MiB are left",
+                free >> 20
+            )));
+        }
+    }
+
+    fn look_at_sweep(&self, lines: &mut Vec<Attention>) {
+        let last = self.last_sweep.unwrap_or(self.started);
+        let hours = self.now.saturating_sub(last) / 3_600;
+        if hours >= STALE_HOURS {
+            lines.push(Attention::critical(format!(
+                "no sweep has gone through for {hours} hours: nothing expires, and nothing is counted; the log says why"
+            )));
+        } else if self.sweep.is_some() && self.report().is_none() {
+            lines.push(Attention::warning(
+                "the last sweep broke off; the log says why",
             ));
         }
-        lines
+    }
+}
+
+fn look_at_report(report: &Report, lines: &mut Vec<Attention>) {
+    if let Some(reason) = report.refused {
+        lines.push(Attention::warning(format!(
+            "nothing was removed: {reason}; if this is right, `prune --force` removes it"
+        )));
+    }
+    if let Some(burst) = report.trash_held {
+        lines.push(Attention::warning(format!(
+            "{} of {} backups were deleted within a day, so nothing is erased from the trash: look whether a setting \
+             in the MDM is wrong, then `trash restore` or `trash confirm`",
+            burst.removed, burst.of
+        )));
+    }
+    match report.failed {
+        0 => {}
+        1 => lines.push(Attention::warning(
+            "1 file could not be removed; the log says why",
+        )),
+        many => lines.push(Attention::warning(format!(
+            "{many} files could not be removed; the log says why"
+        ))),
+    }
+    match report.sizes.over_80_percent() {
+        0 => {}
+        large => lines.push(Attention::warning(format!(
+            "{large} backups use more than 80 % of maxBackupBytes: an app whose backup grows beyond it uploads no more, \
+             and tells nobody; raise it"
+        ))),
     }
 }
 
@@ -93,12 +219,16 @@ pub(crate) struct Vitals {
     started: SystemTime,
     known: Mutex<Known>,
     certificates: Option<Arc<Certificates>>,
+    uploads: Uploads,
+    max_backup_bytes: u64,
+    draining: AtomicBool,
     metrics: Metrics,
 }
 
 #[derive(Default)]
 struct Known {
     sweep: Option<Sweep>,
+    last_sweep: Option<u64>,
     scrub: Option<Scrubbed>,
 }
 
@@ -108,23 +238,46 @@ impl Vitals {
             started,
             known: Mutex::default(),
             certificates: None,
+            uploads: Uploads::default(),
+            max_backup_bytes: 0,
+            draining: AtomicBool::new(false),
             metrics: Metrics::new(unix(started)),
         }
     }
 
-    /// Knows of the certificates that handshakes use.
-    pub(crate) fn with(self, certificates: Option<Arc<Certificates>>) -> Self {
+    /// Knows of the certificates that handshakes use, and of the size that is allowed for one backup.
+    pub(crate) fn with(
+        self,
+        certificates: Option<Arc<Certificates>>,
+        max_backup_bytes: usize,
+    ) -> Self {
         Self {
             certificates,
+            max_backup_bytes: max_backup_bytes as u64,
             ..self
         }
     }
 
+    /// The server was told to stop.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts uploads.
+    pub(crate) fn uploads(&self) -> &Uploads {
+        &self.uploads
+    }
+
     /// A sweep ended; without a report it broke off.
-    pub(crate) fn swept(&self, began: SystemTime, report: Option<Report>) {
+    pub(crate) fn swept(&self, began: SystemTime, took: Duration, report: Option<Report>) {
         self.metrics.swept(unix(began), report.as_ref());
-        self.known().sweep = Some(Sweep {
+        let mut known = self.known();
+        if report.is_some() {
+            known.last_sweep = Some(unix(began));
+        }
+        known.sweep = Some(Sweep {
             began: unix(began),
+            seconds: took.as_secs_f64(),
             report,
         });
     }
@@ -150,6 +303,7 @@ impl Vitals {
         self.metrics.hashed(hashed);
     }
 
+    /// How the server is; of the storage, only who tries it knows.
     pub(crate) fn status(&self, now: SystemTime) -> Status {
         let known = self.known();
         Status {
@@ -157,6 +311,11 @@ impl Vitals {
             started: unix(self.started),
             now: unix(now),
             sweep: known.sweep.clone(),
+            last_sweep: known.last_sweep,
+            storage: StorageStatus::default(),
+            uploads: self.uploads.last_days(now),
+            max_backup_bytes: self.max_backup_bytes,
+            draining: self.draining.load(Ordering::Relaxed),
             scrub: known.scrub,
             certificate: self.certificates.as_ref().map(|its| its.status()),
         }
@@ -168,7 +327,7 @@ impl Vitals {
     }
 
     /// Counts requests, for whoever answers them.
-    pub(crate) fn requests(&self) -> Arc<Requests> {
+    pub(crate) fn requests(&self) -> &Requests {
         self.metrics.requests()
     }
 
@@ -187,7 +346,13 @@ impl Vitals {
         self.metrics.panics()
     }
 
-    /// The metrics in Prometheus' text.
+    /// The metrics in Prometheus' text, of a server that is like this.
+    pub(crate) fn metrics_of(&self, status: &Status) -> String {
+        self.metrics.health(status);
+        self.metrics()
+    }
+
+    /// The metrics in Prometheus' text, but for how the server is.
     pub(crate) fn metrics(&self) -> String {
         if let Some(certificates) = &self.certificates {
             self.metrics

@@ -146,6 +146,9 @@ pub trait Store: Send + Sync + 'static {
     /// nothing else.
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>>;
 
+    /// Does what an upload does to the storage, short of storing anything: whether it can be written to. Leaves nothing.
+    fn try_write(&self) -> BoxFuture<'_, Result<(), Error>>;
+
     /// How many bytes more can be stored; `None` where the storage does not know.
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>>;
 

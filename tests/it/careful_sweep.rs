@@ -243,7 +243,7 @@ async fn assert_refusal_is_said(site: Site, word: &str, reason: &str, text: &str
         ["safe_sweep_last_time_seconds 0"]
     );
     let shown = status(server.site(), admin, &[]);
-    let attention = format!("attention nothing was removed: {text}");
+    let attention = format!("attention   nothing was removed: {text}");
     assert!(shown.with_code(0).contains(&attention), "{shown:?}");
     assert!(shown.out.contains("`prune --force`"), "{shown:?}");
     let shown = status(server.site(), admin, &["--json"]).json();
@@ -287,7 +287,7 @@ async fn a_refusal_is_in_the_log_the_metrics_and_the_status() {
     let admin = server.admin_address();
     let calm = status(server.site(), admin, &[]);
     assert!(
-        calm.out.ends_with("attention nothing needs any\n"),
+        calm.out.ends_with("attention   nothing needs any\n"),
         "{calm:?}"
     );
     let refused = metrics(admin, "safe_sweep_refused{").await;

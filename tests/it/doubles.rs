@@ -176,6 +176,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.at_once(|_| ())
+    }
+
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
         self.at_once(|_| None)
     }
@@ -197,6 +201,7 @@ pub(crate) enum Operation {
     List,
     ListTrash,
     EraseTrashed,
+    TryWrite,
 }
 
 /// How an operation fails.
@@ -398,6 +403,11 @@ impl Store for FaultyStore {
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
         self.store.verify(id)
+    }
+
+    fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
+        let tried = self.store.try_write();
+        Box::pin(self.strike(Operation::TryWrite, tried))
     }
 
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {

@@ -363,6 +363,10 @@ impl Store for Flawed {
         })
     }
 
+    fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.store.try_write()
+    }
+
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
         self.store.free_bytes()
     }

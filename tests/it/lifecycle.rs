@@ -263,7 +263,7 @@ async fn the_admin_listener_says_that_the_server_is_alive_and_nothing_else() {
     let server = TestServer::start().await;
     for (path, status) in [
         ("/healthz", "200"),
-        ("/", "404"),
+        ("/", "200"),
         ("/config", "404"),
         ("/backups/", "404"),
     ] {

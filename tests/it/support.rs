@@ -259,12 +259,7 @@ impl TestServer {
 
     /// What the admin listener answers, with its header.
     pub(crate) async fn admin(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.admin).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        soon(stream.read_to_string(&mut answer)).await.unwrap();
-        answer
+        ask_admin(self.admin, path).await
     }
 
     /// How many requests a limit or a quota has refused.
@@ -316,6 +311,16 @@ impl TestServer {
     pub(crate) async fn stop(self) -> Site {
         self.begin_stop().stopped().await
     }
+}
+
+/// What an admin listener answers, with its header.
+pub(crate) async fn ask_admin(admin: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(admin).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    answer
 }
 
 /// A server that was told to stop.

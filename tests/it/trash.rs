@@ -381,7 +381,7 @@ async fn a_burst_of_deletions_keeps_the_trash_until_an_operator_has_confirmed_it
         );
         let shown = status(server.site(), admin, &[]);
         assert!(
-            shown.with_code(0).contains(&format!("attention {text}")),
+            shown.with_code(0).contains(&format!("attention   {text}")),
             "{shown:?}"
         );
         let shown = status(server.site(), admin, &["--json"]).json();
@@ -423,7 +423,7 @@ async fn a_burst_of_deletions_keeps_the_trash_until_an_operator_has_confirmed_it
     );
     let calm = status(server.site(), admin, &[]);
     assert!(
-        calm.out.ends_with("attention nothing needs any\n"),
+        calm.out.ends_with("attention   nothing needs any\n"),
         "{calm:?}"
     );
     let (log, site) = server.stop();

@@ -12,6 +12,10 @@ const BELOW: f64 = 30.0;
 const ABOVE: f64 = 22.0;
 /// Labels and figures stand at so many bars at the most; of more bars, at every second, third, …
 const WRITTEN: usize = 10;
+/// Room at both sides for the labels of the outermost bars.
+const BESIDE: f64 = 24.0;
+/// Bars that are closer to each other have no figures above them, but for the highest: these would run into each other.
+const CLOSE: f64 = 40.0;
 
 /// How a bar is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +53,14 @@ impl Chart<'_> {
         format!(
             r#"<figure>
 <figcaption><h2 id="{name}-title">{title}</h2><p id="{name}-summary">{summary}</p></figcaption>
-<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name}-title" aria-describedby="{name}-summary">
+<svg viewBox="-{BESIDE} 0 {all} {HEIGHT}" role="img" aria-labelledby="{name}-title" aria-describedby="{name}-summary">
 {bars}<line class="axis" x1="0" y1="{base}" x2="{WIDTH}" y2="{base}"/>
 </svg>
 <details><summary>The figures as a table</summary>
 {table}</details>
 </figure>
 "#,
+            all = WIDTH + 2.0 * BESIDE,
             bars = self.bars(),
             base = HEIGHT - BELOW,
             table = self.table()
@@ -67,13 +72,20 @@ impl Chart<'_> {
         reason = "bars are drawn to a few hundred steps"
     )]
     fn bars(&self) -> String {
-        let highest = self.bars.iter().map(|bar| bar.value).max().unwrap_or(0).max(1);
+        let highest = self
+            .bars
+            .iter()
+            .map(|bar| bar.value)
+            .max()
+            .unwrap_or(0)
+            .max(1);
         let step = WIDTH / self.bars.len().max(1) as f64;
         let every = self.bars.len().div_ceil(WRITTEN).max(1);
         let room = HEIGHT - BELOW - ABOVE;
         let mut svg = String::new();
         // The last ones are written in any case: of days, the last is today.
         let last = self.bars.len().saturating_sub(1);
+        let peak = self.bars.iter().position(|bar| bar.value == highest);
         for (position, bar) in self.bars.iter().enumerate() {
             let height = bar.value as f64 / highest as f64 * room;
             // What is there can be seen, however little it is.
@@ -90,12 +102,18 @@ impl Chart<'_> {
                 svg,
                 r#"<rect class="{class}" x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"><title>{label}: {value}</title></rect>"#
             );
-            if (last - position).is_multiple_of(every) {
+            if step >= CLOSE || Some(position) == peak {
+                let above = top - 6.0;
                 let _ = writeln!(
                     svg,
-                    r#"<text class="value" x="{middle:.1}" y="{:.1}">{value}</text><text x="{middle:.1}" y="{:.1}">{label}</text>"#,
-                    top - 6.0,
-                    HEIGHT - 10.0
+                    r#"<text class="value" x="{middle:.1}" y="{above:.1}">{value}</text>"#
+                );
+            }
+            if (last - position).is_multiple_of(every) {
+                let below = HEIGHT - 10.0;
+                let _ = writeln!(
+                    svg,
+                    r#"<text x="{middle:.1}" y="{below:.1}">{label}</text>"#
                 );
             }
         }
@@ -158,9 +176,18 @@ mod tests {
     fn the_highest_bar_fills_the_room_and_a_small_one_can_be_seen() {
         let svg = chart(&[0, 1, 1_000_000]).render();
 
-        assert!(svg.contains("height=\"0.0\"><title>&lt;0: 0</title>"), "{svg}");
-        assert!(svg.contains("height=\"2.0\"><title>&lt;1: 1</title>"), "{svg}");
-        let full = format!("height=\"{:.1}\"><title>&lt;2: 1,000,000</title>", HEIGHT - BELOW - ABOVE);
+        assert!(
+            svg.contains("height=\"0.0\"><title>&lt;0: 0</title>"),
+            "{svg}"
+        );
+        assert!(
+            svg.contains("height=\"2.0\"><title>&lt;1: 1</title>"),
+            "{svg}"
+        );
+        let full = format!(
+            "height=\"{:.1}\"><title>&lt;2: 1,000,000</title>",
+            HEIGHT - BELOW - ABOVE
+        );
         assert!(svg.contains(&full), "{svg}");
         assert!(svg.contains("Less &amp; more"));
         assert!(svg.contains("<tr><th scope=\"row\">&lt;2</th><td>1,000,000</td></tr>"));
@@ -177,13 +204,23 @@ mod tests {
     fn of_many_bars_a_few_have_labels_and_the_last_does() {
         let svg = chart(&[7; 30]).render();
 
-        assert_eq!(svg.matches("class=\"value\"").count(), 10);
+        assert_eq!(
+            svg.matches("class=\"value\"").count(),
+            1,
+            "they would run into each other"
+        );
+        assert_eq!(svg.matches("<text x=").count(), 10);
         assert!(svg.contains(">&lt;29</text>"));
     }
 
     #[test]
     fn long_numbers_are_grouped() {
-        for (number, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+        for (number, expected) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
             assert_eq!(grouped(number), expected);
         }
     }

@@ -35,7 +35,7 @@ dt { color: var(--quiet); font-size: .9rem } dd { margin: 0; font-size: 1.15rem;
 dd small { display: block; font-weight: 400; font-size: .85rem; color: var(--quiet) }
 figure { margin: 2rem 0; border-top: 1px solid var(--line); padding-top: 1.2rem }
 figcaption p { margin: .2rem 0 .6rem; color: var(--quiet) }
-svg { width: 100%; height: auto; max-width: 46rem } svg text { fill: var(--text); font-size: 13px; text-anchor: middle }
+svg { width: 100%; height: auto; max-width: 54rem } svg text { fill: var(--text); font-size: 13px; text-anchor: middle }
 svg .bar { fill: var(--bar) } svg .bar.warning { fill: var(--warn) } svg .axis { stroke: var(--line) }
 summary { color: var(--quiet); font-size: .9rem; cursor: pointer }
 table { border-collapse: collapse; font-size: .9rem } th, td { text-align: left; padding: .15rem 1.2rem .15rem 0; font-weight: 400 }
@@ -123,16 +123,26 @@ fn facts(status: &Status) -> String {
         facts.push(("Certificate", format!("{left} days left"), ends));
     }
     let used = status.report().map_or_else(String::new, |report| {
-        format!("{} used by backups", bytes(report.kept_bytes + report.trash_bytes))
+        format!(
+            "{} used by backups",
+            bytes(report.kept_bytes + report.trash_bytes)
+        )
     });
-    let free = status.storage.free_bytes.map_or_else(|| "not known".into(), bytes);
+    let free = status
+        .storage
+        .free_bytes
+        .map_or_else(|| "not known".into(), bytes);
     facts.push(("Disk space free", free, used));
     if let Some(sweep) = &status.sweep {
         let done = sweep.report.as_ref().map_or_else(
             || "broke off".to_owned(),
             |report| match report.refused {
                 Some(_) => "removed nothing, see above".to_owned(),
-                None => format!("{} removed, {:.1} seconds", grouped(report.removed), sweep.seconds),
+                None => format!(
+                    "{} removed, {:.1} seconds",
+                    grouped(report.removed),
+                    sweep.seconds
+                ),
             },
         );
         facts.push(("Last sweep", ago(status.now, sweep.began), done));
@@ -276,10 +286,7 @@ fn span(seconds: u64) -> String {
     format!("{number} {unit}")
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "it is shown with three digits"
-)]
+#[expect(clippy::cast_precision_loss, reason = "it is shown with three digits")]
 fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
@@ -295,6 +302,53 @@ fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The colours that this block of the style gives to names.
+    fn colours(block: &str) -> std::collections::BTreeMap<&str, [f64; 3]> {
+        let values = block
+            .split(';')
+            .filter_map(|part| part.rsplit_once("--")?.1.split_once(": #"));
+        values
+            .map(|(name, hex)| {
+                let number = u32::from_str_radix(&hex[..6], 16).unwrap();
+                let channel = |shift: u32| f64::from(number >> shift & 0xff) / 255.0;
+                (name, [channel(16), channel(8), channel(0)])
+            })
+            .collect()
+    }
+
+    /// WCAG 2.2, relative luminance.
+    fn luminance(colour: [f64; 3]) -> f64 {
+        let linear = colour.map(|channel| {
+            if channel <= 0.04045 {
+                channel / 12.92
+            } else {
+                ((channel + 0.055) / 1.055).powf(2.4)
+            }
+        });
+        0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    }
+
+    #[test]
+    fn text_can_be_read_and_bars_can_be_seen_in_both_schemes() {
+        let (light, dark) = STYLE.split_once("@media").unwrap();
+        let (dark, _) = dark.split_once("body {").unwrap();
+        for scheme in [colours(light), colours(dark)] {
+            let back = luminance(scheme["back"]);
+            for (name, least) in [
+                ("text", 7.0),
+                ("quiet", 4.5),
+                ("good", 4.5),
+                ("warn", 4.5),
+                ("bad", 4.5),
+                ("bar", 3.0),
+            ] {
+                let other = luminance(scheme[name]);
+                let contrast = (back.max(other) + 0.05) / (back.min(other) + 0.05);
+                assert!(contrast >= least, "{name}: {contrast}");
+            }
+        }
+    }
 
     #[test]
     fn spans_and_sizes_are_told_in_the_unit_that_fits() {

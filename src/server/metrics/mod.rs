@@ -2,6 +2,7 @@
 //!
 //! Each is explained in docs/OPERATIONS.md; `tests/it/operations.rs` compares.
 
+mod health;
 mod requests;
 mod storage;
 mod traffic;
@@ -18,10 +19,12 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::certificates::{CertificateStatus, Reloads};
 use super::limit::Refusals;
+use super::status::Status;
 use crate::account::Hashed;
 use crate::retention::Report;
 use crate::state::Scrubbed;
 
+use self::health::Health;
 use self::storage::Storage;
 
 pub(super) use requests::{Begun, Requests};
@@ -42,9 +45,10 @@ struct Kind {
 
 pub(super) struct Metrics {
     registry: Registry,
-    requests: Arc<Requests>,
+    requests: Requests,
     traffic: Arc<Traffic>,
     storage: Storage,
+    health: Health,
     refusals: Refusals,
     panics: Counter,
     certificate_ends: Number,
@@ -59,9 +63,10 @@ impl Metrics {
     pub(super) fn new(started: u64) -> Self {
         let mut registry = Registry::with_prefix("safe");
         let metrics = Self {
-            requests: Arc::new(Requests::register(&mut registry)),
+            requests: Requests::register(&mut registry),
             traffic: Arc::new(Traffic::register(&mut registry)),
             storage: Storage::register(&mut registry),
+            health: Health::register(&mut registry),
             refusals: Refusals::default(),
             panics: Counter::default(),
             certificate_ends: Gauge::default(),
@@ -133,6 +138,11 @@ impl Metrics {
         self.count_reloads(Reloads { good: 0, failed: 0 });
     }
 
+    /// How the server is.
+    pub(super) fn health(&self, status: &Status) {
+        self.health.set(status);
+    }
+
     /// How the certificate is.
     pub(super) fn certificate(&self, certificate: &CertificateStatus, reloads: Reloads) {
         self.certificate_ends.set(certificate.ends);
@@ -178,8 +188,8 @@ impl Metrics {
     }
 
     /// For whoever answers requests.
-    pub(super) fn requests(&self) -> Arc<Requests> {
-        Arc::clone(&self.requests)
+    pub(super) fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// For whoever serves connections.

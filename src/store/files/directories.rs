@@ -185,6 +185,13 @@ impl Directories {
         }))
     }
 
+    /// Writes a file of one byte to the disk, and removes it.
+    pub(super) fn try_write(&self) -> Result<(), durable::Error> {
+        let file = TempFile::create_in(&self.tmp)?;
+        file.write(&[0])?;
+        file.sync()
+    }
+
     /// What the file system has for those who are not root. One that has no size (ramfs, some of FUSE) does not know.
     pub(super) fn free_bytes(&self) -> Result<Option<u64>, durable::Error> {
         let space = statvfs(&self.tmp)

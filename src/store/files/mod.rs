@@ -197,6 +197,10 @@ impl Store for FileStore {
         Box::pin(self.blocking(move |directories| directories.verify(id)))
     }
 
+    fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.blocking(Directories::try_write))
+    }
+
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
         Box::pin(self.blocking(Directories::free_bytes))
     }

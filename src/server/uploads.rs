@@ -1,0 +1,111 @@
+//! How many uploads there were each day, for a month: who counts them remembers them from one run to the next.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use crate::state::{DayOfUploads, Error, StateFile, unix};
+
+const DAY: u64 = 24 * 60 * 60;
+/// How many days are remembered, today among them.
+const DAYS: u64 = 30;
+
+/// Uploads by day, in UTC.
+#[derive(Default)]
+pub(crate) struct Uploads {
+    days: Mutex<BTreeMap<u64, u64>>,
+    /// Whether there are some that are not written down.
+    are_new: AtomicBool,
+}
+
+impl Uploads {
+    /// Counts one.
+    pub(crate) fn count(&self, now: SystemTime) {
+        *self.days().entry(unix(now) / DAY).or_default() += 1;
+        self.are_new.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds what an earlier run has counted.
+    pub(crate) fn add(&self, remembered: &[DayOfUploads]) {
+        let mut days = self.days();
+        for day in remembered {
+            *days.entry(day.day).or_default() += day.uploads;
+        }
+    }
+
+    /// The last days, the oldest first: also those without any.
+    pub(crate) fn last_days(&self, now: SystemTime) -> Vec<DayOfUploads> {
+        let today = unix(now) / DAY;
+        let mut days = self.days();
+        // Those of a wrong clock as well.
+        days.retain(|day, _| *day + DAYS > today && *day <= today);
+        let first = (today + 1).saturating_sub(DAYS);
+        let of = |day| DayOfUploads {
+            day,
+            uploads: days.get(&day).copied().unwrap_or_default(),
+        };
+        (first..=today).map(of).collect()
+    }
+
+    /// Writes down what was counted, also by earlier runs, if there is anything new.
+    pub(crate) async fn remember(&self, state: &StateFile, now: SystemTime) -> Result<(), Error> {
+        if !self.are_new.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut days = self.last_days(now);
+        days.retain(|day| day.uploads > 0);
+        let written = state.aside(move |file| file.update(|state| state.uploads = days));
+        written
+            .await
+            .inspect_err(|_| self.are_new.store(true, Ordering::Relaxed))
+    }
+
+    fn days(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.days.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn noon(day: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(day * DAY + DAY / 2)
+    }
+
+    #[tokio::test]
+    async fn a_month_is_remembered_from_one_run_to_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("tmp")).unwrap();
+        let state = StateFile::in_directory(directory.path());
+        let before = Uploads::default();
+        for day in [1_000, 1_001, 1_030, 1_030] {
+            before.count(noon(day));
+        }
+        before.remember(&state, noon(1_030)).await.unwrap();
+
+        let after = Uploads::default();
+        after.add(&state.load().unwrap().uploads);
+        after.count(noon(1_030));
+
+        let days = after.last_days(noon(1_030));
+        assert_eq!(days.len(), 30);
+        assert_eq!((days[0].day, days[0].uploads), (1_001, 1));
+        assert_eq!((days[29].day, days[29].uploads), (1_030, 3));
+        assert_eq!(days.iter().map(|day| day.uploads).sum::<u64>(), 4);
+    }
+
+    #[test]
+    fn a_clock_that_went_back_leaves_no_day_of_the_future() {
+        let uploads = Uploads::default();
+        uploads.count(noon(2_000));
+
+        let days = uploads.last_days(noon(1_000));
+
+        assert!(days.iter().all(|day| day.uploads == 0));
+        assert!(uploads.last_days(UNIX_EPOCH).len() == 1);
+    }
+}
