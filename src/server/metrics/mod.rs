@@ -51,6 +51,7 @@ pub(super) struct Metrics {
     health: Health,
     refusals: Refusals,
     panics: Counter,
+    certificate_begins: Number,
     certificate_ends: Number,
     certificate_unusable: Number,
     certificate_reloads: Family<Outcome, Counter>,
@@ -69,6 +70,7 @@ impl Metrics {
             health: Health::register(&mut registry),
             refusals: Refusals::default(),
             panics: Counter::default(),
+            certificate_begins: Gauge::default(),
             certificate_ends: Gauge::default(),
             certificate_unusable: Gauge::default(),
             certificate_reloads: Family::default(),
@@ -120,6 +122,12 @@ impl Metrics {
 
     fn register_certificate(&self, registry: &mut Registry) {
         registry.register_with_unit(
+            "certificate_begin_time",
+            "From when on the certificate in force is valid, in Unix time; 0 where a proxy has it",
+            Unit::Seconds,
+            self.certificate_begins.clone(),
+        );
+        registry.register_with_unit(
             "certificate_end_time",
             "Until when the certificate in force is valid, in Unix time; 0 where a proxy has it",
             Unit::Seconds,
@@ -145,6 +153,7 @@ impl Metrics {
 
     /// How the certificate is.
     pub(super) fn certificate(&self, certificate: &CertificateStatus, reloads: Reloads) {
+        self.certificate_begins.set(certificate.begins);
         self.certificate_ends.set(certificate.ends);
         let is_unusable = certificate.problem.is_some();
         self.certificate_unusable.set(u64::from(is_unusable));
