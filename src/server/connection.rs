@@ -83,6 +83,8 @@ pub(super) async fn accept(listener: TcpListener, places: Arc<Places>, connectio
                     continue;
                 };
                 connections.spawn(connection.clone().serve(stream, held));
+                // Two places that become free at once are told of once, and another listener may wait too.
+                places.pass_on();
             }
             Err(NoPlace::ForAnybody) => {}
             Err(NoPlace::ForThisAddress) => {
@@ -175,7 +177,7 @@ impl Connection {
             self.serve_http_1(stream, held.place()).await
         };
         if let Err(error) = served {
-            if error.is_timeout() {
+            if error.is_timeout() && !held.place().has_asked() {
                 refusals.count(Limit::Header);
             }
             tracing::debug!(%error, "connection ended");
@@ -230,7 +232,9 @@ impl Connection {
         tokio::select! {
             served = &mut connection => return served,
             () = told(&mut self.stopped) => {}
-            () = place.idle_for(self.limits.header) => {}
+            () = place.idle_for(self.limits.header) => if !place.has_asked() {
+                place.refused(Limit::Header);
+            },
         }
         connection.as_mut().graceful_shutdown();
         // Answers that are still on their way arrive, unless the client leaves them lying. On HTTP/2 it can do so
@@ -255,7 +259,8 @@ async fn work(
         // The connection ends before anything waits for this.
         return std::future::pending().await;
     };
-    let answered = app.handle(place.address(), request).await;
-    work.answered();
+    let answered = app.handle(&place, request).await;
+    let success = |response: &Response<Body>| response.status().is_success();
+    work.answered(answered.as_ref().is_ok_and(success));
     answered
 }

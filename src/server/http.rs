@@ -21,6 +21,7 @@ use super::body::{BodyLimits, RequestBody};
 use super::dav::Dav;
 use super::guard::{Guard, Quotas};
 use super::limit::{Limit, Refusals};
+use super::places::Place;
 use super::pseudonym::{Pseudonym, Pseudonyms};
 use super::reply::{self, Body, Reject};
 use super::route::Route;
@@ -112,10 +113,10 @@ impl App {
         }
     }
 
-    /// Answers one request on a connection from `peer`, and writes its line in the log.
+    /// Answers one request on the connection that has this place, and writes its line in the log.
     pub(crate) async fn handle(
         self: Arc<Self>,
-        peer: ClientAddress,
+        place: &Place,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let (parts, incoming) = request.into_parts();
@@ -134,8 +135,8 @@ impl App {
             Ok(()) if !framing::is_clear(&parts) => Err(Reject::BadFraming),
             Ok(()) if parts.headers.len() > self.header_fields => Err(Reject::HeaderTooLarge),
             Ok(()) => {
-                let address = ClientAddress::of_request(peer, &parts.headers);
-                self.answer(&parts, route, &mut body, address).await
+                let address = ClientAddress::of_request(place.address(), &parts.headers);
+                self.answer(&parts, route, &mut body, address, place).await
             }
             Err(reject) => Err(reject),
         };
@@ -177,8 +178,14 @@ impl App {
         route: Route,
         body: &mut RequestBody,
         address: ClientAddress,
+        place: &Place,
     ) -> Result<Response<Body>, Reject> {
         let plan = self.plan(parts, route, address).await?;
+        // Not whoever needs no credentials: thousands could hold all places.
+        let credentials = self.allow_anonymous || parts.headers.contains_key(AUTHORIZATION);
+        if credentials && !matches!(plan, Plan::Page) {
+            place.let_in();
+        }
         // Before the body: it may come slowly, and what is counted later is no limit.
         let look = match &plan {
             Plan::Upload(caller) | Plan::Dav(caller) if tells_which_exist(parts, route) => {
