@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::address::{ClientAddress, Prefix};
+use super::answers::Answers;
 use super::limit::{Limit, Refusals};
 use super::pace::Pace;
 use crate::config::Limits;
@@ -61,8 +62,10 @@ pub(crate) struct Place {
     state: Mutex<State>,
     out: Notify,
     busy: AtomicUsize,
-    /// Whether it ever had a request.
-    asked: AtomicBool,
+    /// How many requests it ever had, and how many are under way.
+    begun: AtomicU64,
+    requests: AtomicUsize,
+    answers: Answers,
     /// Whether anybody was let in on it.
     known: AtomicBool,
     written: AtomicU64,
@@ -82,6 +85,7 @@ enum State {
 /// The connection is at work until this is dropped.
 pub(crate) struct Work {
     place: Arc<Place>,
+    is_request: bool,
     /// Whether the client goes away from a request when this is dropped.
     unanswered: bool,
 }
@@ -122,7 +126,9 @@ impl Places {
             state: Mutex::new(State::Kept),
             out: Notify::new(),
             busy: AtomicUsize::new(0),
-            asked: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
+            requests: AtomicUsize::new(0),
+            answers: Answers::default(),
             known: AtomicBool::new(false),
             written: AtomicU64::new(0),
             idle_since: watch::channel(Some(Instant::now())).0,
@@ -237,6 +243,7 @@ impl Place {
         }
         Some(Work {
             place: Arc::clone(self),
+            is_request: false,
             unanswered: false,
         })
     }
@@ -244,8 +251,10 @@ impl Place {
     /// As [`Place::begin`], for a request.
     pub(crate) fn begin_request(self: &Arc<Self>) -> Option<Work> {
         let mut work = self.begin()?;
+        work.is_request = true;
         work.unanswered = true;
-        self.asked.store(true, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
         Some(work)
     }
 
@@ -263,9 +272,19 @@ impl Place {
         }
     }
 
-    /// Whether there ever was a request. Whoever is idle after one came up against no limit.
-    pub(crate) fn has_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+    /// How many requests there ever were.
+    pub(crate) fn requests_begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether one is under way.
+    pub(crate) fn has_request(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// The answers that are being taken.
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// Where the connection comes from.
@@ -346,6 +365,9 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         let place = &self.place;
+        if self.is_request {
+            place.requests.fetch_sub(1, Ordering::Relaxed);
+        }
         if self.unanswered {
             let resets = place.resets.fetch_add(1, Ordering::Relaxed) + 1;
             if resets > u64::from(place.places.limits.resets) {
