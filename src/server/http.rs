@@ -191,7 +191,7 @@ impl App {
             Plan::Upload(caller) | Plan::Dav(caller) if tells_which_exist(parts, route) => {
                 Some(self.guard.look(caller, address)?)
             }
-            _ => None,
+            Plan::Page | Plan::Config | Plan::Options(_) | Plan::Upload(_) | Plan::Dav(_) => None,
         };
         let answer = self.carry_out(plan, parts, route, body).await;
         if let Some(look) = look.filter(|_| !tells_of_nothing(&answer)) {
