@@ -427,6 +427,16 @@ impl Gate {
         drop(soon(reached).await.unwrap());
     }
 
+    /// Waits until nobody stands at the gate.
+    pub(crate) async fn is_left(&self) {
+        let mut waiting = self.waiting.subscribe();
+        drop(
+            soon(waiting.wait_for(|waiting| *waiting == 0))
+                .await
+                .unwrap(),
+        );
+    }
+
     /// Lets all go on, also those that come later.
     pub(crate) fn open(&self) {
         self.bar.close();

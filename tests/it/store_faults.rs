@@ -298,7 +298,7 @@ async fn a_sweep_in_which_one_removal_fails_does_the_rest_and_says_so() {
 }
 
 /// Makes sure that this process may have so many descriptors.
-fn allow_descriptors(wanted: u64) {
+pub(crate) fn allow_descriptors(wanted: u64) {
     let limit = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
     if !enough(limit.current) {
