@@ -123,7 +123,8 @@ pub(crate) fn request<'a>(method: &'a str, path: &'a str) -> Vec<(&'a str, &'a s
 /// A connection on which frames are written.
 pub(crate) struct Peer {
     pub(crate) raw: Raw,
-    authorization: String,
+    /// The credentials of the phone account.
+    pub(crate) authorization: String,
 }
 
 impl Peer {

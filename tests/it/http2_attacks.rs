@@ -143,7 +143,10 @@ async fn a_header_that_grows_when_it_is_read_is_not_read() {
     let server = server().await;
     // A field that fills the table, then references to it: each byte is four thousand.
     let value = "x".repeat(4_000);
-    let mut bomb = block(&request("GET", "/config"));
+    let mut fields = request("GET", "/config");
+    let authorization = server.phones();
+    fields.push(("authorization", &authorization));
+    let mut bomb = block(&fields);
     bomb.push(0x40);
     bomb.extend(integer(7, 1));
     bomb.push(b'a');
@@ -275,9 +278,14 @@ async fn empty_and_padded_data_comes_to_nothing() {
 /// What is against the protocol, and comes after the connection's first frames.
 fn against_the_protocol(peer: &Peer) -> Vec<(&'static str, Vec<u8>)> {
     let path = &*backup_path();
-    let header =
-        |fields: &[(&str, &str)]| frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(fields));
+    // Whoever lacks credentials would get 401 for whatever it is.
+    let authorization = [("authorization", &*peer.authorization)];
+    let header = |fields: &[(&str, &str)]| {
+        let fields = [fields, &authorization].concat();
+        frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields))
+    };
     let delete = || request("DELETE", path);
+    let whole_delete = [&delete()[..], &authorization].concat();
     let with = |more: &[(&'static str, &'static str)]| header(&[&delete(), more].concat());
     let put = |length| peer.put(1, path, length);
     let whole = |bytes: &[u8]| frame(DATA, END_STREAM, 1, bytes);
@@ -288,11 +296,11 @@ fn against_the_protocol(peer: &Peer) -> Vec<(&'static str, Vec<u8>)> {
         ("DATA on a stream that is none", frame(DATA, 0, 7, b"x")),
         (
             "HEADERS on stream 0",
-            frame(HEADERS, 5, 0, &block(&delete())),
+            frame(HEADERS, 5, 0, &block(&whole_delete)),
         ),
         (
             "HEADERS on an even stream",
-            frame(HEADERS, 5, 2, &block(&delete())),
+            frame(HEADERS, 5, 2, &block(&whole_delete)),
         ),
         ("RST_STREAM on stream 0", reset(0)),
         ("RST_STREAM on a stream that is none", reset(9)),
@@ -322,13 +330,13 @@ fn against_the_protocol(peer: &Peer) -> Vec<(&'static str, Vec<u8>)> {
         ("PUSH_PROMISE", frame(PUSH_PROMISE, 4, 1, &[0, 0, 0, 2])),
         (
             "CONTINUATION of nothing",
-            frame(CONTINUATION, 4, 1, &block(&delete())),
+            frame(CONTINUATION, 4, 1, &block(&whole_delete)),
         ),
         ("a frame that is too long", frame(DATA, 0, 1, &[0; 16_385])),
         (
             "PING in the middle of a header",
             [
-                frame(HEADERS, 1, 1, &block(&delete())[..9]),
+                frame(HEADERS, 1, 1, &block(&whole_delete)[..9]),
                 frame(PING, 0, 0, &[0; 8]),
             ]
             .concat(),
@@ -336,7 +344,7 @@ fn against_the_protocol(peer: &Peer) -> Vec<(&'static str, Vec<u8>)> {
         (
             "a header that goes on on another stream",
             [
-                frame(HEADERS, 1, 1, &block(&delete())),
+                frame(HEADERS, 1, 1, &block(&whole_delete)),
                 frame(CONTINUATION, 4, 3, &[]),
             ]
             .concat(),
