@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::address::ClientAddress;
@@ -56,7 +56,7 @@ pub(crate) struct App {
     body_limits: BodyLimits,
     header_fields: usize,
     /// One permit for each request that may be at work.
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     refusals: Refusals,
     anonymous_restore: bool,
     allow_anonymous: bool,
@@ -105,7 +105,7 @@ impl App {
             max_backup_bytes: config.max_backup_bytes,
             body_limits: BodyLimits::new(config),
             header_fields: config.limits.header_fields,
-            turns: Semaphore::new(config.limits.requests),
+            turns: Arc::new(Semaphore::new(config.limits.requests)),
             anonymous_restore: config.anonymous_restore,
             allow_anonymous: config.allow_anonymous,
             pseudonyms: Pseudonyms::default(),
@@ -252,8 +252,8 @@ impl App {
     }
 
     /// Waits until the request, which has come in full, may be worked on.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Reject> {
-        match timeout(WAIT, self.turns.acquire()).await {
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Reject> {
+        match timeout(WAIT, Arc::clone(&self.turns).acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
             Ok(Err(_)) | Err(_) => Err(Reject::Overloaded),
         }
@@ -352,8 +352,8 @@ impl App {
         let backup = Bytes::from_owner(Accounted {
             backup,
             _memory: memory,
+            _turn: self.turn().await?,
         });
-        let _turn = self.turn().await?;
         self.dav
             .handle(
                 &parts.method,
@@ -394,11 +394,12 @@ fn tells_of_nothing(answer: &Result<Response<Body>, Reject>) -> bool {
     }
 }
 
-/// A backup and its share of the memory for uploads, which is given back when the last of it is gone: also a
+/// A backup, its share of the memory for uploads and its turn, which are given back when the last of it is gone: also a
 /// request that goes away leaves its backup with the store.
 struct Accounted {
     backup: Bytes,
     _memory: OwnedSemaphorePermit,
+    _turn: OwnedSemaphorePermit,
 }
 
 impl AsRef<[u8]> for Accounted {

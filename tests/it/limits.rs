@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,10 +15,10 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::doubles::{FaultyStore, MemoryStore, Operation, Side};
 use crate::frames::{
-    CONTINUATION, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, Outcome, Peer,
-    REFUSED_STREAM, SETTINGS, block, frame, request, reset,
+    CONTINUATION, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, Outcome, PING,
+    Peer, REFUSED_STREAM, SETTINGS, block, frame, request, reset,
 };
-use crate::process::ServerProcess;
+use crate::process::{ServerProcess, somebody_waits_for_the_lock_on};
 use crate::support::{ID, Listening, OTHER_ID, Site, TestServer, backup_path, skip};
 use crate::wire::{Answer, Client, Protocol, Raw, soon};
 
@@ -435,6 +436,43 @@ async fn requests_at_work_are_limited_and_who_waits_too_long_is_told_when_to_com
 }
 
 #[tokio::test]
+async fn an_upload_that_is_given_up_is_at_work_until_the_store_is_through_with_it() {
+    let server = server(json!({ "requests": 1 })).await;
+    let mut phone = server.phone(Protocol::Http1).await;
+    let put = phone.send("PUT", &backup_path(), &[], "the old one").await;
+    assert_eq!(put.status, 201);
+    let file = server.site().backup_file(ID);
+    let lock = std::fs::File::open(&file).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let mut peer = Peer::connect(&server, &[]).await;
+    let upload = [peer.put(1, &backup_path(), 7), frame(0, 1, 1, b"the new")];
+    peer.write(upload.concat()).await;
+    somebody_waits_for_the_lock_on(&file).await;
+    peer.write(reset(1)).await;
+    // The pong comes behind the reset.
+    peer.write(frame(PING, 0, 0, &[7; 8])).await;
+    while peer.next().await.unwrap().payload != [7; 8] {}
+
+    let order = Mutex::new(Vec::new());
+    let next = async {
+        let got = phone.ask("GET", &backup_path(), &[]).await;
+        order.lock().unwrap().push("got");
+        got
+    };
+    let unlock = async {
+        for _ in 0..10_000 {
+            tokio::task::yield_now().await;
+        }
+        order.lock().unwrap().push("unlocked");
+        drop(lock);
+    };
+    let (got, ()) = tokio::join!(next, unlock);
+
+    assert_eq!(*order.lock().unwrap(), ["unlocked", "got"]);
+    assert_eq!(got.text(), "the new");
+}
+
+#[tokio::test]
 async fn a_connection_of_http_2_has_so_many_streams() {
     let server = server(json!({ "streams": 2 })).await;
     let mut peer = Peer::connect(&server, &[]).await;
@@ -527,7 +565,7 @@ async fn an_answer_that_is_not_read_is_given_up() {
 async fn what_is_no_request_does_not_come_without_end() {
     let server = server(json!({})).await;
     let mut peer = Peer::connect(&server, &[]).await;
-    let pings = frame(crate::frames::PING, 0, 0, &[0; 8]).repeat(1_000);
+    let pings = frame(PING, 0, 0, &[0; 8]).repeat(1_000);
 
     let served = assert_served(&server);
     let (ended, ()) = tokio::join!(peer.raw.flood(&pings, 1_000), served);
