@@ -3,6 +3,7 @@
 
 mod address;
 mod admin;
+mod answers;
 mod background;
 mod body;
 mod check;
