@@ -16,7 +16,8 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::address::{ClientAddress, Shown};
+use super::access_log::{AccessLine, known_method};
+use super::address::ClientAddress;
 use super::body::{BodyLimits, RequestBody};
 use super::crowd::Crowd;
 use super::dav::Dav;
@@ -433,83 +434,4 @@ impl<T> AsRef<[u8]> for With<T> {
     fn as_ref(&self) -> &[u8] {
         &self.body
     }
-}
-
-/// The line of one request in the log. Written when it is dropped, so that a request whose client goes away
-/// has one too.
-struct AccessLine {
-    method: &'static str,
-    route: &'static str,
-    /// For the routes of backups alone.
-    backup: Option<Pseudonym>,
-    /// Where operators want it.
-    client: Option<Shown>,
-    started: Instant,
-    received: u64,
-    /// `None` when there was no answer to give.
-    status: Option<u16>,
-}
-
-impl Drop for AccessLine {
-    fn drop(&mut self) {
-        let milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let Self {
-            method,
-            route,
-            backup,
-            client,
-            received,
-            ..
-        } = *self;
-        let backup = backup.map(tracing::field::display);
-        let client = client.map(tracing::field::display);
-        match self.status {
-            Some(status) => {
-                tracing::info!(
-                    method,
-                    route,
-                    backup,
-                    client,
-                    status,
-                    received,
-                    milliseconds,
-                    "request"
-                );
-            }
-            None => tracing::info!(
-                method,
-                route,
-                backup,
-                client,
-                received,
-                milliseconds,
-                "request was given up"
-            ),
-        }
-    }
-}
-
-/// The method as a word for the log; what a client makes up does not get there.
-fn known_method(method: &Method) -> &'static str {
-    const KNOWN: [&str; 15] = [
-        "GET",
-        "HEAD",
-        "PUT",
-        "DELETE",
-        "OPTIONS",
-        "PROPFIND",
-        "POST",
-        "PATCH",
-        "PROPPATCH",
-        "MKCOL",
-        "COPY",
-        "MOVE",
-        "LOCK",
-        "UNLOCK",
-        "REPORT",
-    ];
-    KNOWN
-        .into_iter()
-        .find(|known| *known == method.as_str())
-        .unwrap_or("other")
 }
