@@ -297,7 +297,7 @@ impl Config {
                     header: seconds(limits, "headerSeconds", 15),
                     header_bytes: number(limits, "headerBytes", 16_384, 8_192..=1_048_576),
                     header_fields: limits.size("headerFields", 100, 8..=1_000),
-                    body: seconds(limits, "bodySeconds", 60),
+                    body: seconds(limits, "bodySeconds", 300),
                     bytes_per_second: number(limits, "bytesPerSecond", 500, 1..=1_000_000),
                     grace: seconds(limits, "graceSeconds", 20),
                     requests: limits.size("requests", 256, 1..=1_000_000),

@@ -22,12 +22,13 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::address::ClientAddress;
+use super::answers::Metered;
 use super::framing::Framed;
 use super::http::App;
 use super::limit::{Limit, Refusals};
 use super::listener::{Listener, Stream};
 use super::metrics::Traffic;
-use super::pace::{Pace, Paced};
+use super::pace::{Chatter, Pace, Paced};
 use super::places::{Held, NoPlace, Place, Places};
 use super::proxies::Proxies;
 use super::reply::Body;
@@ -38,8 +39,8 @@ use crate::config::Limits;
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// Bytes that may be under way in one HTTP/2 stream.
 const READ_AHEAD: u32 = 64 << 10;
-/// Bytes that a client may send at the least while it has no request under way: pings, settings, and what is left
-/// of a body that was refused.
+/// Bytes that a client may send at the least while it begins no request: pings, settings, and what is left of a body
+/// that was refused. While it has requests under way, so many for each that there may be.
 const CHATTER_AT_LEAST: u64 = 4 << 20;
 
 /// What a connection needs to be served.
@@ -95,6 +96,8 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
                     continue;
                 };
                 connections.spawn(connection.clone().serve(stream, held));
+                // Two places that become free at once are told of once, and another listener may wait too.
+                places.pass_on();
             }
             Err(NoPlace::ForAnybody) => {}
             Err(NoPlace::ForThisAddress) => {
@@ -130,8 +133,13 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Waits a moment after accepting failed: out of descriptors, this passes.
+/// Waits a moment after accepting failed: out of descriptors, this passes. Nobody waits for a connection that was over
+/// before it was accepted, or clients could slow each other down.
 pub(super) async fn back_off(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind()) {
+        return tracing::debug!(%error, "a connection was over before it was accepted");
+    }
     tracing::warn!(%error, "accepting a connection failed");
     sleep(BACK_OFF).await;
 }
@@ -209,7 +217,9 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (refusals, app) = (self.refusals.clone(), Arc::clone(&self.app));
-        let chatter = CHATTER_AT_LEAST.max(self.max_backup_bytes as u64 * 4);
+        let idle = CHATTER_AT_LEAST.max(self.max_backup_bytes as u64 * 4);
+        let at_work = idle * u64::from(self.limits.streams);
+        let chatter = Chatter { idle, at_work };
         let stream = self.traffic.count(stream);
         let stream = Paced::new(stream, held.place(), Pace::new(&self.limits), chatter);
         let served = if version == Version::HTTP_2 {
@@ -218,7 +228,8 @@ impl Connection {
             self.serve_http_1(stream, held.place()).await
         };
         if let Err(error) = served {
-            if error.is_timeout() {
+            let never_came = error.is_timeout() && held.place().requests_begun() == 0;
+            if never_came || error.is_parse_too_large() {
                 refusals.count(Limit::Header);
             }
             if error.is_parse() {
@@ -275,23 +286,36 @@ impl Connection {
                 .initial_connection_window_size(READ_AHEAD.saturating_mul(self.limits.streams))
                 .serve_connection(
                     TokioIo::new(stream),
-                    service_fn(move |request| work(Arc::clone(&app), Arc::clone(&its), request)),
+                    service_fn(move |request| {
+                        let (app, place) = (Arc::clone(&app), Arc::clone(&its));
+                        async move {
+                            let answer = work(app, Arc::clone(&place), request).await?;
+                            Ok::<_, Infallible>(answer.map(|body| Metered::new(body, &place)))
+                        }
+                    }),
                 )
         );
+        let pace = Pace::new(&self.limits);
         tokio::select! {
             served = &mut connection => return served,
+            () = place.answers().one_is_slow(pace) => place.refused(Limit::Answer),
             () = told(&mut self.stopped) => {}
-            () = place.idle_for(self.limits.header) => {}
+            () = place.idle_for(self.limits.header) => if place.requests_begun() == 0 {
+                place.refused(Limit::Header);
+                return Ok(());
+            },
         }
         connection.as_mut().graceful_shutdown();
-        // Answers that are still on their way arrive, unless the client leaves them lying. On HTTP/2 it can do so
-        // without the stream noticing: it opens no window, and answers every ping.
+        // What is on its way arrives: a proxy has many clients on one connection, of which one is slow. But a client
+        // that leaves answers lying, or does not answer the ping that ends the connection, is not waited for.
+        let slow = async {
+            place.answers().one_is_slow(pace).await;
+            sleep(self.limits.grace).await;
+        };
         tokio::select! {
             served = &mut connection => served,
-            () = place.stuck(Pace::new(&self.limits)) => {
-                place.refused(Limit::Answer);
-                Ok(())
-            }
+            () = slow => Ok(()),
+            () = place.stuck(pace) => Ok(()),
         }
     }
 }
@@ -306,7 +330,8 @@ async fn work(
         // The connection ends before anything waits for this.
         return std::future::pending().await;
     };
-    let answered = app.handle(place.address(), request).await;
-    work.answered();
+    let answered = app.handle(&place, request).await;
+    let success = |response: &Response<Body>| response.status().is_success();
+    work.answered(answered.as_ref().is_ok_and(success));
     answered
 }

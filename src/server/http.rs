@@ -13,19 +13,20 @@ use http::header::{AUTHORIZATION, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::access_log::{self, AccessLine, known_method};
 use super::address::ClientAddress;
 use super::body::{BodyLimits, RequestBody};
 use super::crowd::Crowd;
 use super::dav::Dav;
 use super::guard::{Asks, Guard, Quotas};
 use super::limit::{Limit, Refusals};
+use super::places::Place;
 use super::proxies::Proxies;
 use super::pseudonym::{Pseudonym, Pseudonyms};
 use super::reply::{self, Body, Reject};
-use super::request_line::{self, RequestLine, known_method};
 use super::route::Route;
 use super::status::Vitals;
 use super::{conditions, framing, page, xml};
@@ -58,7 +59,7 @@ pub(crate) struct App {
     body_limits: BodyLimits,
     header_fields: usize,
     /// One permit for each request that may be at work.
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     refusals: Refusals,
     vitals: Arc<Vitals>,
     anonymous_restore: bool,
@@ -122,7 +123,7 @@ impl App {
             max_backup_bytes: config.max_backup_bytes,
             body_limits: BodyLimits::new(config),
             header_fields: config.limits.header_fields,
-            turns: Semaphore::new(config.limits.requests),
+            turns: Arc::new(Semaphore::new(config.limits.requests)),
             anonymous_restore: config.anonymous_restore,
             allow_anonymous: config.allow_anonymous,
             client_addresses: config.log.client_addresses,
@@ -133,17 +134,17 @@ impl App {
         }
     }
 
-    /// Answers one request on a connection from `peer`, and writes its line in the log.
+    /// Answers one request on the connection that has this place, and writes its line in the log.
     pub(crate) async fn handle(
         self: Arc<Self>,
-        peer: ClientAddress,
+        place: &Place,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let (parts, incoming) = request.into_parts();
-        let address = self.proxies.client(peer, &parts.headers);
+        let address = self.proxies.client(place.address(), &parts.headers);
         let route = Route::parse(&self.base_path, parts.uri.path());
         let (mut body, length) = RequestBody::new(&parts, incoming, self.body_limits);
-        let mut line = RequestLine {
+        let mut line = AccessLine {
             metrics: self.vitals.requests().begin(),
             method: known_method(&parts.method),
             route: route.word(),
@@ -159,7 +160,7 @@ impl App {
             Ok(()) if parts.headers.len() > self.header_fields => Err(Reject::HeaderTooLarge),
             Ok(()) => {
                 self.crowd.see(address);
-                self.answer(&parts, route, &mut body, address).await
+                self.answer(&parts, route, &mut body, address, place).await
             }
             Err(reject) => Err(reject),
         };
@@ -193,7 +194,7 @@ impl App {
     /// HTTP/1.1 could not read what came on a connection from `peer`, and answered with `status`.
     pub(crate) fn unreadable(&self, peer: ClientAddress, status: StatusCode) {
         self.vitals.requests().unreadable();
-        request_line::unreadable(peer.shown(self.client_addresses), status.as_u16());
+        access_log::unreadable(peer.shown(self.client_addresses), status.as_u16());
     }
 
     /// What stands for the backup in the log.
@@ -210,8 +211,14 @@ impl App {
         route: Route,
         body: &mut RequestBody,
         address: ClientAddress,
+        place: &Place,
     ) -> Result<Response<Body>, Reject> {
         let plan = self.plan(parts, route, address).await?;
+        // Not whoever needs no credentials: thousands could hold all places.
+        let credentials = self.allow_anonymous || parts.headers.contains_key(AUTHORIZATION);
+        if credentials && !matches!(plan, Plan::Page) {
+            place.let_in();
+        }
         if let Plan::Upload(caller) = plan {
             let backup = self.receive(parts, body).await?;
             let request = Decided {
@@ -264,7 +271,13 @@ impl App {
             None => None,
         };
         let answer = match self.turn().await {
-            Ok(_turn) => {
+            Ok(turn) => {
+                let turn = Arc::new(turn);
+                // An upload keeps its turn until the store is through with it, also when its request goes away.
+                let body = Bytes::from_owner(With {
+                    body,
+                    _kept: Arc::clone(&turn),
+                });
                 let now = (self.clock)();
                 let (method, headers) = (&parts.method, &parts.headers);
                 self.dav
@@ -295,8 +308,8 @@ impl App {
     }
 
     /// Waits until the request, which has come in full, may be worked on.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Reject> {
-        match timeout(WAIT, self.turns.acquire()).await {
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Reject> {
+        match timeout(WAIT, Arc::clone(&self.turns).acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
             Ok(Err(_)) | Err(_) => Err(Reject::Overloaded),
         }
@@ -387,9 +400,10 @@ impl App {
         };
 
         let backup = body.read_exactly(length).await?;
-        Ok(Bytes::from_owner(Accounted {
-            backup,
-            _memory: memory,
+        // Its share of the memory for uploads.
+        Ok(Bytes::from_owner(With {
+            body: backup,
+            _kept: memory,
         }))
     }
 }
@@ -421,15 +435,15 @@ fn tells_of_nothing(answer: &Result<Response<Body>, Reject>) -> bool {
     }
 }
 
-/// A backup and its share of the memory for uploads, which is given back when the last of it is gone: also a
-/// request that goes away leaves its backup with the store.
-struct Accounted {
-    backup: Bytes,
-    _memory: OwnedSemaphorePermit,
+/// A body and what is given back when the last of it is gone: also a request that goes away leaves its backup with the
+/// store.
+struct With<T> {
+    body: Bytes,
+    _kept: T,
 }
 
-impl AsRef<[u8]> for Accounted {
+impl<T> AsRef<[u8]> for With<T> {
     fn as_ref(&self) -> &[u8] {
-        &self.backup
+        &self.body
     }
 }

@@ -1,8 +1,10 @@
 //! The server's life: open what is configured, listen, hand each listener to `connection.rs`, work in the
 //! background, stop.
 
+mod access_log;
 mod address;
 mod admin;
+mod answers;
 mod background;
 mod body;
 mod certificates;
@@ -28,7 +30,6 @@ mod places;
 mod proxies;
 mod pseudonym;
 mod reply;
-mod request_line;
 mod route;
 mod sockets;
 mod status;

@@ -40,14 +40,24 @@ impl Pace {
     }
 }
 
+/// How many bytes may come while no request begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chatter {
+    /// While none is under way.
+    pub(crate) idle: u64,
+    /// While some are, whose bodies may be part of it.
+    pub(crate) at_work: u64,
+}
+
 /// A stream that fails when its client takes what is written too slowly, or sends too much that is no request.
 pub(crate) struct Paced<S> {
     stream: S,
     place: Arc<Place>,
     pace: Pace,
-    /// How many bytes may come while the connection has no request.
-    chatter: u64,
+    chatter: Chatter,
+    /// How many bytes have come since the last request began, and how many had begun until then.
     chattered: u64,
+    requests: u64,
     /// What was not taken at once, until all of it is.
     owed: Option<Owed>,
 }
@@ -61,13 +71,14 @@ struct Owed {
 }
 
 impl<S> Paced<S> {
-    pub(crate) fn new(stream: S, place: Arc<Place>, pace: Pace, chatter: u64) -> Self {
+    pub(crate) fn new(stream: S, place: Arc<Place>, pace: Pace, chatter: Chatter) -> Self {
         Self {
             stream,
             place,
             pace,
             chatter,
             chattered: 0,
+            requests: 0,
             owed: None,
         }
     }
@@ -112,12 +123,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         let count = buffer.filled().len() - before;
-        self.chattered = if self.place.is_busy() {
-            0
+        let requests = self.place.requests_begun();
+        if requests != self.requests {
+            self.requests = requests;
+            self.chattered = 0;
+        }
+        self.chattered += count as u64;
+        let most = if self.place.has_request() {
+            self.chatter.at_work
         } else {
-            self.chattered + count as u64
+            self.chatter.idle
         };
-        if self.chattered > self.chatter {
+        if self.chattered > most {
             self.place.refused(Limit::Chatter);
             let text = "much came, and no request";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));

@@ -2,13 +2,14 @@
 //!
 //! A connection is at work while one of its requests is being read or answered, and idle before, between and
 //! after: also in its handshake, and with half a header. Where all places are taken, the connection that has been
-//! idle for longest loses its own, so that silent clients cannot keep others out. One at work never does: its
-//! deadlines end it.
+//! spare for longest loses its own, so that silent and slow clients cannot keep others out. Spare is whoever is
+//! idle, and whoever is at work for a stranger: a body can be dripped without credentials, also by thousands. Once
+//! somebody was let in on a connection, it keeps its place while it is at work: its deadlines end it.
 //!
-//! Invariant: the numbers and the idle ones are those of the connections that were not put out.
+//! Invariant: the numbers and the spare ones are those of the connections that were not put out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::address::{ClientAddress, Prefix};
+use super::answers::Answers;
 use super::limit::{Limit, Refusals};
 use super::pace::Pace;
 use crate::config::Limits;
@@ -41,16 +43,16 @@ pub(crate) enum NoPlace {
 #[derive(Default)]
 struct Taken {
     count: usize,
-    /// Counts connections that become idle: the lower, the longer it is.
+    /// Counts connections that become spare: the lower, the longer it is.
     next: u64,
-    idle: BTreeMap<u64, Arc<Place>>,
+    spare: BTreeMap<u64, Arc<Place>>,
     addresses: HashMap<Prefix, OfAddress>,
 }
 
 #[derive(Default)]
 struct OfAddress {
     count: usize,
-    idle: BTreeSet<u64>,
+    spare: BTreeSet<u64>,
 }
 
 /// What one connection has a place by.
@@ -60,6 +62,12 @@ pub(crate) struct Place {
     state: Mutex<State>,
     out: Notify,
     busy: AtomicUsize,
+    /// How many requests it ever had, and how many are under way.
+    begun: AtomicU64,
+    requests: AtomicUsize,
+    answers: Answers,
+    /// Whether anybody was let in on it.
+    known: AtomicBool,
     written: AtomicU64,
     /// Since when the connection is idle; `None` while it is at work.
     idle_since: watch::Sender<Option<Instant>>,
@@ -68,14 +76,16 @@ pub(crate) struct Place {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Idle(u64),
-    Busy,
+    /// Whoever needs a place may have this one.
+    Spare(u64),
+    Kept,
     Out,
 }
 
 /// The connection is at work until this is dropped.
 pub(crate) struct Work {
     place: Arc<Place>,
+    is_request: bool,
     /// Whether the client goes away from a request when this is dropped.
     unanswered: bool,
 }
@@ -93,8 +103,8 @@ impl Places {
         })
     }
 
-    /// A place for a connection from `address`, if need be that of an idle one. Through a `proxy` come many clients,
-    /// so that it may have all places.
+    /// A place for a connection from `address`, if need be a spare one. Through a proxy come many clients, so that it
+    /// may have all places.
     pub(crate) fn take(
         self: &Arc<Self>,
         address: ClientAddress,
@@ -107,11 +117,11 @@ impl Places {
         let too_many = !is_proxy && of_address.is_some_and(|of| of.count >= most);
         if too_many {
             self.refusals.count(Limit::ConnectionsPerAddress);
-            let idle = of_address.and_then(|of| of.idle.first().copied());
-            taken.put_out(idle.ok_or(NoPlace::ForThisAddress)?);
+            let spare = of_address.and_then(|of| of.spare.first().copied());
+            taken.put_out(spare.ok_or(NoPlace::ForThisAddress)?);
         } else if taken.count >= self.limits.connections {
-            let idle = taken.idle.first_key_value().map(|(&since, _)| since);
-            taken.put_out(idle.ok_or(NoPlace::ForAnybody)?);
+            let spare = taken.spare.first_key_value().map(|(&since, _)| since);
+            taken.put_out(spare.ok_or(NoPlace::ForAnybody)?);
             self.refusals.count(Limit::Connections);
         }
         taken.count += 1;
@@ -119,21 +129,25 @@ impl Places {
         let place = Arc::new(Place {
             places: Arc::clone(self),
             address,
-            state: Mutex::new(State::Busy),
+            state: Mutex::new(State::Kept),
             out: Notify::new(),
             busy: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
+            requests: AtomicUsize::new(0),
+            answers: Answers::default(),
+            known: AtomicBool::new(false),
             written: AtomicU64::new(0),
-            idle_since: watch::channel(None).0,
+            idle_since: watch::channel(Some(Instant::now())).0,
             resets: AtomicU64::new(0),
         });
-        taken.rest(&place);
+        taken.spare(&place);
         Ok(Held(place))
     }
 
-    /// Puts out whoever has been idle for longest, if anybody is.
+    /// Puts out whoever has been spare for longest, if anybody is.
     pub(crate) fn make_room(&self) {
         let mut taken = self.taken();
-        if let Some((&since, _)) = taken.idle.first_key_value() {
+        if let Some((&since, _)) = taken.spare.first_key_value() {
             taken.put_out(since);
             self.freed.notify_one();
         }
@@ -155,27 +169,28 @@ impl Places {
 }
 
 impl Taken {
-    fn rest(&mut self, place: &Arc<Place>) {
+    /// Whoever needs a place may have this one from now on.
+    fn spare(&mut self, place: &Arc<Place>) {
         let since = self.next;
         self.next += 1;
-        *place.state() = State::Idle(since);
-        place.idle_since.send_replace(Some(Instant::now()));
-        self.idle.insert(since, Arc::clone(place));
+        *place.state() = State::Spare(since);
+        self.spare.insert(since, Arc::clone(place));
         let of_address = self.addresses.entry(place.address.prefix()).or_default();
-        of_address.idle.insert(since);
+        of_address.spare.insert(since);
     }
 
-    /// Takes the connection that became idle at `since` off the list of idle ones.
-    fn wake(&mut self, since: u64) -> Option<Arc<Place>> {
-        let place = self.idle.remove(&since)?;
+    /// Takes the connection that became spare at `since` off the list.
+    fn keep(&mut self, since: u64) -> Option<Arc<Place>> {
+        let place = self.spare.remove(&since)?;
         if let Some(of_address) = self.addresses.get_mut(&place.address.prefix()) {
-            of_address.idle.remove(&since);
+            of_address.spare.remove(&since);
         }
+        *place.state() = State::Kept;
         Some(place)
     }
 
     fn put_out(&mut self, since: u64) {
-        let Some(place) = self.wake(since) else {
+        let Some(place) = self.keep(since) else {
             return;
         };
         *place.state() = State::Out;
@@ -205,12 +220,13 @@ impl Drop for Held {
     fn drop(&mut self) {
         let place = &self.0;
         let mut taken = place.places.taken();
-        let before = std::mem::replace(&mut *place.state(), State::Out);
+        let before = *place.state();
         match before {
             State::Out => return,
-            State::Idle(since) => drop(taken.wake(since)),
-            State::Busy => {}
+            State::Spare(since) => drop(taken.keep(since)),
+            State::Kept => {}
         }
+        *place.state() = State::Out;
         taken.forget(place.address.prefix());
         place.places.freed.notify_one();
     }
@@ -221,18 +237,19 @@ impl Place {
     pub(crate) fn begin(self: &Arc<Self>) -> Option<Work> {
         let mut taken = self.places.taken();
         let before = *self.state();
-        match before {
-            State::Out => return None,
-            State::Busy => {}
-            State::Idle(since) => {
-                drop(taken.wake(since));
-                *self.state() = State::Busy;
-                self.idle_since.send_replace(None);
-            }
+        if before == State::Out {
+            return None;
         }
         self.busy.fetch_add(1, Ordering::Relaxed);
+        self.idle_since.send_replace(None);
+        if let State::Spare(since) = before
+            && self.known.load(Ordering::Relaxed)
+        {
+            drop(taken.keep(since));
+        }
         Some(Work {
             place: Arc::clone(self),
+            is_request: false,
             unanswered: false,
         })
     }
@@ -240,8 +257,40 @@ impl Place {
     /// As [`Place::begin`], for a request.
     pub(crate) fn begin_request(self: &Arc<Self>) -> Option<Work> {
         let mut work = self.begin()?;
+        work.is_request = true;
         work.unanswered = true;
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
         Some(work)
+    }
+
+    /// Somebody was let in: the connection keeps its place while it is at work.
+    pub(crate) fn let_in(&self) {
+        if self.known.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut taken = self.places.taken();
+        let before = *self.state();
+        if let State::Spare(since) = before
+            && self.is_busy()
+        {
+            drop(taken.keep(since));
+        }
+    }
+
+    /// How many requests there ever were.
+    pub(crate) fn requests_begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether one is under way.
+    pub(crate) fn has_request(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// The answers that are being taken.
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// Where the connection comes from.
@@ -307,15 +356,24 @@ impl Place {
 }
 
 impl Work {
-    /// The request has its answer.
-    pub(crate) fn answered(mut self) {
+    /// The request has its answer. One that was carried out makes up for one that was given up: the clients of a
+    /// proxy share its connections, and come and go.
+    pub(crate) fn answered(mut self, success: bool) {
         self.unanswered = false;
+        if success {
+            let one_less = |resets: u64| resets.checked_sub(1);
+            let resets = &self.place.resets;
+            let _ = resets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        }
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
         let place = &self.place;
+        if self.is_request {
+            place.requests.fetch_sub(1, Ordering::Relaxed);
+        }
         if self.unanswered {
             let resets = place.resets.fetch_add(1, Ordering::Relaxed) + 1;
             if resets > u64::from(place.places.limits.resets) {
@@ -324,11 +382,19 @@ impl Drop for Work {
             }
         }
         let mut taken = place.places.taken();
-        let was_last = place.busy.fetch_sub(1, Ordering::Relaxed) == 1;
-        if was_last && *place.state() == State::Busy {
-            taken.rest(place);
-            place.places.freed.notify_one();
+        if place.busy.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return;
         }
+        place.idle_since.send_replace(Some(Instant::now()));
+        let before = *place.state();
+        match before {
+            State::Out => return,
+            // To the end of the list.
+            State::Spare(since) => drop(taken.keep(since)),
+            State::Kept => {}
+        }
+        taken.spare(place);
+        place.places.freed.notify_one();
     }
 }
 
@@ -354,6 +420,13 @@ mod tests {
         places.take(ClientAddress::of_peer(from.parse().unwrap()), false)
     }
 
+    /// A connection from there on which somebody was let in.
+    fn take_known(places: &Arc<Places>, from: &str) -> Held {
+        let held = take(places, from).unwrap();
+        held.place().let_in();
+        held
+    }
+
     fn is_out(held: &Held) -> bool {
         *held.0.state() == State::Out
     }
@@ -361,8 +434,8 @@ mod tests {
     #[tokio::test]
     async fn whoever_is_idle_for_longest_makes_room() {
         let places = places(3, 3);
-        let at_work = take(&places, OFFICE).unwrap();
-        let first = take(&places, OFFICE).unwrap();
+        let at_work = take_known(&places, OFFICE);
+        let first = take_known(&places, OFFICE);
         let second = take(&places, HOME).unwrap();
         let work = at_work.place().begin().unwrap();
         // It was at work a moment ago.
@@ -376,7 +449,11 @@ mod tests {
         assert!(first.place().begin().is_none());
 
         let all: Vec<_> = [&third, &fourth]
-            .map(|held| held.place().begin().unwrap())
+            .map(|held| {
+                let work = held.place().begin().unwrap();
+                held.place().let_in();
+                work
+            })
             .into();
         assert_eq!(take(&places, HOME).err(), Some(NoPlace::ForAnybody));
         drop(work);
@@ -386,7 +463,7 @@ mod tests {
         drop((all, at_work, first, second, third, fourth));
         let taken = places.taken();
         assert!(taken.addresses.is_empty());
-        assert_eq!((taken.count, taken.idle.len()), (0, 0));
+        assert_eq!((taken.count, taken.spare.len()), (0, 0));
     }
 
     #[tokio::test]
@@ -397,10 +474,45 @@ mod tests {
         let another = take(&places, OFFICE).unwrap();
         assert!(is_out(&office[0]) && !is_out(&office[1]) && !is_out(&home));
 
-        let work = [&office[1], &another].map(|held| held.place().begin().unwrap());
+        let work = [&office[1], &another].map(|held| {
+            held.place().let_in();
+            held.place().begin().unwrap()
+        });
         assert_eq!(take(&places, OFFICE).err(), Some(NoPlace::ForThisAddress));
         drop(work);
         assert!(take(&places, OFFICE).is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_works_for_a_stranger_makes_room_too() {
+        let places = places(2, 2);
+        let stranger = take(&places, OFFICE).unwrap();
+        let known = take(&places, HOME).unwrap();
+        let works = [&stranger, &known].map(|held| held.place().begin_request().unwrap());
+        known.place().let_in();
+
+        let idle = take(&places, HOME).unwrap();
+        assert!(is_out(&stranger) && !is_out(&known));
+        let last = take(&places, OFFICE).unwrap();
+        assert!(is_out(&idle) && !is_out(&known));
+        drop((works, stranger, known, idle, last));
+        assert_eq!(places.taken().spare.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn requests_that_are_carried_out_make_up_for_those_given_up() {
+        let places = places(2, 2);
+        let held = take(&places, HOME).unwrap();
+        for _ in 0..9 {
+            drop(held.place().begin_request().unwrap());
+            held.place().begin_request().unwrap().answered(true);
+        }
+        let place = held.place();
+        assert!(
+            tokio::time::timeout(Duration::ZERO, place.lost())
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]
@@ -408,7 +520,7 @@ mod tests {
         let places = places(2, 2);
         let held = take(&places, HOME).unwrap();
         for _ in 0..9 {
-            held.place().begin_request().unwrap().answered();
+            held.place().begin_request().unwrap().answered(false);
             drop(held.place().begin().unwrap());
         }
         for resets in 1..=3 {

@@ -111,7 +111,7 @@ impl From<durable::Error> for Error {
 /// acknowledged survives a crash.
 pub trait Store: Send + Sync + 'static {
     /// Stores `body` under `id`; durable when it returns. When it fails, or its caller goes away, the
-    /// previous backup is still there or the new one is, whole.
+    /// previous backup is still there or the new one is, whole. `body` counts as under way until it is dropped.
     fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>>;
 
     /// Reads the backup, one whole version.

@@ -90,7 +90,8 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
         self.at_once(move |kept| {
-            let backup = kept.backup(body, now());
+            // The body itself is given back, and with it the memory and the turn of the request.
+            let backup = kept.backup(Bytes::copy_from_slice(&body), now());
             match kept.backups.insert(id, backup) {
                 None => Put::Created,
                 Some(_) => Put::Replaced,
@@ -443,6 +444,16 @@ impl Gate {
         let mut waiting = self.waiting.subscribe();
         let reached = waiting.wait_for(|waiting| *waiting >= operations);
         drop(soon(reached).await.unwrap());
+    }
+
+    /// Waits until nobody stands at the gate.
+    pub(crate) async fn is_left(&self) {
+        let mut waiting = self.waiting.subscribe();
+        drop(
+            soon(waiting.wait_for(|waiting| *waiting == 0))
+                .await
+                .unwrap(),
+        );
     }
 
     /// Lets all go on, also those that come later.

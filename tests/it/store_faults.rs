@@ -308,7 +308,7 @@ async fn a_sweep_in_which_one_removal_fails_does_the_rest_and_says_so() {
 }
 
 /// Makes sure that this process may have so many descriptors.
-fn allow_descriptors(wanted: u64) {
+pub(crate) fn allow_descriptors(wanted: u64) {
     let limit = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
     if !enough(limit.current) {
@@ -335,7 +335,8 @@ async fn uploads_from_400_connections_are_in_the_store_at_the_same_time() {
     let files = FileStore::open(&site.data()).unwrap();
     let store = FaultyStore::over(files);
     // Who connects first may wait for the last.
-    let limits = json!({ "limits": { "headerSeconds": 600, "handshakeSeconds": 600 } });
+    let limits = json!({ "headerSeconds": 600, "handshakeSeconds": 600, "requests": MANY + 1 });
+    let limits = json!({ "limits": limits });
     let server = site.with(limits).start_over(store.clone()).await;
     let mut phones = Vec::new();
     for number in 0..MANY {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::stream::{self, Stream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -103,9 +104,7 @@ impl Client {
             Protocol::Http2 => b"h2",
         };
         let socket = TcpSocket::new_v4().unwrap();
-        socket.bind((source, 0).into()).unwrap();
-        let stream = socket.connect(server.address()).await.unwrap();
-        let raw = Raw::over(stream, server, &[alpn], rustls::ALL_VERSIONS)
+        let raw = Raw::connect_from(source, socket, server, alpn)
             .await
             .unwrap();
         assert_eq!(raw.alpn().as_deref(), Some(alpn));
@@ -272,6 +271,18 @@ impl Raw {
         Self::over(stream, server, alpn, versions).await
     }
 
+    /// Connects this socket from one of the addresses of loopback, 127.0.0.0/8.
+    pub(crate) async fn connect_from(
+        source: Ipv4Addr,
+        socket: TcpSocket,
+        server: &impl Listening,
+        alpn: &[u8],
+    ) -> io::Result<Self> {
+        socket.bind((source, 0).into())?;
+        let stream = socket.connect(server.address()).await?;
+        Self::over(stream, server, &[alpn], rustls::ALL_VERSIONS).await
+    }
+
     async fn over(
         stream: TcpStream,
         server: &impl Listening,
@@ -406,6 +417,47 @@ impl Raw {
         std::mem::take(&mut self.received)
     }
 
+    /// So many bytes, if they come before the connection ends.
+    pub(crate) async fn bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.received.len() < count {
+            if !self.read_more().await {
+                return None;
+            }
+        }
+        Some(self.received.drain(..count).collect())
+    }
+
+    /// Whether the server has not ended the connection until now.
+    pub(crate) fn is_open(&self) -> bool {
+        is_open(&self.stream.get_ref().0.stream)
+    }
+
+    /// Writes this so often, and reads whatever comes meanwhile, for nobody; whether the server ended the
+    /// connection before it had all.
+    pub(crate) async fn flood(&mut self, bytes: &[u8], times: usize) -> bool {
+        let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
+        let write = async {
+            for _ in 0..times {
+                if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
+                    return true;
+                }
+            }
+            false
+        };
+        let read = async {
+            let mut buffer = [0; 16 << 10];
+            while reader.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+            true
+        };
+        soon(async {
+            tokio::select! {
+                ended = write => ended,
+                ended = read => ended,
+            }
+        })
+        .await
+    }
+
     /// The TLS records that came since the last call, as (type, length).
     pub(crate) fn records(&mut self) -> Vec<(u8, usize)> {
         let seen = std::mem::take(&mut *self.stream.get_ref().0.seen.lock().unwrap());
@@ -471,6 +523,12 @@ impl Raw {
             }
         }
     }
+}
+
+/// Whether the other end has not ended the connection until now. What came is left where it is.
+pub(crate) fn is_open(stream: &TcpStream) -> bool {
+    let peeked = stream.peek(&mut [0]).now_or_never();
+    peeked.is_none_or(|read| read.is_ok_and(|count| count > 0))
 }
 
 /// A TCP stream that remembers what came.

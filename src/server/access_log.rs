@@ -1,4 +1,5 @@
-//! What is told of one request when it ends: its line in the log, and its share of the metrics.
+//! What is told of one request when it ends: its line in the log (what was done, how it ended, how long it took), and
+//! its share of the metrics. No identity is in it.
 
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use super::metrics::Begun;
 use super::pseudonym::Pseudonym;
 
 /// Written when it is dropped, so that a request whose client goes away has a line too.
-pub(crate) struct RequestLine<'a> {
+pub(crate) struct AccessLine<'a> {
     pub(crate) metrics: Begun<'a>,
     pub(crate) method: &'static str,
     pub(crate) route: &'static str,
@@ -23,7 +24,7 @@ pub(crate) struct RequestLine<'a> {
     pub(crate) status: Option<u16>,
 }
 
-impl Drop for RequestLine<'_> {
+impl Drop for AccessLine<'_> {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
