@@ -36,6 +36,7 @@ mod lifecycle;
 mod limits;
 mod malformed;
 mod metrics;
+mod operations;
 mod operator;
 mod oracles;
 mod phone;
