@@ -34,6 +34,7 @@ mod health;
 mod http2_attacks;
 mod lifecycle;
 mod limits;
+mod log;
 mod malformed;
 mod metrics;
 mod operations;

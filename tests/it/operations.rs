@@ -74,7 +74,9 @@ async fn metrics() -> BTreeMap<String, BTreeSet<String>> {
             .filter_map(|ending| name.strip_suffix(ending))
             .next()
             .unwrap_or(name);
-        let labels = labels.split("\",").filter_map(|label| label.split_once('='));
+        let labels = labels
+            .split("\",")
+            .filter_map(|label| label.split_once('='));
         let labels = labels.map(|(label, _)| label.to_owned());
         let labels = labels.filter(|label| !(is_histogram && label == "le"));
         let all: &mut BTreeSet<String> = found.entry(format!("safe_{name}")).or_default();
@@ -171,7 +173,9 @@ fn every_alert_says_where_it_is_explained_and_is_tested() {
     for alert in alerts.split("- alert: ").skip(1) {
         let name = alert.lines().next().unwrap();
         let runbook = "runbook: docs/OPERATIONS.md#";
-        let (_, rest) = alert.split_once(runbook).unwrap_or_else(|| panic!("{name}"));
+        let (_, rest) = alert
+            .split_once(runbook)
+            .unwrap_or_else(|| panic!("{name}"));
         let anchor = rest.lines().next().unwrap();
         assert!(anchors.contains(anchor), "{name}: there is no {anchor}");
         assert!(alert.contains("severity: "), "{name}");
