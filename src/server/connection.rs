@@ -37,6 +37,9 @@ use crate::config::Limits;
 
 /// How long accepting pauses after an error such as "too many open files".
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a stop waits for whoever has connected and not yet said anything: else those who came at the last moment
+/// would be turned away, although another server is about to take this one's place.
+const LAST_CALL: Duration = Duration::from_secs(1);
 /// Bytes that may be under way in one HTTP/2 stream.
 const READ_AHEAD: u32 = 64 << 10;
 /// Bytes that a client may send at the least while it begins no request: pings, settings, and what is left of a body
@@ -127,6 +130,12 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
     drop(stopped.wait_for(|stopped| *stopped).await);
 }
 
+/// Done when the server is told to stop, and the client has had its chance to ask for something: whether it did.
+async fn told_and_asked(stopped: &mut watch::Receiver<bool>, place: &Place) -> bool {
+    told(stopped).await;
+    timeout(LAST_CALL, place.asked()).await.is_ok()
+}
+
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if ended.is_err_and(|error| error.is_panic()) {
         tracing::error!("a connection ended in a panic; this is a bug");
@@ -191,11 +200,14 @@ impl Connection {
         self.answer(stream, version, held).await;
     }
 
-    /// Does what comes before HTTP, unless it takes too long or the server stops.
+    /// Does what comes before HTTP, unless it takes too long or the server has stopped a moment ago.
     async fn shake<T>(&self, handshake: impl Future<Output = io::Result<T>>) -> Option<T> {
         let mut stopped = self.stopped.clone();
         tokio::select! {
-            () = told(&mut stopped) => None,
+            () = async {
+                told(&mut stopped).await;
+                sleep(LAST_CALL).await;
+            } => None,
             shaken = timeout(self.limits.handshake, handshake) => match shaken {
                 Ok(Ok(done)) => Some(done),
                 Ok(Err(error)) => {
@@ -251,6 +263,7 @@ impl Connection {
         let bytes = self.limits.header_bytes as usize;
         let stream = Framed::new(stream, bytes, self.refusals);
         let app = self.app;
+        let its = Arc::clone(&place);
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -264,8 +277,11 @@ impl Connection {
         );
         tokio::select! {
             served = &mut connection => return served,
-            () = told(&mut self.stopped) => connection.as_mut().graceful_shutdown(),
+            asked = told_and_asked(&mut self.stopped, &its) => if !asked {
+                return Ok(());
+            },
         }
+        connection.as_mut().graceful_shutdown();
         connection.await
     }
 
@@ -299,7 +315,9 @@ impl Connection {
         tokio::select! {
             served = &mut connection => return served,
             () = place.answers().one_is_slow(pace) => place.refused(Limit::Answer),
-            () = told(&mut self.stopped) => {}
+            asked = told_and_asked(&mut self.stopped, &place) => if !asked {
+                return Ok(());
+            },
             () = place.idle_for(self.limits.header) => if place.requests_begun() == 0 {
                 place.refused(Limit::Header);
                 return Ok(());

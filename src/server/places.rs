@@ -256,10 +256,11 @@ impl Place {
 
     /// As [`Place::begin`], for a request.
     pub(crate) fn begin_request(self: &Arc<Self>) -> Option<Work> {
+        // Before anybody hears of it.
+        self.begun.fetch_add(1, Ordering::Relaxed);
         let mut work = self.begin()?;
         work.is_request = true;
         work.unanswered = true;
-        self.begun.fetch_add(1, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         Some(work)
     }
@@ -281,6 +282,15 @@ impl Place {
     /// How many requests there ever were.
     pub(crate) fn requests_begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Done when there has been a request.
+    pub(crate) async fn asked(&self) {
+        let mut since = self.idle_since.subscribe();
+        while self.requests_begun() == 0 {
+            // The sender is in `self`.
+            drop(since.changed().await);
+        }
     }
 
     /// Whether one is under way.

@@ -44,6 +44,15 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+}
+
+impl Protocol {
     pub(crate) const BOTH: [Self; 2] = [Self::Http1, Self::Http2];
 }
 
@@ -89,7 +98,8 @@ impl Client {
         protocol: Protocol,
         authorization: Option<String>,
     ) -> Self {
-        Self::connect_from(Ipv4Addr::LOCALHOST, server, protocol, authorization).await
+        let raw = Raw::connect(server, &[protocol.alpn()], rustls::ALL_VERSIONS).await;
+        Self::over(raw.unwrap(), server, protocol, authorization).await
     }
 
     /// Connects from one of the addresses of loopback, 127.0.0.0/8.
@@ -99,15 +109,18 @@ impl Client {
         protocol: Protocol,
         authorization: Option<String>,
     ) -> Self {
-        let alpn: &[u8] = match protocol {
-            Protocol::Http1 => b"http/1.1",
-            Protocol::Http2 => b"h2",
-        };
         let socket = TcpSocket::new_v4().unwrap();
-        let raw = Raw::connect_from(source, socket, server, alpn)
-            .await
-            .unwrap();
-        assert_eq!(raw.alpn().as_deref(), Some(alpn));
+        let raw = Raw::connect_from(source, socket, server, protocol.alpn()).await;
+        Self::over(raw.unwrap(), server, protocol, authorization).await
+    }
+
+    async fn over(
+        raw: Raw,
+        server: &impl Listening,
+        protocol: Protocol,
+        authorization: Option<String>,
+    ) -> Self {
+        assert_eq!(raw.alpn().as_deref(), Some(protocol.alpn()));
         let stream = TokioIo::new(raw.stream);
         let sender = match protocol {
             Protocol::Http1 => {
