@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::doubles::{Fault, FaultyStore, MemoryStore, Operation};
 use crate::process::ServerProcess;
-use crate::support::{ID, Site, TestServer, backup_path, now};
+use crate::support::{Site, TestServer, backup_path, now};
 use crate::wire::{Protocol, soon, whole};
 
 impl TestServer {
@@ -186,7 +186,7 @@ async fn a_sweep_counts_backups_by_age_and_size_and_those_that_were_renewed_or_e
         .into_iter()
         .enumerate()
     {
-        let id = format!("{number}{}", &ID[1..]);
+        let id = format!("{number:064x}");
         site.place_backup(&id, &vec![7; bytes], now() - DAY * days - DAY / 2);
     }
     let server = site.start().await;
