@@ -27,6 +27,7 @@ use super::framing::Framed;
 use super::http::App;
 use super::limit::{Limit, Refusals};
 use super::listener::{Listener, Stream};
+use super::live::Live;
 use super::pace::{Chatter, Pace, Paced};
 use super::places::{Held, NoPlace, Place, Places};
 use super::proxies::Proxies;
@@ -50,9 +51,9 @@ const CHATTER_AT_LEAST: u64 = 4 << 20;
 pub(super) struct Connection {
     /// `None` where a proxy ends TLS.
     pub(super) tls: Option<TlsAcceptor>,
-    pub(super) proxies: Arc<Proxies>,
+    pub(super) live: Arc<Live>,
     pub(super) places: Arc<Places>,
-    pub(super) app: Arc<App>,
+    /// As they were when it began.
     pub(super) limits: Limits,
     pub(super) max_backup_bytes: usize,
     pub(super) refusals: Refusals,
@@ -62,7 +63,6 @@ pub(super) struct Connection {
 /// Serves whoever comes to `listener`, until the server is told to stop.
 pub(super) async fn accept(listener: Listener, connection: Connection) {
     let places = Arc::clone(&connection.places);
-    let proxies = Arc::clone(&connection.proxies);
     let mut connections = JoinSet::new();
     let mut stopped = connection.stopped.clone();
     // Accepted, and waiting for a place. A listener to which nobody comes takes no place from the others.
@@ -73,7 +73,8 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
             () = told(&mut stopped) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             accepted = listener.accept(), if waiting.is_none() => match accepted {
-                Ok((_, peer)) if connection.tls.is_none() && !proxies.may_speak_plainly(peer) => {
+                Ok((_, peer)) if connection.tls.is_none()
+                    && !connection.proxies().may_speak_plainly(peer) => {
                     connection.refusals.count(Limit::Plaintext);
                     tracing::debug!("a client that is no trusted proxy would speak without TLS");
                 }
@@ -91,12 +92,12 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
         let Some(peer) = waiting.as_ref().map(|(_, peer)| *peer) else {
             continue;
         };
-        match places.take(peer, proxies.trust(peer)) {
+        match places.take(peer, connection.proxies().trust(peer)) {
             Ok(held) => {
                 let Some((stream, _)) = waiting.take() else {
                     continue;
                 };
-                connections.spawn(connection.clone().serve(stream, held));
+                connections.spawn(connection.begin().serve(stream, held));
                 // Two places that become free at once are told of once, and another listener may wait too.
                 places.pass_on();
             }
@@ -114,7 +115,8 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
             report(ended);
         }
     };
-    if timeout(connection.limits.drain, drained).await.is_err() {
+    let limits = connection.begin().limits;
+    if timeout(limits.drain, drained).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
             "requests under way were cut off by the stop"
@@ -158,9 +160,24 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 }
 
 impl Connection {
+    /// One connection under the settings that are in force now.
+    pub(super) fn begin(&self) -> Self {
+        let settings = self.live.now();
+        Self {
+            limits: settings.config.limits,
+            max_backup_bytes: settings.config.max_backup_bytes,
+            ..self.clone()
+        }
+    }
+
+    fn proxies(&self) -> Arc<Proxies> {
+        Arc::clone(&self.live.now().shared.proxies)
+    }
+
     async fn serve(self, mut stream: Stream, mut held: Held) {
         let peer = held.place().address();
-        if self.proxies.speaks_first(peer) {
+        let proxies = self.proxies();
+        if proxies.speaks_first(peer) {
             let place = held.place();
             let header = Proxies::read_header(peer, &mut stream);
             let client = tokio::select! {
@@ -170,7 +187,7 @@ impl Connection {
             let Some(client) = client else { return };
             // From now on it has a place of the client's.
             drop((place, held));
-            match self.places.take(client, self.proxies.trust(client)) {
+            match self.places.take(client, proxies.trust(client)) {
                 Ok(its) => held = its,
                 Err(_) => return,
             }
@@ -249,7 +266,7 @@ impl Connection {
     {
         let bytes = self.limits.header_bytes as usize;
         let stream = Framed::new(stream, bytes, self.refusals);
-        let app = self.app;
+        let live = self.live;
         let its = Arc::clone(&place);
         let mut connection = pin!(
             http1::Builder::new()
@@ -259,7 +276,9 @@ impl Connection {
                 .max_headers(self.limits.header_fields)
                 .serve_connection(
                     TokioIo::new(stream),
-                    service_fn(move |request| work(Arc::clone(&app), Arc::clone(&place), request)),
+                    service_fn(move |request| {
+                        work(Arc::clone(&live.now().app), Arc::clone(&place), request)
+                    }),
                 )
         );
         tokio::select! {
@@ -276,7 +295,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let app = self.app;
+        let live = self.live;
         let its = Arc::clone(&place);
         let mut connection = pin!(
             http2::Builder::new(TokioExecutor::new())
@@ -290,7 +309,7 @@ impl Connection {
                 .serve_connection(
                     TokioIo::new(stream),
                     service_fn(move |request| {
-                        let (app, place) = (Arc::clone(&app), Arc::clone(&its));
+                        let (app, place) = (Arc::clone(&live.now().app), Arc::clone(&its));
                         async move {
                             let answer = work(app, Arc::clone(&place), request).await?;
                             Ok::<_, Infallible>(answer.map(|body| Metered::new(body, &place)))

@@ -60,6 +60,7 @@ pub(super) struct Metrics {
     sweep_duration: Gauge<f64, AtomicU64>,
     certificate_unusable: Number,
     certificate_reloads: Family<Outcome, Counter>,
+    config_reloads: Family<Outcome, Counter>,
     passwords_delayed: Counter,
     passwords_hashed: Family<Kind, Counter>,
 }
@@ -88,6 +89,7 @@ impl Metrics {
             sweep_duration: Gauge::default(),
             certificate_unusable: Gauge::default(),
             certificate_reloads: Family::default(),
+            config_reloads: Family::default(),
             passwords_delayed: Counter::default(),
             passwords_hashed: Family::default(),
         };
@@ -179,6 +181,11 @@ impl Metrics {
     fn register_health(&mut self) {
         let registry = &mut self.registry;
         registry.register(
+            "config_reloads",
+            "How often the configuration was read again",
+            self.config_reloads.clone(),
+        );
+        registry.register(
             "ready",
             "1 while phones can be sent here",
             self.ready.clone(),
@@ -212,6 +219,13 @@ impl Metrics {
         if let Some(sweep) = &status.sweep {
             self.sweep_duration.set(sweep.seconds);
         }
+    }
+
+    /// The configuration was read again, with this outcome.
+    pub(super) fn config_reloaded(&self, outcome: &'static str) {
+        self.config_reloads
+            .get_or_create(&Outcome { outcome })
+            .inc();
     }
 
     /// How the certificate is.
