@@ -3,26 +3,44 @@
 use std::fmt;
 
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
 
-/// Writes this program's own events from `log.level` on, and those of libraries from `warn` on: at finer
-/// levels HTTP libraries write headers, and with them credentials.
-pub(super) fn start(log: Log) {
-    let own = Targets::new()
-        .with_default(Level::WARN.min(log.level))
-        .with_target(env!("CARGO_CRATE_NAME"), log.level);
+/// Changes how much is logged.
+pub(super) struct LogLevel(reload::Handle<Targets, Registry>);
+
+impl LogLevel {
+    /// Logs from this level on.
+    pub(super) fn set(&self, level: Level) {
+        // It can only have gone with the program.
+        drop(self.0.reload(from(level)));
+    }
+}
+
+/// This program's own events from `level` on, and those of libraries from `warn` on: at finer levels HTTP libraries
+/// write headers, and with them credentials.
+fn from(level: Level) -> Targets {
+    Targets::new()
+        .with_default(Level::WARN.min(level))
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+}
+
+/// Writes events as the configuration says.
+pub(super) fn start(log: Log) -> LogLevel {
+    let (level, handle) = reload::Layer::new(from(log.level));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(false);
-    let registry = tracing_subscriber::registry().with(own);
+    let registry = tracing_subscriber::registry().with(level);
     let set = match log.format {
         LogFormat::Text => registry.with(lines).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
@@ -32,6 +50,7 @@ pub(super) fn start(log: Log) {
     };
     // It can only be set already, by a test that runs commands in its own process.
     drop(set);
+    LogLevel(handle)
 }
 
 /// Lines from whose beginning systemd takes the priority, see sd-daemon(3).

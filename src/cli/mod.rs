@@ -25,7 +25,7 @@ mod terminal;
 mod trash;
 mod when;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -94,9 +94,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // Where a library asks for the provider of TLS, there is one.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let file = arguments.config;
-    let load = || Config::load(file.as_deref(), std::env::vars()).map_err(anyhow::Error::from);
+    let read = || Config::load(file.as_deref(), std::env::vars());
+    let load = || read().map_err(anyhow::Error::from);
     match arguments.command {
-        Command::Serve => serve::run(&load()?),
+        Command::Serve => {
+            let file = file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
+            serve::run(file, read)
+        }
         Command::Demo(command) => command.run(),
         Command::Init(command) => command.run(file),
         Command::Check(command) => command.run(&load()?),

@@ -1,25 +1,55 @@
-//! `serve`: runs the server until it is told to stop.
+//! `serve`: runs the server until it is told to stop, and reads its configuration again when that changes.
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
 
+use super::log::LogLevel;
 use super::{log, systemd};
-use crate::config::{Config, Storage};
-use crate::server::Server;
+use crate::config::{self, Config, Log, Storage};
+use crate::file_version::FileVersion;
+use crate::server::{Reloader, Server};
 
-pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
-    log::start(config.log);
+/// How often it is looked whether the configuration's file was replaced.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Runs under the configuration that `load` reads, from `file` among others.
+pub(super) fn run(
+    file: &Path,
+    load: impl Fn() -> Result<Config, config::Error>,
+) -> anyhow::Result<ExitCode> {
+    let version = FileVersion::of(file);
+    let config = load()?;
+    let level = log::start(config.log);
     tokio::runtime::Runtime::new()
         .context("start the asynchronous runtime")?
-        .block_on(serve(config))
+        .block_on(async {
+            let mut signals = Signals::new()?;
+            let server = Server::bind_to(systemd::sockets()?, &config, super::now).await?;
+            std::panic::set_hook(server.panic_hook());
+            tell_of(&server, &config)?;
+            let source = Source {
+                file,
+                load,
+                level,
+                log: config.log,
+                reloader: server.reloader(),
+                version,
+            };
+            systemd::ready();
+            tokio::select! {
+                code = signals.run_until_told(server) => code,
+                failed = source.keep_up() => failed,
+                never = systemd::keep_watchdog_quiet() => match never {},
+            }
+        })
 }
 
-async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::new()?;
-    let server = Server::bind_to(systemd::sockets()?, config, super::now).await?;
-    std::panic::set_hook(server.panic_hook());
+fn tell_of(server: &Server, config: &Config) -> anyhow::Result<()> {
     let Storage::Files { directory } = &config.storage;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -40,11 +70,80 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
             "this needs a look; `status` says it too"
         );
     }
-    systemd::ready();
-    tokio::select! {
-        code = signals.run_until_told(server) => code,
-        never = systemd::keep_watchdog_quiet() => match never {},
+    Ok(())
+}
+
+/// Where the configuration comes from, and where it goes.
+struct Source<'a, L> {
+    file: &'a Path,
+    load: L,
+    level: LogLevel,
+    log: Log,
+    reloader: Reloader,
+    /// The state of the file that was read last.
+    version: Option<FileVersion>,
+}
+
+impl<L: Fn() -> Result<Config, config::Error>> Source<'_, L> {
+    /// Reads the configuration again when its file was replaced, and on SIGHUP.
+    async fn keep_up(mut self) -> anyhow::Result<ExitCode> {
+        let mut told = signal(SignalKind::hangup()).context("listen for signals")?;
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_told = tokio::select! {
+                Some(()) = told.recv() => true,
+                _ = looks.tick() => false,
+            };
+            let version = FileVersion::of(self.file);
+            if is_told || version != self.version {
+                self.version = version;
+                systemd::reloading();
+                self.reload();
+                systemd::ready();
+            }
+        }
     }
+
+    fn reload(&mut self) {
+        let config = match (self.load)() {
+            Ok(config) => config,
+            Err(error) => return self.refuse(&problems(&error)),
+        };
+        match self.reloader.reload(&config) {
+            Ok(waiting) => {
+                // Whoever hears one of the two hears it.
+                let before = std::mem::replace(&mut self.log, config.log);
+                self.level.set(before.level.max(config.log.level));
+                tracing::info!("the configuration was read again");
+                self.level.set(config.log.level);
+                if !waiting.is_empty() {
+                    tracing::warn!(
+                        keys = waiting.join(", "),
+                        "changes of the configuration wait for a restart"
+                    );
+                }
+            }
+            Err(problem) => self.refuse(&problem.to_string()),
+        }
+    }
+
+    fn refuse(&self, problem: &str) {
+        tracing::error!(
+            problem,
+            "the configuration cannot be used; the one read before stays in force"
+        );
+        self.reloader.failed(problem.to_owned());
+    }
+}
+
+/// All that is wrong, on one line.
+fn problems(error: &config::Error) -> String {
+    if let config::Error::Invalid { problems, .. } = error {
+        let each: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        return each.join("; ");
+    }
+    format!("{:#}", anyhow::Error::msg(error.to_string()))
 }
 
 /// SIGTERM and SIGINT.

@@ -47,6 +47,14 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// It reads its configuration again, until it is [`ready`].
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(_) => tell(&[NotifyState::Reloading]),
+    }
+}
+
 /// It does not take new connections any more.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);

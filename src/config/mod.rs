@@ -235,6 +235,22 @@ impl Config {
         }
     }
 
+    /// The keys in which another configuration differs that a running server cannot change.
+    #[must_use]
+    pub fn differs_in(&self, other: &Self) -> Vec<&'static str> {
+        [
+            ("listen", self.listen != other.listen),
+            ("tls", self.tls != other.tls),
+            ("accountsFile", self.accounts_file != other.accounts_file),
+            ("storage", self.storage != other.storage),
+            ("admin.listen", self.admin_listen != other.admin_listen),
+            ("log.format", self.log.format != other.log.format),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+
     /// Reads every key once, in the order of the example. Problems go to the reader, and a default takes
     /// the place of a wrong value, so that all of them are found.
     fn read(reader: &mut Reader<'_>, directory: &Path) -> Self {

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::guard::Quotas;
+use super::live::Live;
 use super::status::Vitals;
-use crate::retention::{self, Mode, Report, Retention};
+use crate::retention::{self, Mode, Report};
 use crate::scrub::{self, Pace};
 use crate::state::{Scrubbed, StateFile, unix};
 use crate::store::Store;
@@ -25,9 +25,8 @@ const SCRUB_LOOK: Duration = Duration::from_secs(60 * 60);
 pub(crate) struct Background {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: StateFile,
-    pub(crate) retention: Retention,
+    pub(crate) live: Arc<Live>,
     pub(crate) vitals: Arc<Vitals>,
-    pub(crate) quotas: Arc<Quotas>,
     pub(crate) clock: fn() -> SystemTime,
 }
 
@@ -44,8 +43,15 @@ impl Background {
             hours.tick().await;
             let now = (self.clock)();
             let began = Instant::now();
-            let swept =
-                retention::sweep(&*self.store, &self.state, self.retention, now, Mode::Serve).await;
+            let settings = self.live.now();
+            let swept = retention::sweep(
+                &*self.store,
+                &self.state,
+                settings.retention,
+                now,
+                Mode::Serve,
+            )
+            .await;
             // Before the log: whoever reads there that a sweep has ended finds it here.
             let report = swept.as_ref().ok().cloned();
             self.vitals.swept(now, began.elapsed(), report);
@@ -53,7 +59,9 @@ impl Background {
                 Ok(report) => {
                     tell(report);
                     let bytes = report.kept_bytes.saturating_add(report.trash_bytes);
-                    self.quotas.counted(report.kept, bytes);
+                    // Those in force now: they may have changed meanwhile.
+                    let quotas = Arc::clone(&self.live.now().shared.quotas);
+                    quotas.counted(report.kept, bytes);
                 }
                 Err(error) => tracing::error!(
                     error = error as &dyn StdError,
@@ -168,7 +176,10 @@ mod tests {
     use std::path::Path;
     use std::time::UNIX_EPOCH;
 
+    use super::super::live::Means;
     use super::*;
+    use crate::account::Gate;
+    use crate::config::Config;
     use crate::store::FileStore;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -179,13 +190,21 @@ mod tests {
 
     fn background(directory: &Path) -> Background {
         let vitals = Arc::new(Vitals::new(clock()));
-        let quotas = crate::config::Quotas::default();
-        Background {
-            store: Arc::new(FileStore::open(directory).unwrap()),
-            state: StateFile::in_directory(directory),
-            retention: Retention::of_days(180, 7, 7),
+        let store = Arc::new(FileStore::open(directory).unwrap()) as Arc<dyn Store>;
+        let config = Config::from_json(b"{}", &directory.join("config.json")).unwrap();
+        let means = Means {
+            gate: Arc::new(Gate::without_accounts(&config.accounts_file).unwrap()),
+            store: Arc::clone(&store),
             vitals: Arc::clone(&vitals),
-            quotas: Arc::new(Quotas::new(quotas, vitals)),
+            pseudonyms: Arc::default(),
+            crowd: Arc::default(),
+            clock,
+        };
+        Background {
+            store,
+            state: StateFile::in_directory(directory),
+            live: Live::new(&config, &means),
+            vitals,
             clock,
         }
     }

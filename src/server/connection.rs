@@ -27,6 +27,7 @@ use super::framing::Framed;
 use super::http::App;
 use super::limit::{Limit, Refusals};
 use super::listener::{Listener, Stream};
+use super::live::Live;
 use super::metrics::Traffic;
 use super::pace::{Chatter, Pace, Paced};
 use super::places::{Held, NoPlace, Place, Places};
@@ -51,9 +52,9 @@ const CHATTER_AT_LEAST: u64 = 4 << 20;
 pub(super) struct Connection {
     /// `None` where a proxy ends TLS.
     pub(super) tls: Option<TlsAcceptor>,
-    pub(super) proxies: Arc<Proxies>,
+    pub(super) live: Arc<Live>,
     pub(super) places: Arc<Places>,
-    pub(super) app: Arc<App>,
+    /// As they were when it began.
     pub(super) limits: Limits,
     pub(super) max_backup_bytes: usize,
     pub(super) refusals: Refusals,
@@ -64,7 +65,6 @@ pub(super) struct Connection {
 /// Serves whoever comes to `listener`, until the server is told to stop.
 pub(super) async fn accept(listener: Listener, connection: Connection) {
     let places = Arc::clone(&connection.places);
-    let proxies = Arc::clone(&connection.proxies);
     let mut connections = JoinSet::new();
     let mut stopped = connection.stopped.clone();
     // Accepted, and waiting for a place. A listener to which nobody comes takes no place from the others.
@@ -75,7 +75,8 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
             () = told(&mut stopped) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             accepted = listener.accept(), if waiting.is_none() => match accepted {
-                Ok((_, peer)) if connection.tls.is_none() && !proxies.may_speak_plainly(peer) => {
+                Ok((_, peer)) if connection.tls.is_none()
+                    && !connection.proxies().may_speak_plainly(peer) => {
                     connection.refusals.count(Limit::Plaintext);
                     tracing::debug!("a client that is no trusted proxy would speak without TLS");
                 }
@@ -93,12 +94,12 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
         let Some(peer) = waiting.as_ref().map(|(_, peer)| *peer) else {
             continue;
         };
-        match places.take(peer, proxies.trust(peer)) {
+        match places.take(peer, connection.proxies().trust(peer)) {
             Ok(held) => {
                 let Some((stream, _)) = waiting.take() else {
                     continue;
                 };
-                connections.spawn(connection.clone().serve(stream, held));
+                connections.spawn(connection.begin().serve(stream, held));
                 // Two places that become free at once are told of once, and another listener may wait too.
                 places.pass_on();
             }
@@ -116,7 +117,8 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
             report(ended);
         }
     };
-    if timeout(connection.limits.drain, drained).await.is_err() {
+    let limits = connection.begin().limits;
+    if timeout(limits.drain, drained).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
             "requests under way were cut off by the stop"
@@ -160,11 +162,26 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 }
 
 impl Connection {
+    /// One connection under the settings that are in force now.
+    pub(super) fn begin(&self) -> Self {
+        let settings = self.live.now();
+        Self {
+            limits: settings.config.limits,
+            max_backup_bytes: settings.config.max_backup_bytes,
+            ..self.clone()
+        }
+    }
+
+    fn proxies(&self) -> Arc<Proxies> {
+        Arc::clone(&self.live.now().shared.proxies)
+    }
+
     async fn serve(self, mut stream: Stream, mut held: Held) {
         let traffic = Arc::clone(&self.traffic);
         let _open = traffic.opened();
         let peer = held.place().address();
-        if self.proxies.speaks_first(peer) {
+        let proxies = self.proxies();
+        if proxies.speaks_first(peer) {
             let place = held.place();
             let header = Proxies::read_header(peer, &mut stream);
             let client = tokio::select! {
@@ -174,7 +191,7 @@ impl Connection {
             let Some(client) = client else { return };
             // From now on it has a place of the client's.
             drop((place, held));
-            match self.places.take(client, self.proxies.trust(client)) {
+            match self.places.take(client, proxies.trust(client)) {
                 Ok(its) => held = its,
                 Err(_) => return,
             }
@@ -228,7 +245,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (refusals, app) = (self.refusals.clone(), Arc::clone(&self.app));
+        let (refusals, live) = (self.refusals.clone(), Arc::clone(&self.live));
         let idle = CHATTER_AT_LEAST.max(self.max_backup_bytes as u64 * 4);
         let at_work = idle * u64::from(self.limits.streams);
         let chatter = Chatter { idle, at_work };
@@ -250,7 +267,7 @@ impl Connection {
                 } else {
                     StatusCode::BAD_REQUEST
                 };
-                app.unreadable(held.place().address(), status);
+                live.now().app.unreadable(held.place().address(), status);
             }
             tracing::debug!(%error, "connection ended");
         }
@@ -262,7 +279,7 @@ impl Connection {
     {
         let bytes = self.limits.header_bytes as usize;
         let stream = Framed::new(stream, bytes, self.refusals);
-        let app = self.app;
+        let live = self.live;
         let its = Arc::clone(&place);
         let mut connection = pin!(
             http1::Builder::new()
@@ -272,7 +289,9 @@ impl Connection {
                 .max_headers(self.limits.header_fields)
                 .serve_connection(
                     TokioIo::new(stream),
-                    service_fn(move |request| work(Arc::clone(&app), Arc::clone(&place), request)),
+                    service_fn(move |request| {
+                        work(Arc::clone(&live.now().app), Arc::clone(&place), request)
+                    }),
                 )
         );
         tokio::select! {
@@ -289,7 +308,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let app = self.app;
+        let live = self.live;
         let its = Arc::clone(&place);
         let mut connection = pin!(
             http2::Builder::new(TokioExecutor::new())
@@ -303,7 +322,7 @@ impl Connection {
                 .serve_connection(
                     TokioIo::new(stream),
                     service_fn(move |request| {
-                        let (app, place) = (Arc::clone(&app), Arc::clone(&its));
+                        let (app, place) = (Arc::clone(&live.now().app), Arc::clone(&its));
                         async move {
                             let answer = work(app, Arc::clone(&place), request).await?;
                             Ok::<_, Infallible>(answer.map(|body| Metered::new(body, &place)))

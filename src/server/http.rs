@@ -21,8 +21,9 @@ use super::address::ClientAddress;
 use super::body::{BodyLimits, RequestBody};
 use super::crowd::Crowd;
 use super::dav::Dav;
-use super::guard::{Asks, Guard, Quotas};
+use super::guard::{Asks, Guard};
 use super::limit::{Limit, Refusals};
+use super::live::{Means, Shared};
 use super::places::Place;
 use super::proxies::Proxies;
 use super::pseudonym::{Pseudonym, Pseudonyms};
@@ -32,7 +33,6 @@ use super::status::Vitals;
 use super::{conditions, framing, page, xml};
 use crate::account::{Caller, Credentials, Gate};
 use crate::config::{ClientAddresses, Config};
-use crate::store::Store;
 
 /// How long an upload waits for memory, and a request for its turn, before it is refused. Shorter than any app waits for an answer.
 const WAIT: Duration = Duration::from_secs(10);
@@ -50,8 +50,8 @@ pub(crate) struct App {
     base_path: String,
     config_document: Bytes,
     page: Bytes,
-    gate: Gate,
-    guard: Guard,
+    gate: Arc<Gate>,
+    guard: Arc<Guard>,
     dav: Dav,
     /// One permit for each byte of uploads under way.
     upload_memory: Arc<Semaphore>,
@@ -66,19 +66,10 @@ pub(crate) struct App {
     allow_anonymous: bool,
     /// What the log tells of clients.
     client_addresses: ClientAddresses,
-    pseudonyms: Pseudonyms,
+    pseudonyms: Arc<Pseudonyms>,
     proxies: Arc<Proxies>,
-    crowd: Crowd,
+    crowd: Arc<Crowd>,
     clock: fn() -> SystemTime,
-}
-
-/// What a server is made of, for its requests.
-pub(crate) struct Means {
-    pub(crate) gate: Gate,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) quotas: Arc<Quotas>,
-    pub(crate) proxies: Arc<Proxies>,
-    pub(crate) vitals: Arc<Vitals>,
 }
 
 /// What is decided about a request before its body is looked at.
@@ -99,7 +90,8 @@ struct Decided<'a> {
 }
 
 impl App {
-    pub(crate) fn new(config: &Config, means: Means, clock: fn() -> SystemTime) -> Self {
+    /// What answers under this configuration.
+    pub(crate) fn new(config: &Config, means: &Means, shared: &Shared) -> Self {
         let config_document = serde_json::json!({
             "maxBackupBytes": config.max_backup_bytes,
             "retentionDays": config.retention_days,
@@ -108,29 +100,29 @@ impl App {
         Self {
             base_path: config.base_path.clone(),
             page: page::render(config.public_url.as_deref(), config.retention_days),
-            gate: means.gate,
+            gate: Arc::clone(&means.gate),
             refusals: means.vitals.refusals(),
             vitals: Arc::clone(&means.vitals),
-            guard: Guard::new(&config.limits.budgets, means.vitals),
+            guard: Arc::clone(&shared.guard),
             dav: Dav::new(
-                means.store,
-                means.quotas,
+                Arc::clone(&means.store),
+                Arc::clone(&shared.quotas),
                 &config.base_path,
                 config_document.len(),
             ),
             config_document,
-            upload_memory: Arc::new(Semaphore::new(config.limits.upload_memory)),
+            upload_memory: Arc::clone(&shared.upload_memory),
             max_backup_bytes: config.max_backup_bytes,
             body_limits: BodyLimits::new(config),
             header_fields: config.limits.header_fields,
-            turns: Arc::new(Semaphore::new(config.limits.requests)),
+            turns: Arc::clone(&shared.turns),
             anonymous_restore: config.anonymous_restore,
             allow_anonymous: config.allow_anonymous,
             client_addresses: config.log.client_addresses,
-            pseudonyms: Pseudonyms::default(),
-            proxies: means.proxies,
-            crowd: Crowd::default(),
-            clock,
+            pseudonyms: Arc::clone(&means.pseudonyms),
+            proxies: Arc::clone(&shared.proxies),
+            crowd: Arc::clone(&means.crowd),
+            clock: means.clock,
         }
     }
 

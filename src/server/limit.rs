@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 
 /// What a client came up against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     /// An idle connection made room for another.
     Connections,
     ConnectionsPerAddress,
@@ -96,7 +96,7 @@ struct ByLimit {
 
 /// Counts who came up against which limit.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Refusals(Family<ByLimit, Counter>);
+pub(crate) struct Refusals(Family<ByLimit, Counter>);
 
 impl Refusals {
     pub(super) fn count(&self, limit: Limit) {

@@ -21,6 +21,7 @@ mod guard;
 mod http;
 mod limit;
 mod listener;
+mod live;
 mod metrics;
 mod node;
 mod pace;
@@ -51,7 +52,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::account::Gate;
-use crate::config::{Config, Limits, Listen, Problem, Storage};
+use crate::config::{Config, Listen, Problem, Storage};
 use crate::retention::Retention;
 use crate::state::StateFile;
 use crate::store::{FileStore, Store};
@@ -60,11 +61,9 @@ use self::address::ClientAddress;
 use self::background::Background;
 use self::certificates::Certificates;
 use self::connection::{Connection, accept};
-use self::guard::Quotas;
-use self::http::{App, Means};
 use self::listener::{Listener, bind_tcp, given_tcp};
+use self::live::{Live, Means};
 use self::places::Places;
-use self::proxies::Proxies;
 use self::status::Vitals;
 
 use admin::Admin;
@@ -72,6 +71,7 @@ pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use certificates::CertificateStatus;
 pub use check::{Finding, Severity, check};
 pub use development::{DevelopmentCertificate, development_certificate};
+pub use live::Reloader;
 pub use sockets::{Socket, Sockets};
 pub use status::{Attention, Severity as StatusSeverity, Status, StorageStatus, Sweep};
 pub use tls::{Error as TlsError, load as load_tls, load_certificates};
@@ -103,12 +103,11 @@ pub struct Server {
     public: Vec<Listener>,
     admin: TcpListener,
     tls: Option<TlsAcceptor>,
-    proxies: Arc<Proxies>,
-    app: Arc<App>,
+    live: Arc<Live>,
+    places: Arc<Places>,
+    reloader: Reloader,
     vitals: Arc<Vitals>,
     background: Background,
-    limits: Limits,
-    max_backup_bytes: usize,
 }
 
 impl Server {
@@ -181,32 +180,32 @@ impl Server {
         let certificates = certificates.map(Arc::new);
         let vitals =
             Arc::new(Vitals::new(clock()).with(certificates.clone(), config.max_backup_bytes));
-        let quotas = Arc::new(Quotas::new(config.quotas, Arc::clone(&vitals)));
-        let proxies = Arc::new(Proxies::new(config));
         let means = Means {
-            proxies: Arc::clone(&proxies),
-            gate,
+            gate: Arc::new(gate),
             store: Arc::clone(&store),
-            quotas: Arc::clone(&quotas),
             vitals: Arc::clone(&vitals),
+            pseudonyms: Arc::default(),
+            crowd: Arc::default(),
+            clock,
         };
+        let live = Live::new(config, &means);
+        let places = Places::new(config.limits, vitals.refusals());
+        let reloader = Reloader::new(Arc::clone(&live), Arc::clone(&places), means, config);
         Ok(Self {
             public,
             admin,
             tls: certificates.map(|its| TlsAcceptor::from(tls::server_config(its))),
-            proxies,
-            app: Arc::new(App::new(config, means, clock)),
+            live: Arc::clone(&live),
+            places,
+            reloader,
             background: Background {
                 store,
                 state: StateFile::in_directory(directory),
-                retention: retention_of(config),
+                live,
                 vitals: Arc::clone(&vitals),
-                quotas,
                 clock,
             },
             vitals,
-            limits: config.limits,
-            max_backup_bytes: config.max_backup_bytes,
         })
     }
 
@@ -230,6 +229,12 @@ impl Server {
     #[must_use]
     pub fn attention(&self) -> Vec<Attention> {
         self.vitals.status((self.background.clock)()).attention()
+    }
+
+    /// Changes its settings while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Answers one connection whose handshake is done elsewhere, until it ends; the listeners do the same with
@@ -281,13 +286,13 @@ impl Server {
     }
 
     fn connection(&self, stopped: watch::Receiver<bool>) -> Connection {
+        let settings = self.live.now();
         Connection {
             tls: self.tls.clone(),
-            proxies: Arc::clone(&self.proxies),
-            places: Places::new(self.limits, self.vitals.refusals()),
-            app: Arc::clone(&self.app),
-            limits: self.limits,
-            max_backup_bytes: self.max_backup_bytes,
+            live: Arc::clone(&self.live),
+            places: Arc::clone(&self.places),
+            limits: settings.config.limits,
+            max_backup_bytes: settings.config.max_backup_bytes,
             refusals: self.vitals.refusals(),
             traffic: self.vitals.traffic(),
             stopped,

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -24,7 +25,7 @@ use crate::config::Limits;
 
 /// All places of a server.
 pub(crate) struct Places {
-    limits: Limits,
+    limits: ArcSwap<Limits>,
     refusals: Refusals,
     taken: Mutex<Taken>,
     /// Told when one may have become free.
@@ -96,7 +97,7 @@ pub(crate) struct Held(Arc<Place>);
 impl Places {
     pub(crate) fn new(limits: Limits, refusals: Refusals) -> Arc<Self> {
         Arc::new(Self {
-            limits,
+            limits: ArcSwap::from_pointee(limits),
             refusals,
             taken: Mutex::default(),
             freed: Notify::new(),
@@ -113,13 +114,14 @@ impl Places {
         let prefix = address.prefix();
         let mut taken = self.taken();
         let of_address = taken.addresses.get(&prefix);
-        let most = self.limits.connections_per_address;
+        let limits = self.limits.load();
+        let most = limits.connections_per_address;
         let too_many = !is_proxy && of_address.is_some_and(|of| of.count >= most);
         if too_many {
             self.refusals.count(Limit::ConnectionsPerAddress);
             let spare = of_address.and_then(|of| of.spare.first().copied());
             taken.put_out(spare.ok_or(NoPlace::ForThisAddress)?);
-        } else if taken.count >= self.limits.connections {
+        } else if taken.count >= limits.connections {
             let spare = taken.spare.first_key_value().map(|(&since, _)| since);
             taken.put_out(spare.ok_or(NoPlace::ForAnybody)?);
             self.refusals.count(Limit::Connections);
@@ -151,6 +153,12 @@ impl Places {
             taken.put_out(since);
             self.freed.notify_one();
         }
+    }
+
+    /// Changes how many there may be. Nobody who has a place loses it.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        self.limits.store(Arc::new(limits));
+        self.freed.notify_one();
     }
 
     /// Done when there may be a place again.
@@ -386,7 +394,7 @@ impl Drop for Work {
         }
         if self.unanswered {
             let resets = place.resets.fetch_add(1, Ordering::Relaxed) + 1;
-            if resets > u64::from(place.places.limits.resets) {
+            if resets > u64::from(place.places.limits.load().resets) {
                 place.refused(Limit::Resets);
                 place.out.notify_one();
             }

@@ -18,7 +18,7 @@ const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 /// Gives backups their pseudonyms.
 #[derive(Default)]
-pub(super) struct Pseudonyms {
+pub(crate) struct Pseudonyms {
     today: Mutex<Option<Day>>,
 }
 

@@ -1,6 +1,6 @@
 //! How the server is: what the status and the metrics tell whoever runs it. No identity is in it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -46,6 +46,10 @@ pub struct Status {
     pub max_backup_bytes: u64,
     /// Whether the server was told to stop.
     pub draining: bool,
+    /// Why the configuration as it is now cannot be used; the one read before is in force.
+    pub config_problem: Option<String>,
+    /// Keys whose change waits for a restart.
+    pub waiting_for_restart: Vec<String>,
 }
 
 /// How a sweep ended.
@@ -128,6 +132,7 @@ impl Status {
             lines.extend(certificate.attention(self.now));
         }
         self.look_at_storage(&mut lines);
+        self.look_at_config(&mut lines);
         self.look_at_sweep(&mut lines);
         if let Some(report) = self.report() {
             look_at_report(report, &mut lines);
@@ -164,6 +169,20 @@ impl Status {
             lines.push(Attention::warning(format!(
                 "the disk is nearly full: {} MiB are left",
                 free >> 20
+            )));
+        }
+    }
+
+    fn look_at_config(&self, lines: &mut Vec<Attention>) {
+        if let Some(problem) = &self.config_problem {
+            lines.push(Attention::warning(format!(
+                "the configuration cannot be used, so the one read before stays in force: {problem}"
+            )));
+        }
+        if !self.waiting_for_restart.is_empty() {
+            lines.push(Attention::warning(format!(
+                "changes of the configuration wait for a restart: {}",
+                self.waiting_for_restart.join(", ")
             )));
         }
     }
@@ -220,7 +239,7 @@ pub(crate) struct Vitals {
     known: Mutex<Known>,
     certificates: Option<Arc<Certificates>>,
     uploads: Uploads,
-    max_backup_bytes: u64,
+    max_backup_bytes: AtomicU64,
     draining: AtomicBool,
     metrics: Metrics,
 }
@@ -230,6 +249,8 @@ struct Known {
     sweep: Option<Sweep>,
     last_sweep: Option<u64>,
     scrub: Option<Scrubbed>,
+    config_problem: Option<String>,
+    waiting_for_restart: Vec<String>,
 }
 
 impl Vitals {
@@ -239,7 +260,7 @@ impl Vitals {
             known: Mutex::default(),
             certificates: None,
             uploads: Uploads::default(),
-            max_backup_bytes: 0,
+            max_backup_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             metrics: Metrics::new(unix(started)),
         }
@@ -253,9 +274,29 @@ impl Vitals {
     ) -> Self {
         Self {
             certificates,
-            max_backup_bytes: max_backup_bytes as u64,
+            max_backup_bytes: AtomicU64::new(max_backup_bytes as u64),
             ..self
         }
+    }
+
+    /// One backup may have so many bytes from now on.
+    pub(crate) fn allow(&self, max_backup_bytes: usize) {
+        self.max_backup_bytes
+            .store(max_backup_bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Another configuration is in force, but for these keys.
+    pub(crate) fn reloaded(&self, waiting: &[&str]) {
+        self.metrics.config_reloaded("done");
+        let mut known = self.known();
+        known.config_problem = None;
+        known.waiting_for_restart = waiting.iter().map(|&key| key.to_owned()).collect();
+    }
+
+    /// The configuration could not be read again.
+    pub(crate) fn not_reloaded(&self, problem: String) {
+        self.metrics.config_reloaded("failed");
+        self.known().config_problem = Some(problem);
     }
 
     /// The server was told to stop.
@@ -314,8 +355,10 @@ impl Vitals {
             last_sweep: known.last_sweep,
             storage: StorageStatus::default(),
             uploads: self.uploads.last_days(now),
-            max_backup_bytes: self.max_backup_bytes,
+            max_backup_bytes: self.max_backup_bytes.load(Ordering::Relaxed),
             draining: self.draining.load(Ordering::Relaxed),
+            config_problem: known.config_problem.clone(),
+            waiting_for_restart: known.waiting_for_restart.clone(),
             scrub: known.scrub,
             certificate: self.certificates.as_ref().map(|its| its.status()),
         }

@@ -233,6 +233,8 @@ fn the_systemd_unit_leaves_little_open() {
     // The threshold is 1.5, in tenths.
     assert!(output.status.success(), "{said}");
     assert!(said.contains("Overall exposure level"), "{said}");
+    // A systemd before 253 does not know this one, as the unit says.
+    let said = said.replace("Failed to parse service type, ignoring: notify-reload", "");
     for complaint in ["Unknown", "Failed to parse", "ignoring"] {
         assert!(!said.contains(complaint), "{said}");
     }

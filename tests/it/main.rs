@@ -48,6 +48,7 @@ mod proxies;
 mod quotas;
 mod races;
 mod real_clients;
+mod reload;
 mod request_races;
 mod requests;
 mod restores;

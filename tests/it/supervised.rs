@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -157,7 +158,16 @@ async fn the_supervisor_is_told_how_the_server_is() {
     for _ in 0..5 {
         assert_eq!(told(), "WATCHDOG=1");
     }
+    let next = || {
+        let mut lines = std::iter::from_fn(|| Some(told()));
+        lines.find(|line| line != "WATCHDOG=1").unwrap()
+    };
+    server.signal(Signal::HUP);
+    let reloading = next();
+    let (first, time) = reloading.split_once('\n').unwrap();
+    assert_eq!(first, "RELOADING=1");
+    assert!(time.starts_with("MONOTONIC_USEC="), "{time}");
+    assert_eq!(next(), "READY=1");
     server.stop();
-    let rest = std::iter::from_fn(|| Some(told())).find(|line| line != "WATCHDOG=1");
-    assert_eq!(rest.as_deref(), Some("STOPPING=1"));
+    assert_eq!(next(), "STOPPING=1");
 }

@@ -27,6 +27,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
             "client",
             "audit",
             "durable",
+            "file_version",
         ],
     ),
     ("config", &["durable"]),

@@ -80,6 +80,12 @@ impl Quotas {
         }
     }
 
+    /// Takes over what others quotas have counted.
+    pub(crate) fn know_what(&self, others: &Self) {
+        let used = *others.used();
+        *self.used() = used;
+    }
+
     /// A sweep has counted everything.
     pub(crate) fn counted(&self, backups: u64, bytes: u64) {
         *self.used() = Some(Used { backups, bytes });

@@ -55,6 +55,7 @@ pub(super) struct Metrics {
     certificate_ends: Number,
     certificate_unusable: Number,
     certificate_reloads: Family<Outcome, Counter>,
+    config_reloads: Family<Outcome, Counter>,
     passwords_delayed: Counter,
     passwords_hashed: Family<Kind, Counter>,
 }
@@ -74,6 +75,7 @@ impl Metrics {
             certificate_ends: Gauge::default(),
             certificate_unusable: Gauge::default(),
             certificate_reloads: Family::default(),
+            config_reloads: Family::default(),
             passwords_delayed: Counter::default(),
             passwords_hashed: Family::default(),
             registry: Registry::default(),
@@ -94,6 +96,14 @@ impl Metrics {
             "Errors in the program that ended a piece of work; the log says where",
             self.panics.clone(),
         );
+        registry.register(
+            "config_reloads",
+            "How often the configuration was read again",
+            self.config_reloads.clone(),
+        );
+        for outcome in ["done", "failed"] {
+            drop(self.config_reloads.get_or_create(&Outcome { outcome }));
+        }
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The program", Info::new(Vec::from(version)));
         let start = Number::default();
@@ -149,6 +159,13 @@ impl Metrics {
     /// How the server is.
     pub(super) fn health(&self, status: &Status) {
         self.health.set(status);
+    }
+
+    /// The configuration was read again, with this outcome.
+    pub(super) fn config_reloaded(&self, outcome: &'static str) {
+        self.config_reloads
+            .get_or_create(&Outcome { outcome })
+            .inc();
     }
 
     /// How the certificate is.
