@@ -55,11 +55,21 @@ fn tell_of(server: &Server, config: &Config) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         listen = ?server.addresses()?,
         admin = %server.admin_address()?,
+        tls = if config.tls.is_some() { "files" } else { "off" },
+        trusted_proxies = config.trusted_proxies.len(),
         storage = %directory.display(),
         retention_days = config.retention_days,
         retention_margin_days = config.retention_margin_days,
+        trash_days = config.trash_days,
+        max_backup_bytes = config.max_backup_bytes,
         "listening"
     );
+    for problem in server.attention() {
+        tracing::warn!(
+            problem = problem.text,
+            "this needs a look; `status` says it too"
+        );
+    }
     Ok(())
 }
 

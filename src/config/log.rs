@@ -20,6 +20,9 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// For systemd: as `Text`, with the severity in front as sd-daemon(3) has it, and without the time, which the journal
+    /// adds.
+    Journald,
 }
 
 /// How much of a client's address is logged.
@@ -48,7 +51,10 @@ fn format(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        other => Err(format!("must be \"text\" or \"json\", not \"{other}\"")),
+        "journald" => Ok(LogFormat::Journald),
+        other => Err(format!(
+            "must be \"text\", \"json\" or \"journald\", not \"{other}\""
+        )),
     }
 }
 

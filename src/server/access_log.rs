@@ -1,30 +1,33 @@
-//! The line of one request in the log: what was done, how it ended, how long it took. No identity is in it.
+//! What is told of one request when it ends: its line in the log (what was done, how it ended, how long it took), and
+//! its share of the metrics. No identity is in it.
 
 use std::time::Instant;
 
 use http::Method;
 
 use super::address::Shown;
+use super::metrics::Begun;
 use super::pseudonym::Pseudonym;
 
-/// The line of one request in the log. Written when it is dropped, so that a request whose client goes away
-/// has one too.
-pub(super) struct AccessLine {
-    pub(super) method: &'static str,
-    pub(super) route: &'static str,
+/// Written when it is dropped, so that a request whose client goes away has a line too.
+pub(crate) struct AccessLine<'a> {
+    pub(crate) metrics: Begun<'a>,
+    pub(crate) method: &'static str,
+    pub(crate) route: &'static str,
     /// For the routes of backups alone.
-    pub(super) backup: Option<Pseudonym>,
+    pub(crate) backup: Option<Pseudonym>,
     /// Where operators want it.
-    pub(super) client: Option<Shown>,
-    pub(super) started: Instant,
-    pub(super) received: u64,
+    pub(crate) client: Option<Shown>,
+    pub(crate) started: Instant,
+    pub(crate) received: u64,
     /// `None` when there was no answer to give.
-    pub(super) status: Option<u16>,
+    pub(crate) status: Option<u16>,
 }
 
-impl Drop for AccessLine {
+impl Drop for AccessLine<'_> {
     fn drop(&mut self) {
-        let milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = self.started.elapsed();
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let Self {
             method,
             route,
@@ -33,6 +36,7 @@ impl Drop for AccessLine {
             received,
             ..
         } = *self;
+        self.metrics.ended(route, method, self.status, took);
         let backup = backup.map(tracing::field::display);
         let client = client.map(tracing::field::display);
         match self.status {
@@ -61,8 +65,14 @@ impl Drop for AccessLine {
     }
 }
 
+/// The line of what HTTP/1.1 could not read as a request, and answered by itself.
+pub(crate) fn unreadable(client: Option<Shown>, status: u16) {
+    let client = client.map(tracing::field::display);
+    tracing::info!(client, status, "request could not be read");
+}
+
 /// The method as a word for the log; what a client makes up does not get there.
-pub(super) fn known_method(method: &Method) -> &'static str {
+pub(crate) fn known_method(method: &Method) -> &'static str {
     const KNOWN: [&str; 15] = [
         "GET",
         "HEAD",

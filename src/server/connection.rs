@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -28,6 +28,7 @@ use super::http::App;
 use super::limit::{Limit, Refusals};
 use super::listener::{Listener, Stream};
 use super::live::Live;
+use super::metrics::Traffic;
 use super::pace::{Chatter, Pace, Paced};
 use super::places::{Held, NoPlace, Place, Places};
 use super::proxies::Proxies;
@@ -57,6 +58,7 @@ pub(super) struct Connection {
     pub(super) limits: Limits,
     pub(super) max_backup_bytes: usize,
     pub(super) refusals: Refusals,
+    pub(super) traffic: Arc<Traffic>,
     pub(super) stopped: watch::Receiver<bool>,
 }
 
@@ -175,6 +177,8 @@ impl Connection {
     }
 
     async fn serve(self, mut stream: Stream, mut held: Held) {
+        let traffic = Arc::clone(&self.traffic);
+        let _open = traffic.opened();
         let peer = held.place().address();
         let proxies = self.proxies();
         if proxies.speaks_first(peer) {
@@ -203,7 +207,7 @@ impl Connection {
         let Some(tls) = self.tls.clone() else {
             return self.answer(stream, Version::HTTP_11, held).await;
         };
-        let Some(stream) = self.shake(tls.accept(stream)).await else {
+        let Some(stream) = self.shake(self.traffic.watch(tls.accept(stream))).await else {
             return;
         };
         let version = match stream.get_ref().1.alpn_protocol() {
@@ -241,10 +245,11 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let refusals = self.refusals.clone();
+        let (refusals, live) = (self.refusals.clone(), Arc::clone(&self.live));
         let idle = CHATTER_AT_LEAST.max(self.max_backup_bytes as u64 * 4);
         let at_work = idle * u64::from(self.limits.streams);
         let chatter = Chatter { idle, at_work };
+        let stream = self.traffic.count(stream);
         let stream = Paced::new(stream, held.place(), Pace::new(&self.limits), chatter);
         let served = if version == Version::HTTP_2 {
             self.serve_http_2(stream, held.place()).await
@@ -255,6 +260,14 @@ impl Connection {
             let never_came = error.is_timeout() && held.place().requests_begun() == 0;
             if never_came || error.is_parse_too_large() {
                 refusals.count(Limit::Header);
+            }
+            if error.is_parse() {
+                let status = if error.is_parse_too_large() {
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+                } else {
+                    StatusCode::BAD_REQUEST
+                };
+                live.now().app.unreadable(held.place().address(), status);
             }
             tracing::debug!(%error, "connection ended");
         }

@@ -229,6 +229,7 @@ struct Exchange {
 impl Exchange {
     /// Notes and reports a failure of the store, and gives dav-server something to end with.
     fn failed(&self, operation: &'static str, error: &store::Error) -> FsError {
+        self.quotas.vitals().storage_failed(operation);
         let (reject, answer) = failure(operation, error);
         let _ = self.failure.set(reject);
         answer

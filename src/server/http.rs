@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::access_log::{AccessLine, known_method};
+use super::access_log::{self, AccessLine, known_method};
 use super::address::ClientAddress;
 use super::body::{BodyLimits, RequestBody};
 use super::crowd::Crowd;
@@ -137,6 +137,7 @@ impl App {
         let route = Route::parse(&self.base_path, parts.uri.path());
         let (mut body, length) = RequestBody::new(&parts, incoming, self.body_limits);
         let mut line = AccessLine {
+            metrics: self.vitals.requests().begin(),
             method: known_method(&parts.method),
             route: route.word(),
             backup: self.pseudonym(route),
@@ -180,6 +181,12 @@ impl App {
         }
         line.status = Some(response.status().as_u16());
         Ok(response)
+    }
+
+    /// HTTP/1.1 could not read what came on a connection from `peer`, and answered with `status`.
+    pub(crate) fn unreadable(&self, peer: ClientAddress, status: StatusCode) {
+        self.vitals.requests().unreadable();
+        access_log::unreadable(peer.shown(self.client_addresses), status.as_u16());
     }
 
     /// What stands for the backup in the log.

@@ -225,6 +225,12 @@ impl Server {
         self.admin.local_addr()
     }
 
+    /// What needs a person already at the start; of the storage, nothing is known yet.
+    #[must_use]
+    pub fn attention(&self) -> Vec<Attention> {
+        self.vitals.status((self.background.clock)()).attention()
+    }
+
     /// Changes its settings while it runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
@@ -288,6 +294,7 @@ impl Server {
             limits: settings.config.limits,
             max_backup_bytes: settings.config.max_backup_bytes,
             refusals: self.vitals.refusals(),
+            traffic: self.vitals.traffic(),
             stopped,
         }
     }

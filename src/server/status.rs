@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificates::{CertificateStatus, Certificates};
 use super::limit::{Limit, Refusals};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Requests, Traffic};
 use super::uploads::Uploads;
 use crate::account::Hashed;
 use crate::retention::Report;
@@ -262,7 +262,7 @@ impl Vitals {
             uploads: Uploads::default(),
             max_backup_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(unix(started)),
         }
     }
 
@@ -367,6 +367,21 @@ impl Vitals {
     /// Counts who is refused, for whoever refuses.
     pub(crate) fn refusals(&self) -> Refusals {
         self.metrics.refusals()
+    }
+
+    /// Counts requests, for whoever answers them.
+    pub(crate) fn requests(&self) -> &Requests {
+        self.metrics.requests()
+    }
+
+    /// Counts connections, for whoever serves them.
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        self.metrics.traffic()
+    }
+
+    /// The storage failed at what it was to do for a request.
+    pub(crate) fn storage_failed(&self, operation: &'static str) {
+        self.metrics.storage_failed(operation);
     }
 
     /// Counts panics.

@@ -58,7 +58,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("private_file", &[]),
 ];
 
-fn rust_files(folder: &str) -> Vec<PathBuf> {
+pub(crate) fn rust_files(folder: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![Path::new(ROOT).join(folder)];
     while let Some(folder) = folders.pop() {
@@ -76,7 +76,7 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
 }
 
 /// A file's text up to its unit tests.
-fn code(path: &Path) -> String {
+pub(crate) fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     text.split("\n#[cfg(test)]\nmod ")
         .next()

@@ -184,18 +184,26 @@ impl Quotas {
         }
     }
 
+    /// Where what happens to the storage is counted.
+    pub(crate) fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
     fn refuse(&self, limit: Limit) -> OverQuota {
         self.vitals.refused(limit);
         if self.notices.is_due(limit, Instant::now()) {
-            let what = if limit == Limit::MinFreeBytes {
-                "the disk is nearly full"
+            let word = limit.word();
+            if limit == Limit::MinFreeBytes {
+                tracing::warn!(
+                    limit = word,
+                    "the disk is nearly full: new backups are refused, others are renewed"
+                );
             } else {
-                "a quota is used up"
-            };
-            tracing::warn!(
-                limit = limit.word(),
-                "{what}: new backups are refused, others are renewed"
-            );
+                tracing::warn!(
+                    limit = word,
+                    "a quota is used up: new backups are refused, others are renewed"
+                );
+            }
         }
         OverQuota
     }

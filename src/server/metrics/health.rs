@@ -1,0 +1,58 @@
+//! How the server was when the metrics were asked for.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Number;
+use crate::server::status::Status;
+
+/// What a [`Status`] tells.
+#[derive(Default)]
+pub(super) struct Health {
+    ready: Number,
+    storage_writable: Number,
+    storage_free: Number,
+    sweep_duration: Gauge<f64, AtomicU64>,
+}
+
+impl Health {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let health = Self::default();
+        registry.register(
+            "ready",
+            "1 while phones can be sent here",
+            health.ready.clone(),
+        );
+        registry.register(
+            "storage_writable",
+            "1 while the storage can be written to",
+            health.storage_writable.clone(),
+        );
+        registry.register_with_unit(
+            "storage_free",
+            "How much more can be stored; 0 also where the storage does not know",
+            Unit::Bytes,
+            health.storage_free.clone(),
+        );
+        registry.register_with_unit(
+            "sweep_duration",
+            "How long the last sweep took",
+            Unit::Seconds,
+            health.sweep_duration.clone(),
+        );
+        health
+    }
+
+    pub(super) fn set(&self, status: &Status) {
+        self.ready.set(u64::from(status.is_ready()));
+        let is_writable = status.storage.problem.is_none();
+        self.storage_writable.set(u64::from(is_writable));
+        self.storage_free
+            .set(status.storage.free_bytes.unwrap_or_default());
+        if let Some(sweep) = &status.sweep {
+            self.sweep_duration.set(sweep.seconds);
+        }
+    }
+}

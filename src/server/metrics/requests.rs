@@ -1,0 +1,221 @@
+//! Requests: how many, how they ended, how long they took.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Number;
+
+/// Seconds. A durable upload takes milliseconds and a slow phone's a minute; an Android phone waits for half of one.
+const BUCKETS: [f64; 13] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 30.0,
+];
+
+/// Methods that have a label of their own.
+const METHODS: [&str; 6] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PROPFIND"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct What {
+    route: &'static str,
+    method: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    route: &'static str,
+    method: &'static str,
+    class: &'static str,
+}
+
+/// Counts requests.
+pub(crate) struct Requests {
+    ended: Family<Ended, Counter>,
+    durations: Family<What, Histogram>,
+    in_flight: Number,
+}
+
+/// A request that is under way until this is dropped.
+pub(crate) struct Begun<'a>(&'a Requests);
+
+impl Requests {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let new: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let requests = Self {
+            ended: Family::default(),
+            durations: Family::new_with_constructor(new),
+            in_flight: Gauge::default(),
+        };
+        registry.register(
+            "requests",
+            "Requests by their resource, their method and the class of their answer",
+            requests.ended.clone(),
+        );
+        registry.register_with_unit(
+            "request_duration",
+            "From a request's header to its answer, with its body; without those that were refused",
+            Unit::Seconds,
+            requests.durations.clone(),
+        );
+        registry.register(
+            "requests_in_flight",
+            "Requests whose answer is not ready",
+            requests.in_flight.clone(),
+        );
+        // What apps do is there from the start, so that the first failure is an increase.
+        for (route, method) in [
+            ("config", "GET"),
+            ("backup", "GET"),
+            ("backup", "PUT"),
+            ("backup", "DELETE"),
+        ] {
+            drop(requests.durations.get_or_create(&What { route, method }));
+            for class in ["2xx", "401", "4xx", "5xx", "given_up"] {
+                let ended = Ended {
+                    route,
+                    method,
+                    class,
+                };
+                drop(requests.ended.get_or_create(&ended));
+            }
+        }
+        requests
+    }
+
+    pub(crate) fn begin(&self) -> Begun<'_> {
+        self.in_flight.inc();
+        Begun(self)
+    }
+
+    /// HTTP/1.1 could not read what came as a request.
+    pub(crate) fn unreadable(&self) {
+        let ended = Ended {
+            route: "unknown",
+            method: "other",
+            class: "4xx",
+        };
+        self.ended.get_or_create(&ended).inc();
+    }
+}
+
+impl Begun<'_> {
+    /// The request ended; without a status, there was nobody to answer.
+    pub(crate) fn ended(
+        &self,
+        route: &'static str,
+        method: &'static str,
+        status: Option<u16>,
+        took: Duration,
+    ) {
+        let Self(requests) = self;
+        let known = METHODS.into_iter().find(|known| *known == method);
+        let method = known.unwrap_or("other");
+        let class = class(status);
+        let ended = Ended {
+            route,
+            method,
+            class,
+        };
+        requests.ended.get_or_create(&ended).inc();
+        // Refusals are quick, or slow on purpose, and would hide how long the others take.
+        if ["2xx", "3xx", "5xx"].contains(&class) {
+            let durations = requests.durations.get_or_create(&What { route, method });
+            durations.observe(took.as_secs_f64());
+        }
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.dec();
+    }
+}
+
+/// 401 has a class of its own: every request of an iPhone begins with one.
+fn class(status: Option<u16>) -> &'static str {
+    match status {
+        None => "given_up",
+        Some(401) => "401",
+        Some(200..=299) => "2xx",
+        Some(300..=399) => "3xx",
+        Some(400..=499) => "4xx",
+        Some(_) => "5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text;
+
+    use super::*;
+
+    fn told(registry: &Registry) -> String {
+        let mut all = String::new();
+        text::encode(&mut all, registry).unwrap();
+        all
+    }
+
+    #[test]
+    fn every_status_has_a_class_and_401_one_of_its_own() {
+        for (status, expected) in [
+            (None, "given_up"),
+            (Some(200), "2xx"),
+            (Some(207), "2xx"),
+            (Some(304), "3xx"),
+            (Some(400), "4xx"),
+            (Some(401), "401"),
+            (Some(429), "4xx"),
+            (Some(500), "5xx"),
+            (Some(507), "5xx"),
+        ] {
+            assert_eq!(class(status), expected, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_makes_up_is_no_label() {
+        let mut registry = Registry::default();
+        let requests = Requests::register(&mut registry);
+
+        for method in ["REPORT", "other"] {
+            let begun = requests.begin();
+            begun.ended("unknown", method, Some(404), Duration::ZERO);
+        }
+
+        let all = told(&registry);
+        let line = "requests_total{route=\"unknown\",method=\"other\",class=\"4xx\"} 2\n";
+        assert!(all.contains(line), "{all}");
+        assert!(!all.contains("REPORT"), "{all}");
+    }
+
+    #[test]
+    fn a_request_is_in_flight_until_it_ends_and_refusals_have_no_duration() {
+        let mut registry = Registry::default();
+        let requests = Requests::register(&mut registry);
+        let second = Duration::from_secs(1);
+
+        let refused = requests.begin();
+        refused.ended("backup", "PUT", Some(401), second);
+        let stored = requests.begin();
+        assert!(told(&registry).contains("requests_in_flight 2\n"));
+        drop(refused);
+        assert!(told(&registry).contains("requests_in_flight 1\n"));
+        stored.ended("backup", "PUT", Some(201), second);
+        drop(stored);
+
+        let all = told(&registry);
+        assert!(all.contains("requests_in_flight 0\n"), "{all}");
+        let of = "{route=\"backup\",method=\"PUT\"}";
+        let sum = format!("request_duration_seconds_sum{of} 1.0\n");
+        assert!(all.contains(&sum), "{all}");
+        for (le, expected) in [("0.5", 0), ("1.0", 1)] {
+            let bucket =
+                format!("bucket{{le=\"{le}\",route=\"backup\",method=\"PUT\"}} {expected}\n");
+            assert!(all.contains(&bucket), "{all}");
+        }
+    }
+}

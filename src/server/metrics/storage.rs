@@ -1,0 +1,243 @@
+//! What is stored, as sweeps and scrubs find it, and what of the storage failed.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{Kind, Number};
+use crate::retention::{Refusal, Report};
+use crate::state::Scrubbed;
+
+/// What may fail: what requests do, and the single files of a sweep.
+const OPERATIONS: [&str; 6] = ["read", "stat", "list", "store", "remove", "sweep"];
+/// Days within which backups that were uploaded are told apart from the others.
+const RENEWED_WITHIN: [u32; 2] = [1, 7];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct YoungerThan {
+    younger_than_days: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpTo {
+    up_to_percent: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Within {
+    within_days: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOperation {
+    operation: &'static str,
+}
+
+/// What is known of the storage.
+#[derive(Default)]
+pub(super) struct Storage {
+    ages: Family<YoungerThan, Number>,
+    renewed: Family<Within, Number>,
+    sizes: Family<UpTo, Number>,
+    expiring: Family<Within, Number>,
+    sweep_time: Number,
+    sweeps_failed: Counter,
+    sweep_refused: Family<Reason, Number>,
+    removed: Counter,
+    trash: Number,
+    trash_erased: Counter,
+    trash_held: Number,
+    stored_bytes: Family<Kind, Number>,
+    scrub_time: Number,
+    damaged: Family<Kind, Number>,
+    errors: Family<ByOperation, Counter>,
+}
+
+impl Storage {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let storage = Self::default();
+        storage.register_backups(registry);
+        storage.register_sweep(registry);
+        storage.register_trash(registry);
+        registry.register_with_unit(
+            "scrub_last_time",
+            "When a scrub last ended, in Unix time",
+            Unit::Seconds,
+            storage.scrub_time.clone(),
+        );
+        registry.register(
+            "damaged_backups",
+            "Backups that the last scrub found damaged, by kind",
+            storage.damaged.clone(),
+        );
+        registry.register(
+            "storage_errors",
+            "What of the storage failed, by what it was to do",
+            storage.errors.clone(),
+        );
+        for reason in Refusal::WORDS {
+            drop(storage.sweep_refused.get_or_create(&Reason { reason }));
+        }
+        for operation in OPERATIONS {
+            drop(storage.errors.get_or_create(&ByOperation { operation }));
+        }
+        storage
+    }
+
+    fn register_backups(&self, registry: &mut Registry) {
+        registry.register(
+            "backups",
+            "Backups by age, as the last sweep found them; each is counted once",
+            self.ages.clone(),
+        );
+        registry.register(
+            "backups_renewed",
+            "Backups that were uploaded within so many days before the last sweep",
+            self.renewed.clone(),
+        );
+        registry.register(
+            "backups_by_size",
+            "Backups by size in percent of maxBackupBytes, as the last sweep found them; each is counted once",
+            self.sizes.clone(),
+        );
+        registry.register(
+            "backups_expiring",
+            "Backups that expire within so many days after the last sweep unless they are renewed",
+            self.expiring.clone(),
+        );
+        registry.register_with_unit(
+            "stored",
+            "What the backups and the trash take, as the last sweep found them",
+            Unit::Bytes,
+            self.stored_bytes.clone(),
+        );
+    }
+
+    fn register_sweep(&self, registry: &mut Registry) {
+        registry.register_with_unit(
+            "sweep_last_time",
+            "When a sweep last went through, in Unix time",
+            Unit::Seconds,
+            self.sweep_time.clone(),
+        );
+        registry.register(
+            "sweeps_failed",
+            "Sweeps that broke off",
+            self.sweeps_failed.clone(),
+        );
+        registry.register(
+            "sweep_refused",
+            "1 while sweeps do nothing for this reason",
+            self.sweep_refused.clone(),
+        );
+        registry.register(
+            "backups_removed",
+            "Backups that expired and went into the trash",
+            self.removed.clone(),
+        );
+    }
+
+    fn register_trash(&self, registry: &mut Registry) {
+        registry.register("trash_backups", "Backups in the trash", self.trash.clone());
+        registry.register(
+            "trash_erased",
+            "Backups that were erased from the trash",
+            self.trash_erased.clone(),
+        );
+        registry.register(
+            "trash_held",
+            "1 while nothing is erased from the trash, because many backups were deleted within a day",
+            self.trash_held.clone(),
+        );
+    }
+
+    /// Something failed; `operation` is a word of the program's.
+    pub(super) fn failed(&self, operation: &'static str, times: u64) {
+        let errors = self.errors.get_or_create(&ByOperation { operation });
+        errors.inc_by(times);
+    }
+
+    pub(super) fn swept(&self, began: u64, report: Option<&Report>) {
+        let Some(report) = report else {
+            self.sweeps_failed.inc();
+            return;
+        };
+        let refused = report.refused.map(Refusal::word);
+        for reason in Refusal::WORDS {
+            let is_it = u64::from(refused == Some(reason));
+            self.sweep_refused
+                .get_or_create(&Reason { reason })
+                .set(is_it);
+        }
+        if refused.is_none() {
+            self.sweep_time.set(began);
+        }
+        self.found(report);
+        self.failed("sweep", report.failed);
+        self.removed.inc_by(report.removed);
+        self.trash.set(report.trash_kept);
+        self.trash_erased.inc_by(report.trash_erased);
+        self.trash_held.set(u64::from(report.trash_held.is_some()));
+    }
+
+    fn found(&self, report: &Report) {
+        let ages = report.ages.classes();
+        for class in ages {
+            let younger_than_days = bound(class.younger_than_days);
+            self.ages
+                .get_or_create(&YoungerThan { younger_than_days })
+                .set(class.backups);
+        }
+        for within_days in RENEWED_WITHIN {
+            let within = ages.iter().filter(|class| {
+                let bound = class.younger_than_days;
+                bound.is_some_and(|bound| bound <= within_days)
+            });
+            self.renewed
+                .get_or_create(&Within { within_days })
+                .set(within.map(|class| class.backups).sum());
+        }
+        for class in report.sizes.classes() {
+            let up_to_percent = bound(class.up_to_percent);
+            self.sizes
+                .get_or_create(&UpTo { up_to_percent })
+                .set(class.backups);
+        }
+        for (within_days, backups) in [
+            (14, report.expiring_in_14_days),
+            (30, report.expiring_in_30_days),
+        ] {
+            self.expiring
+                .get_or_create(&Within { within_days })
+                .set(backups);
+        }
+        for (kind, bytes) in [
+            ("backups", report.kept_bytes),
+            ("trash", report.trash_bytes),
+        ] {
+            self.stored_bytes.get_or_create(&Kind { kind }).set(bytes);
+        }
+    }
+
+    pub(super) fn scrubbed(&self, scrubbed: Scrubbed) {
+        self.scrub_time.set(scrubbed.finished);
+        for (kind, backups) in [
+            ("short", scrubbed.short),
+            ("changed", scrubbed.changed),
+            ("unreadable", scrubbed.unreadable),
+        ] {
+            self.damaged.get_or_create(&Kind { kind }).set(backups);
+        }
+    }
+}
+
+/// The upper bound of a class as a label.
+fn bound(bound: Option<u32>) -> String {
+    bound.map_or_else(|| "+Inf".to_owned(), |bound| bound.to_string())
+}

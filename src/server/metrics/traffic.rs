@@ -1,0 +1,357 @@
+//! Connections: how many, their bytes, and how their handshakes went.
+
+use std::io;
+use std::time::Instant;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use rustls::AlertDescription;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::{InspectReader, InspectWriter};
+
+use super::Number;
+
+/// Seconds. The server's part is a tenth of a millisecond, the rest is the way to the phone and back, twice.
+const BUCKETS: [f64; 10] = [0.0025, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: &'static str,
+}
+
+/// Counts connections.
+pub(crate) struct Traffic {
+    open: Number,
+    accepted: Counter,
+    received: Counter,
+    sent: Counter,
+    handshakes: Histogram,
+    failed: Family<ByKind, Counter>,
+}
+
+/// A connection that is open until this is dropped.
+pub(crate) struct Open<'a>(&'a Traffic);
+
+impl Traffic {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let traffic = Self {
+            open: Gauge::default(),
+            accepted: Counter::default(),
+            received: Counter::default(),
+            sent: Counter::default(),
+            handshakes: Histogram::new(BUCKETS),
+            failed: Family::default(),
+        };
+        registry.register("connections", "Connections now", traffic.open.clone());
+        registry.register(
+            "connections_accepted",
+            "Connections that were accepted",
+            traffic.accepted.clone(),
+        );
+        registry.register_with_unit(
+            "received",
+            "What clients sent, with headers, without what TLS adds",
+            Unit::Bytes,
+            traffic.received.clone(),
+        );
+        registry.register_with_unit(
+            "sent",
+            "What clients were sent, with headers, without what TLS adds",
+            Unit::Bytes,
+            traffic.sent.clone(),
+        );
+        registry.register_with_unit(
+            "handshake_duration",
+            "TLS handshakes that succeeded",
+            Unit::Seconds,
+            traffic.handshakes.clone(),
+        );
+        registry.register(
+            "handshakes_failed",
+            "TLS handshakes that failed, by kind",
+            traffic.failed.clone(),
+        );
+        for kind in Failure::ALL {
+            let kind = kind.word();
+            drop(traffic.failed.get_or_create(&ByKind { kind }));
+        }
+        traffic
+    }
+
+    /// A connection was accepted.
+    pub(crate) fn opened(&self) -> Open<'_> {
+        self.open.inc();
+        self.accepted.inc();
+        Open(self)
+    }
+
+    /// Counts the bytes of a stream.
+    pub(crate) fn count<S>(&self, stream: S) -> impl AsyncRead + AsyncWrite + Unpin + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let (received, sent) = (self.received.clone(), self.sent.clone());
+        let stream = InspectWriter::new(stream, move |bytes: &[u8]| {
+            sent.inc_by(bytes.len() as u64);
+        });
+        InspectReader::new(stream, move |bytes: &[u8]| {
+            received.inc_by(bytes.len() as u64);
+        })
+    }
+
+    /// Watches a TLS handshake; one that is dropped before it ends took too long.
+    pub(crate) async fn watch<T>(
+        &self,
+        handshake: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let mut unended = Unended(Some(self));
+        let begun = Instant::now();
+        let ended = handshake.await;
+        unended.0 = None;
+        match &ended {
+            Ok(_) => self.handshakes.observe(begun.elapsed().as_secs_f64()),
+            Err(error) => self.failed(Failure::of(error)),
+        }
+        ended
+    }
+
+    fn failed(&self, failure: Failure) {
+        let kind = failure.word();
+        self.failed.get_or_create(&ByKind { kind }).inc();
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.dec();
+    }
+}
+
+/// A handshake under way.
+struct Unended<'a>(Option<&'a Traffic>);
+
+impl Drop for Unended<'_> {
+    fn drop(&mut self) {
+        if let Some(traffic) = self.0 {
+            traffic.failed(Failure::Timeout);
+        }
+    }
+}
+
+/// Why there was no handshake, as far as that helps somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// The client says that the certificate has expired.
+    CertificateExpired,
+    /// The client does not know who has signed the certificate.
+    UnknownAuthority,
+    /// The client does not like the certificate, and says no more.
+    CertificateRefused,
+    /// No version or cipher in common.
+    Incompatible,
+    /// Something else was spoken.
+    NotTls,
+    /// The client went away.
+    Gone,
+    Timeout,
+    Other,
+}
+
+impl Failure {
+    const ALL: [Self; 8] = [
+        Self::CertificateExpired,
+        Self::UnknownAuthority,
+        Self::CertificateRefused,
+        Self::Incompatible,
+        Self::NotTls,
+        Self::Gone,
+        Self::Timeout,
+        Self::Other,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::CertificateExpired => "certificate_expired",
+            Self::UnknownAuthority => "unknown_authority",
+            Self::CertificateRefused => "certificate_refused",
+            Self::Incompatible => "incompatible",
+            Self::NotTls => "not_tls",
+            Self::Gone => "gone",
+            Self::Timeout => "timeout",
+            Self::Other => "other",
+        }
+    }
+
+    fn of(error: &io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        let inner = error.get_ref();
+        match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(error) => Self::of_tls(error),
+            None if [
+                BrokenPipe,
+                ConnectionAborted,
+                ConnectionReset,
+                UnexpectedEof,
+            ]
+            .contains(&error.kind()) =>
+            {
+                Self::Gone
+            }
+            None => Self::Other,
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "most of what rustls can say helps nobody"
+    )]
+    fn of_tls(error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::AlertReceived(alert) => match alert {
+                AlertDescription::CertificateExpired => Self::CertificateExpired,
+                AlertDescription::UnknownCA => Self::UnknownAuthority,
+                AlertDescription::BadCertificate
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::AccessDenied => Self::CertificateRefused,
+                AlertDescription::HandshakeFailure
+                | AlertDescription::InsufficientSecurity
+                | AlertDescription::NoApplicationProtocol
+                | AlertDescription::ProtocolVersion => Self::Incompatible,
+                AlertDescription::CloseNotify | AlertDescription::UserCanceled => Self::Gone,
+                _ => Self::Other,
+            },
+            rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => {
+                Self::Incompatible
+            }
+            rustls::Error::InvalidMessage(_)
+            | rustls::Error::InappropriateMessage { .. }
+            | rustls::Error::InappropriateHandshakeMessage { .. } => Self::NotTls,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text;
+    use rustls::{Error, InvalidMessage, PeerIncompatible};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn kind(error: Error) -> Failure {
+        Failure::of(&io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    fn told(registry: &Registry) -> String {
+        let mut all = String::new();
+        text::encode(&mut all, registry).unwrap();
+        all
+    }
+
+    #[test]
+    fn a_failed_handshake_has_the_kind_that_says_what_to_do() {
+        let alert = |description| kind(Error::AlertReceived(description));
+        for (found, expected) in [
+            (
+                alert(AlertDescription::CertificateExpired),
+                Failure::CertificateExpired,
+            ),
+            (
+                alert(AlertDescription::UnknownCA),
+                Failure::UnknownAuthority,
+            ),
+            (
+                alert(AlertDescription::CertificateUnknown),
+                Failure::CertificateRefused,
+            ),
+            (
+                alert(AlertDescription::ProtocolVersion),
+                Failure::Incompatible,
+            ),
+            (alert(AlertDescription::UserCanceled), Failure::Gone),
+            (alert(AlertDescription::InternalError), Failure::Other),
+            (
+                kind(Error::PeerIncompatible(
+                    PeerIncompatible::NoCipherSuitesInCommon,
+                )),
+                Failure::Incompatible,
+            ),
+            (
+                kind(Error::InvalidMessage(InvalidMessage::InvalidContentType)),
+                Failure::NotTls,
+            ),
+            (kind(Error::EncryptError), Failure::Other),
+            (
+                Failure::of(&io::ErrorKind::UnexpectedEof.into()),
+                Failure::Gone,
+            ),
+            (
+                Failure::of(&io::ErrorKind::ConnectionReset.into()),
+                Failure::Gone,
+            ),
+            (
+                Failure::of(&io::ErrorKind::OutOfMemory.into()),
+                Failure::Other,
+            ),
+        ] {
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handshake_is_timed_or_failed_or_took_too_long() {
+        let mut registry = Registry::default();
+        let traffic = Traffic::register(&mut registry);
+
+        let done = traffic.watch(async { Ok(1) }).await;
+        let gone = async { Err::<(), _>(io::ErrorKind::UnexpectedEof.into()) };
+        let gone = traffic.watch(gone).await;
+        tokio::select! {
+            biased;
+            _ = traffic.watch(std::future::pending::<io::Result<()>>()) => panic!("it ended"),
+            () = std::future::ready(()) => {}
+        }
+
+        assert_eq!((done.ok(), gone.is_err()), (Some(1), true));
+        let all = told(&registry);
+        for line in [
+            "handshake_duration_seconds_count 1\n",
+            "handshakes_failed_total{kind=\"gone\"} 1\n",
+            "handshakes_failed_total{kind=\"timeout\"} 1\n",
+        ] {
+            assert!(all.contains(line), "{line}: {all}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_are_counted_each_way_while_a_connection_is_open() {
+        let mut registry = Registry::default();
+        let traffic = Traffic::register(&mut registry);
+        let (mut client, stream) = tokio::io::duplex(64);
+        let mut stream = traffic.count(stream);
+        let open = traffic.opened();
+
+        client.write_all(&[0; 5]).await.unwrap();
+        stream.read_exact(&mut [0; 5]).await.unwrap();
+        stream.write_all(&[0; 7]).await.unwrap();
+        assert!(told(&registry).contains("connections 1\n"));
+        drop(open);
+
+        let all = told(&registry);
+        for line in [
+            "connections 0\n",
+            "connections_accepted_total 1\n",
+            "received_bytes_total 5\n",
+            "sent_bytes_total 7\n",
+        ] {
+            assert!(all.contains(line), "{line}: {all}");
+        }
+    }
+}
