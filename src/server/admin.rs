@@ -13,12 +13,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::status::{Status, StorageStatus, Vitals};
+use super::status::{Attention, Status, StorageStatus, Vitals};
 use super::{dashboard, with_causes};
 use crate::store::Store;
 
@@ -49,6 +50,15 @@ pub(crate) struct Admin {
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: fn() -> SystemTime,
+}
+
+/// The status as scripts get it, with what follows from it.
+#[derive(Serialize)]
+struct Told<'a> {
+    ready: bool,
+    attention: Vec<Attention>,
+    #[serde(flatten)]
+    status: &'a Status,
 }
 
 /// Answers on `listener` until it is dropped.
@@ -105,10 +115,12 @@ impl Admin {
         match path {
             READY_PATH => readiness(&status),
             STATUS_PATH => {
-                let mut told = json!(status);
-                told["ready"] = json!(status.is_ready());
-                told["attention"] = json!(status.attention());
-                with_type(StatusCode::OK, "application/json", told.to_string())
+                let told = Told {
+                    ready: status.is_ready(),
+                    attention: status.attention(),
+                    status: &status,
+                };
+                with_type(StatusCode::OK, "application/json", json!(told).to_string())
             }
             METRICS_PATH => with_type(
                 StatusCode::OK,

@@ -16,7 +16,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 async fn ask(server: &TestServer, path: &str) -> (u16, String) {
     let answer = server.admin(path).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head[9..12].parse().unwrap(), body.to_owned())
+    (head.get(9..12).unwrap().parse().unwrap(), body.to_owned())
 }
 
 /// How the server is in all places: ready or not, Nagios' code and line, and the lines of the metrics.

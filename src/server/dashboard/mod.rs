@@ -310,7 +310,7 @@ mod tests {
             .filter_map(|part| part.rsplit_once("--")?.1.split_once(": #"));
         values
             .map(|(name, hex)| {
-                let number = u32::from_str_radix(&hex[..6], 16).unwrap();
+                let number = u32::from_str_radix(hex.get(..6).unwrap(), 16).unwrap();
                 let channel = |shift: u32| f64::from(number >> shift & 0xff) / 255.0;
                 (name, [channel(16), channel(8), channel(0)])
             })
