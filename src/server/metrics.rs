@@ -55,6 +55,9 @@ pub(super) struct Metrics {
     certificate_ends: Number,
     certificate_unusable: Number,
     certificate_reloads: Family<Outcome, Counter>,
+    certificate_orders: Family<Outcome, Counter>,
+    certificate_orders_failing: Number,
+    certificate_next_order: Number,
     passwords_delayed: Counter,
     passwords_hashed: Family<Kind, Counter>,
 }
@@ -79,6 +82,9 @@ impl Metrics {
             certificate_ends: Gauge::default(),
             certificate_unusable: Gauge::default(),
             certificate_reloads: Family::default(),
+            certificate_orders: Family::default(),
+            certificate_orders_failing: Gauge::default(),
+            certificate_next_order: Gauge::default(),
             passwords_delayed: Counter::default(),
             passwords_hashed: Family::default(),
         };
@@ -164,6 +170,22 @@ impl Metrics {
             "How often the certificate's files were replaced and read again",
             self.certificate_reloads.clone(),
         );
+        registry.register(
+            "certificate_orders",
+            "How often an authority was asked for a certificate",
+            self.certificate_orders.clone(),
+        );
+        registry.register(
+            "certificate_orders_failing",
+            "How many orders for a certificate have failed since the last one that did not",
+            self.certificate_orders_failing.clone(),
+        );
+        registry.register_with_unit(
+            "certificate_next_order_time",
+            "When an authority is next asked for a certificate, in Unix time; 0 where none is asked",
+            Unit::Seconds,
+            self.certificate_next_order.clone(),
+        );
     }
 
     /// How the certificate is.
@@ -175,6 +197,16 @@ impl Metrics {
             let counter = self.certificate_reloads.get_or_create(&Outcome { outcome });
             counter.inner().fetch_max(number, Ordering::Relaxed);
         }
+        let Some(acme) = &certificate.acme else {
+            return;
+        };
+        for (outcome, number) in [("done", acme.issued), ("failed", acme.failed)] {
+            let counter = self.certificate_orders.get_or_create(&Outcome { outcome });
+            counter.inner().fetch_max(number, Ordering::Relaxed);
+        }
+        let failing = acme.failure.as_ref().map_or(0, |failure| failure.times);
+        self.certificate_orders_failing.set(failing.into());
+        self.certificate_next_order.set(acme.next_order);
     }
 
     fn register_limits(&mut self) {

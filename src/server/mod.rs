@@ -1,6 +1,7 @@
 //! The server's life: open what is configured, listen, hand each listener to `connection.rs`, work in the
 //! background, stop.
 
+mod acme;
 mod address;
 mod admin;
 mod background;
@@ -47,11 +48,12 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::account::Gate;
-use crate::config::{Config, Limits, Listen, Problem, Storage};
+use crate::config::{Config, Limits, Listen, Problem, Storage, Tls};
 use crate::retention::Retention;
 use crate::state::StateFile;
 use crate::store::{FileStore, Store};
 
+use self::acme::Keeper;
 use self::address::ClientAddress;
 use self::background::Background;
 use self::certificates::Certificates;
@@ -63,6 +65,7 @@ use self::places::Places;
 use self::proxies::Proxies;
 use self::status::Vitals;
 
+pub use acme::{AcmeStatus, Failure};
 pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use certificates::CertificateStatus;
 pub use check::{Finding, Severity, check};
@@ -102,6 +105,7 @@ pub struct Server {
     app: Arc<App>,
     vitals: Arc<Vitals>,
     background: Background,
+    keeper: Option<Keeper>,
     limits: Limits,
     max_backup_bytes: usize,
 }
@@ -150,11 +154,10 @@ impl Server {
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
-        let certificates = config.tls.as_ref().map(Certificates::open).transpose();
-        let certificates = note(&mut problems, "tls", certificates);
+        let tls = open_tls(&mut problems, config, clock);
         let gate = note(&mut problems, "accountsFile", open_gate(config));
         let store = note(&mut problems, "storage.files.directory", store);
-        let (Some(certificates), Some(gate), Some(store)) = (certificates, gate, store) else {
+        let (Some((certificates, keeper)), Some(gate), Some(store)) = (tls, gate, store) else {
             return Err(StartError::Configuration(problems));
         };
         if gate.is_empty() && !config.allow_anonymous {
@@ -199,6 +202,7 @@ impl Server {
                 clock,
             },
             vitals,
+            keeper,
             limits: config.limits,
             max_backup_bytes: config.max_backup_bytes,
         })
@@ -249,6 +253,9 @@ impl Server {
         background.spawn(admin::serve(self.admin, self.vitals, self.background.clock));
         background.spawn(self.background.clone().sweep_hourly());
         background.spawn(self.background.scrub_weekly());
+        if let Some(keeper) = self.keeper {
+            background.spawn(keeper.keep());
+        }
 
         stop.await;
         tracing::info!("stopping: no new connections, requests under way finish");
@@ -279,6 +286,25 @@ pub fn retention_of(config: &Config) -> Retention {
         config.retention_margin_days,
         config.trash_days,
     )
+}
+
+/// What handshakes use, and what keeps it in force where an authority is asked for it; nothing where a proxy ends TLS.
+fn open_tls(
+    problems: &mut Vec<Problem>,
+    config: &Config,
+    clock: fn() -> SystemTime,
+) -> Option<(Option<Certificates>, Option<Keeper>)> {
+    match &config.tls {
+        Tls::Off => Some((None, None)),
+        Tls::Files(files) => {
+            let certificates = note(problems, "tls", Certificates::open(files))?;
+            Some((Some(certificates), None))
+        }
+        Tls::Acme(acme) => {
+            let opened = note(problems, "tls.acme", acme::open(acme, clock))?;
+            Some((Some(opened.certificates), Some(opened.keeper)))
+        }
+    }
 }
 
 /// The accounts of a configuration; a file that does not exist is no problem where everybody may come in.

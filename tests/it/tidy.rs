@@ -39,6 +39,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
             "retention",
             "scrub",
             "state",
+            "durable",
             "file_version",
             "private_file",
             "backup id",
