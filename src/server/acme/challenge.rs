@@ -60,13 +60,11 @@ fn answer(domain: &str, digest: &[u8]) -> Result<CertifiedKey, Error> {
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let certificate = params.self_signed(&key).map_err(Error::Certificate)?;
     let private_key = PrivateKeyDer::try_from(key.serialize_der())
-        .map_err(|_| Error::Unusable("a key of its own"))?;
-    CertifiedKey::from_der(
-        vec![certificate.der().clone()],
-        private_key,
-        &aws_lc_rs::default_provider(),
-    )
-    .map_err(|_| Error::Unusable("a certificate of its own"))
+        .map_err(|_| Error::Certificate(rcgen::Error::CouldNotParseKeyPair))?;
+    let signing = aws_lc_rs::sign::any_supported_type(&private_key)
+        .map_err(|_| Error::Certificate(rcgen::Error::CouldNotParseKeyPair))?;
+    // Not looked at once more: the extension is critical, so that nobody accepts it who does not know it.
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], signing))
 }
 
 #[cfg(test)]

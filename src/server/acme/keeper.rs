@@ -96,6 +96,15 @@ impl Keeper {
                 self.failed = Some(failed);
             }
         }
+        // Before it is told: what somebody has seen is remembered.
+        let (store, failed) = (self.store.clone(), self.failed.clone());
+        let written = aside(move || store.replace_failed(failed.as_ref())).await;
+        if let Err(error) = written {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "how the order ended could not be written down"
+            );
+        }
         let next = schedule::next(self.held, self.failed.as_ref(), started, now);
         self.progress.next_order(next);
         self.progress.ended(self.failed.as_ref());
@@ -111,14 +120,6 @@ impl Keeper {
                 has_certificate = self.held.is_some(),
                 "no certificate was obtained; one that was there stays in force"
             ),
-        }
-        let (store, failed) = (self.store.clone(), self.failed.clone());
-        let written = aside(move || store.replace_failed(failed.as_ref())).await;
-        if let Err(error) = written {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "how the order ended could not be written down"
-            );
         }
     }
 
