@@ -195,9 +195,12 @@ impl Store {
 fn look(leaf: &[u8]) -> Option<(u64, u64, BTreeSet<String>)> {
     let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
     let names = leaf.subject_alternative_name().ok()??;
-    let names = names.value.general_names.iter().map(|name| match name {
-        GeneralName::DNSName(name) => name.to_ascii_lowercase(),
-        other => other.to_string(),
+    let names = names.value.general_names.iter().map(|name| {
+        if let GeneralName::DNSName(name) = name {
+            name.to_ascii_lowercase()
+        } else {
+            name.to_string()
+        }
     });
     let validity = leaf.validity();
     Some((
