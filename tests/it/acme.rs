@@ -470,6 +470,8 @@ async fn a_certificate_of_an_earlier_run_is_in_force_at_once_and_only_authoritie
     let raw = Raw::connect(&server, &[b"x", ALPN], rustls::ALL_VERSIONS).await;
     let mut raw = raw.unwrap();
     assert_eq!(raw.alpn().as_deref(), Some(ALPN));
+    let request = "GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    drop(raw.try_write(request).await);
     raw.assert_ended().await;
 }
 

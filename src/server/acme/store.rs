@@ -301,9 +301,14 @@ mod tests {
         let (key, chain) = made(&["a.example", "b.example"]);
         let kept = store.replace_certificate(&key, &chain, NOW).unwrap();
         let (other_key, _) = made(&["a.example", "b.example"]);
-        let (_, less) = made(&["a.example"]);
+        let (less_key, less) = made(&["a.example"]);
 
-        for (key, chain) in [(&*other_key, &*chain), (&*key, &*less), (&*key, "")] {
+        for (key, chain) in [
+            (&*other_key, &*chain),
+            (&*less_key, &*less),
+            (&*key, ""),
+            ("", &*chain),
+        ] {
             assert!(store.replace_certificate(key, chain, NOW + 1).is_err());
         }
 
