@@ -66,7 +66,7 @@ fn print(status: &Status) -> anyhow::Result<()> {
     }
     if let Some(certificate) = status.certificate.as_ref().filter(|its| its.ends > 0) {
         say(format!(
-            "certificate valid until {}",
+            "tls       certificate until {}",
             unix_date(certificate.ends)
         ))?;
         if let Some(acme) = &certificate.acme {

@@ -46,6 +46,11 @@ pub(in crate::server) enum Error {
     /// The file with authorities to trust cannot be used.
     #[error("{}: holds no certificate in PEM form that could be trusted", .0.display())]
     Authority(PathBuf),
+    /// Nothing says whom to believe that it is the authority.
+    #[error(
+        "this system trusts nobody: install its certificates (ca-certificates), or set tls.acme.authorityFile"
+    )]
+    NoRoots,
     /// A file cannot be read.
     #[error("{} cannot be read", .path.display())]
     Read {

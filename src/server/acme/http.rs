@@ -58,6 +58,9 @@ impl Http {
             roots.add_parsable_certificates(authorities(path)?);
         }
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(Error::NoRoots);
+        }
         let mut tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider has the suites of TLS 1.2 and 1.3")
