@@ -10,7 +10,7 @@ use std::path::Path;
 
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
-use threema_safe_server::config::{Config, Error, Storage};
+use threema_safe_server::config::{Config, Error, Storage, Tls};
 
 /// Where the file would be. It does not exist, and nothing is to be read or made there.
 const FILE: &str = "/nonexistent/threema-safe-server/config.json";
@@ -99,12 +99,16 @@ fn holds_together(config: &Config) {
 
     // Paths are relative to the file, and absolute ones stay as they are.
     let Storage::Files { directory } = &config.storage;
-    for path in [
-        &config.tls.certificate,
-        &config.tls.private_key,
-        &config.accounts_file,
-        directory,
-    ] {
+    let of_tls: Vec<_> = match &config.tls {
+        Tls::Off => Vec::new(),
+        Tls::Files(files) => vec![&files.certificate, &files.private_key],
+        Tls::Acme(acme) => {
+            assert!(!acme.domains.is_empty());
+            let authority = acme.authority_file.as_ref();
+            authority.into_iter().chain([&acme.directory]).collect()
+        }
+    };
+    for path in of_tls.into_iter().chain([&config.accounts_file, directory]) {
         assert!(path.is_absolute(), "{path:?}");
     }
 }

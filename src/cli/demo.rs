@@ -79,7 +79,7 @@ impl Demo {
         )?;
 
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let files = config.tls.as_ref().context("the demo has a certificate")?;
+        let files = config.tls.files().context("the demo has a certificate")?;
         let authority = durable::parent(&files.certificate).join(AUTHORITY_FILE);
         let url = config.public_url.clone().unwrap_or_default();
         say(format!("  It listens on {url}"))?;

@@ -159,7 +159,7 @@ impl Installation {
 
     /// Writes a development certificate unless there is one already; says where it is if it did.
     pub(super) fn write_certificate(&self, config: &Config) -> anyhow::Result<Option<PathBuf>> {
-        let files = config.tls.as_ref();
+        let files = config.tls.files();
         let files =
             files.filter(|files| !files.certificate.exists() && !files.private_key.exists());
         let Some(files) = files else {

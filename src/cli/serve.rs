@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::log::LogLevel;
 use super::{log, systemd};
-use crate::config::{self, Config, Log, Storage};
+use crate::config::{self, Config, Log, Storage, Tls};
 use crate::file_version::FileVersion;
 use crate::server::{Reloader, Server};
 
@@ -55,7 +55,11 @@ fn tell_of(server: &Server, config: &Config) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         listen = ?server.addresses()?,
         admin = %server.admin_address()?,
-        tls = if config.tls.is_some() { "files" } else { "off" },
+        tls = match config.tls {
+            Tls::Files(_) => "files",
+            Tls::Acme(_) => "acme",
+            Tls::Off => "off",
+        },
         trusted_proxies = config.trusted_proxies.len(),
         storage = %directory.display(),
         retention_days = config.retention_days,

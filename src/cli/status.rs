@@ -175,6 +175,15 @@ fn print(status: &Status) -> anyhow::Result<()> {
             scrub.findings()
         ))?,
     }
+    if let Some(certificate) = status.certificate.as_ref().filter(|its| its.ends > 0) {
+        say(format!(
+            "tls       certificate until {}",
+            unix_date(certificate.ends)
+        ))?;
+        if let Some(acme) = &certificate.acme {
+            say(format!("renewal   {}", unix_date(acme.next_order)))?;
+        }
+    }
     let attention = status.attention();
     if attention.is_empty() {
         say("attention   nothing needs any")?;

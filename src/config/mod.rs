@@ -8,6 +8,7 @@ mod environment;
 mod log;
 mod network;
 mod reader;
+mod tls;
 mod value;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub use budgets::{Budgets, Quotas};
 pub use log::{ClientAddresses, Log, LogFormat};
 pub use network::Listen;
 pub use reader::Problem;
+pub use tls::{Acme, Tls, TlsFiles};
 
 /// The file that is read where no other is named.
 pub const DEFAULT_FILE: &str = "config.json";
@@ -47,8 +49,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Path under which everything is served; begins and ends with a slash.
     pub base_path: String,
-    /// Certificate and private key; `None` where a proxy ends TLS.
-    pub tls: Option<TlsFiles>,
+    /// Where the certificate comes from.
+    pub tls: Tls,
     /// Networks whose hosts are proxies: what they tell about clients' addresses is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether connections from proxies begin with a header of the PROXY protocol.
@@ -69,15 +71,6 @@ pub struct Config {
     pub quotas: Quotas,
     /// What is logged, and how.
     pub log: Log,
-}
-
-/// PEM files of the public listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate and its intermediates, leaf first.
-    pub certificate: PathBuf,
-    /// The private key.
-    pub private_key: PathBuf,
 }
 
 /// A kind of storage.
@@ -274,14 +267,7 @@ impl Config {
                 })
                 .collect(),
             base_path: reader.text("basePath", "/", base_path),
-            tls: if reader.is_word("tls", "off") {
-                None
-            } else {
-                Some(reader.section("tls", |tls| TlsFiles {
-                    certificate: file(tls.text("certificateFile", "certs/fullchain.pem", path)),
-                    private_key: file(tls.text("privateKeyFile", "certs/privkey.pem", path)),
-                }))
-            },
+            tls: Tls::read(reader, file),
             trusted_proxies: reader.list("trustedProxies", &[], network),
             proxy_protocol: reader.switch("proxyProtocol", false),
             accounts_file: file(reader.text("accountsFile", "accounts.json", path)),
@@ -377,7 +363,7 @@ mod tests {
         assert_eq!(config.base_path, "/");
         assert_eq!(config.accounts_file, Path::new("/etc/safe/accounts.json"));
         assert_eq!(
-            config.tls.unwrap().certificate,
+            config.tls.files().unwrap().certificate,
             Path::new("/etc/safe/certs/fullchain.pem")
         );
         assert!(!config.anonymous_restore && !config.allow_anonymous);
@@ -452,7 +438,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.retention_days, 90);
-        assert_eq!(config.tls.unwrap().certificate, Path::new("/run/cert.pem"));
+        assert_eq!(
+            config.tls.files().unwrap().certificate,
+            Path::new("/run/cert.pem")
+        );
         assert_eq!(config.listen.len(), 2);
         assert!(config.anonymous_restore);
 

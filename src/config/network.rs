@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::Config;
 use super::reader::Reader;
 use super::value::{address, path};
+use super::{Config, Tls};
 
 /// What a public listener listens on.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
         Listen::Unix(_) => true,
     };
     let has_proxies = !config.trusted_proxies.is_empty();
-    if config.tls.is_none() && !has_proxies && !config.listen.iter().all(is_local) {
+    if config.tls == Tls::Off && !has_proxies && !config.listen.iter().all(is_local) {
         let text = "can be \"off\" only where a proxy ends TLS in front: listen on loopback or a Unix socket, or \
                     name the proxies in trustedProxies";
         reader.problem("tls", text);
@@ -138,7 +138,7 @@ mod tests {
             r#""trustedProxies": ["10.0.0.0/8"]"#,
         ] {
             let config = parse(&format!(r#"{{ "tls": "off", {good} }}"#)).unwrap();
-            assert_eq!(config.tls, None, "{good}");
+            assert_eq!(config.tls, Tls::Off, "{good}");
         }
         for bad in [
             r#""listen": ["127.0.0.1:80", "[::]:80"]"#,

@@ -215,6 +215,17 @@ impl<'a> Reader<'a> {
         self.value(key).and_then(Value::as_str) == Some(word)
     }
 
+    /// Whether there is a value for `key`; a variable that is set to nothing is none, and neither is an empty list.
+    pub(super) fn is_given(&mut self, key: &'static str) -> bool {
+        let is_variable = self.is_variable(key);
+        let is_empty = |value: &Value| match value {
+            Value::String(text) => is_variable && text.is_empty(),
+            Value::Array(values) => values.is_empty(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+        };
+        self.value(key).is_some_and(|value| !is_empty(value))
+    }
+
     /// Reads the object under `key`; a missing one is an empty one.
     pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Self) -> T) -> T {
         let values = match self.value(key) {

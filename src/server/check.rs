@@ -16,9 +16,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::listener::is_abandoned;
-use super::{open_gate, tls, with_causes};
+use super::{acme, open_gate, tls, with_causes};
 use crate::account::{self, Role};
-use crate::config::{Config, Listen, Storage};
+use crate::config::{Config, Listen, Storage, Tls, TlsFiles};
 use crate::state::StateFile;
 use crate::store::FileStore;
 
@@ -54,10 +54,10 @@ pub struct Finding {
 
 /// All findings so far.
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, severity: Severity, place: &'static str, text: impl Into<String>) {
+    pub(super) fn add(&mut self, severity: Severity, place: &'static str, text: impl Into<String>) {
         self.0.push(Finding {
             severity,
             place,
@@ -89,11 +89,27 @@ pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
 }
 
 fn check_tls(findings: &mut Findings, config: &Config, now: SystemTime) {
-    let Some(files) = &config.tls else {
-        let text = "is off: a proxy in front has the certificate, which is not looked at here; without TLS, only \
-                    loopback, Unix sockets and trustedProxies are heard";
-        return findings.add(Severity::Good, "tls", text);
-    };
+    match &config.tls {
+        Tls::Off => {
+            let text = "is off: a proxy in front has the certificate, which is not looked at here; without TLS, only \
+                        loopback, Unix sockets and trustedProxies are heard";
+            findings.add(Severity::Good, "tls", text);
+        }
+        Tls::Files(files) => {
+            check_certificate(findings, config, files, "tls.certificateFile", now);
+        }
+        Tls::Acme(its) => acme::check(findings, config, its, now),
+    }
+}
+
+/// Looks at the files that handshakes use; what is found about the certificate is about `place`.
+pub(super) fn check_certificate(
+    findings: &mut Findings,
+    config: &Config,
+    files: &TlsFiles,
+    place: &'static str,
+    now: SystemTime,
+) {
     let key = match tls::load(files) {
         Ok(key) => key,
         Err(error) => return findings.add(Severity::Error, "tls", with_causes(&error)),
@@ -104,21 +120,19 @@ fn check_tls(findings: &mut Findings, config: &Config, now: SystemTime) {
         "certificate and private key are a pair",
     );
     check_private(findings, "tls.privateKeyFile", &files.private_key);
-    if let Some(leaf) = key.cert.first() {
-        check_leaf(findings, leaf, now);
-        check_chain(
-            findings,
-            config,
-            leaf,
-            key.cert.get(1..).unwrap_or_default(),
-            now,
-        );
+    if let Some((leaf, intermediates)) = key.cert.split_first() {
+        check_leaf(findings, place, leaf, now);
+        check_chain(findings, config, place, (leaf, intermediates), now);
     }
 }
 
 /// What App Transport Security asks of a certificate (Apple, "Preventing insecure network connections").
-fn check_leaf(findings: &mut Findings, leaf: &CertificateDer<'_>, now: SystemTime) {
-    let place = "tls.certificateFile";
+fn check_leaf(
+    findings: &mut Findings,
+    place: &'static str,
+    leaf: &CertificateDer<'_>,
+    now: SystemTime,
+) {
     let Ok((_, certificate)) = X509Certificate::from_der(leaf) else {
         return findings.add(
             Severity::Error,
@@ -221,19 +235,11 @@ fn check_leaf(findings: &mut Findings, leaf: &CertificateDer<'_>, now: SystemTim
 fn check_chain(
     findings: &mut Findings,
     config: &Config,
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
+    place: &'static str,
+    (leaf, intermediates): (&CertificateDer<'_>, &[CertificateDer<'_>]),
     now: SystemTime,
 ) {
-    let place = "tls.certificateFile";
-    let host = config
-        .public_url
-        .as_deref()
-        .and_then(|url| url.parse::<::http::Uri>().ok());
-    let host = host
-        .as_ref()
-        .and_then(::http::Uri::host)
-        .map(|host| host.trim_matches(['[', ']']).to_owned());
+    let host = public_host(config);
     let Some(Ok(name)) = host.map(ServerName::try_from) else {
         return findings.add(
             Severity::Warning,
@@ -271,6 +277,13 @@ fn check_chain(
             format!("phones refuse the certificate: {error}"),
         ),
     }
+}
+
+/// The host of the public URL.
+pub(super) fn public_host(config: &Config) -> Option<String> {
+    let url = config.public_url.as_deref()?.parse::<::http::Uri>().ok()?;
+    let host = url.host()?;
+    Some(host.trim_matches(['[', ']']).to_owned())
 }
 
 fn check_accounts(findings: &mut Findings, config: &Config) {
@@ -312,7 +325,7 @@ fn check_accounts(findings: &mut Findings, config: &Config) {
     }
 }
 
-fn check_private(findings: &mut Findings, place: &'static str, path: &Path) {
+pub(super) fn check_private(findings: &mut Findings, place: &'static str, path: &Path) {
     if std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o007 != 0) {
         let mode = if path.is_dir() { "700" } else { "600" };
         let path = path.display();

@@ -15,12 +15,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::acme;
 use super::address::ClientAddress;
 use super::answers::Metered;
 use super::framing::Framed;
@@ -207,11 +208,17 @@ impl Connection {
         let Some(tls) = self.tls.clone() else {
             return self.answer(stream, Version::HTTP_11, held).await;
         };
-        let Some(stream) = self.shake(self.traffic.watch(tls.accept(stream))).await else {
+        let handshake = self.traffic.watch(tls.accept(stream));
+        let Some(mut stream) = self.shake(handshake).await else {
             return;
         };
         let version = match stream.get_ref().1.alpn_protocol() {
             Some(tls::HTTP_2) => Version::HTTP_2,
+            Some(acme::ALPN) => {
+                // An authority has seen in the handshake what it came for.
+                self.shake(stream.shutdown()).await;
+                return;
+            }
             _ => Version::HTTP_11,
         };
         self.answer(stream, version, held).await;

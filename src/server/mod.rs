@@ -2,6 +2,7 @@
 //! background, stop.
 
 mod access_log;
+mod acme;
 mod address;
 mod admin;
 mod answers;
@@ -52,11 +53,12 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::account::Gate;
-use crate::config::{Config, Listen, Problem, Storage};
+use crate::config::{Config, Listen, Problem, Storage, Tls};
 use crate::retention::Retention;
 use crate::state::StateFile;
 use crate::store::{FileStore, Store};
 
+use self::acme::Keeper;
 use self::address::ClientAddress;
 use self::background::Background;
 use self::certificates::Certificates;
@@ -66,6 +68,7 @@ use self::live::{Live, Means};
 use self::places::Places;
 use self::status::Vitals;
 
+pub use acme::{AcmeStatus, Failure};
 use admin::Admin;
 pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use certificates::CertificateStatus;
@@ -108,6 +111,7 @@ pub struct Server {
     reloader: Reloader,
     vitals: Arc<Vitals>,
     background: Background,
+    keeper: Option<Keeper>,
 }
 
 impl Server {
@@ -154,11 +158,10 @@ impl Server {
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
-        let certificates = config.tls.as_ref().map(Certificates::open).transpose();
-        let certificates = note(&mut problems, "tls", certificates);
+        let tls = open_tls(&mut problems, config, clock);
         let gate = note(&mut problems, "accountsFile", open_gate(config));
         let store = note(&mut problems, "storage.files.directory", store);
-        let (Some(certificates), Some(gate), Some(store)) = (certificates, gate, store) else {
+        let (Some((certificates, keeper)), Some(gate), Some(store)) = (tls, gate, store) else {
             return Err(StartError::Configuration(problems));
         };
         if gate.is_empty() && !config.allow_anonymous {
@@ -206,6 +209,7 @@ impl Server {
                 clock,
             },
             vitals,
+            keeper,
         })
     }
 
@@ -275,6 +279,9 @@ impl Server {
         let last_work = self.background.clone();
         background.spawn(self.background.clone().sweep_hourly());
         background.spawn(self.background.scrub_weekly());
+        if let Some(keeper) = self.keeper {
+            background.spawn(keeper.keep());
+        }
 
         stop.await;
         tracing::info!("stopping: no new connections, requests under way finish");
@@ -309,6 +316,25 @@ pub fn retention_of(config: &Config) -> Retention {
         config.trash_days,
     )
     .for_backups_of(config.max_backup_bytes)
+}
+
+/// What handshakes use, and what keeps it in force where an authority is asked for it; nothing where a proxy ends TLS.
+fn open_tls(
+    problems: &mut Vec<Problem>,
+    config: &Config,
+    clock: fn() -> SystemTime,
+) -> Option<(Option<Certificates>, Option<Keeper>)> {
+    match &config.tls {
+        Tls::Off => Some((None, None)),
+        Tls::Files(files) => {
+            let certificates = note(problems, "tls", Certificates::open(files))?;
+            Some((Some(certificates), None))
+        }
+        Tls::Acme(acme) => {
+            let opened = note(problems, "tls.acme", acme::open(acme, clock))?;
+            Some((Some(opened.certificates), Some(opened.keeper)))
+        }
+    }
 }
 
 /// The accounts of a configuration; a file that does not exist is no problem where everybody may come in.

@@ -9,9 +9,10 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::acme;
 use super::certificates::Certificates;
 use crate::config::TlsFiles;
 use crate::private_file::Exposure;
@@ -97,6 +98,13 @@ pub fn load(files: &TlsFiles) -> Result<CertifiedKey, Error> {
         .map_err(Error::Mismatch)
 }
 
+/// A chain and its key from PEM; `None` where they are none, or no pair.
+pub(crate) fn pair(chain: &[u8], private_key: &[u8]) -> Option<CertifiedKey> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+    let private_key = PrivateKeyDer::from_pem_slice(private_key).ok()?;
+    CertifiedKey::from_der(chain.ok()?, private_key, &aws_lc_rs::default_provider()).ok()
+}
+
 /// The configuration of the public listener.
 ///
 /// Without session tickets: iOS makes a new session for every operation and Android comes once a day, so
@@ -106,8 +114,11 @@ pub(crate) fn server_config(certificates: Arc<Certificates>) -> Arc<ServerConfig
         .with_safe_default_protocol_versions()
         .expect("the provider has the suites of TLS 1.2 and 1.3")
         .with_no_client_auth()
-        .with_cert_resolver(certificates);
+        .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
+    if certificates.answers_challenges() {
+        config.alpn_protocols.push(acme::ALPN.to_vec());
+    }
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Arc::new(config)

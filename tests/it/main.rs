@@ -11,6 +11,7 @@
 
 mod access;
 mod access_log;
+mod acme;
 mod apps_on_the_wire;
 mod audit;
 mod bad_input;

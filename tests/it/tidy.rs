@@ -40,6 +40,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
             "retention",
             "scrub",
             "state",
+            "durable",
             "file_version",
             "private_file",
             "backup id",
@@ -219,6 +220,41 @@ fn the_example_holds_every_key_with_its_default() {
     let value: serde_json::Value = serde_json::from_slice(&example).unwrap();
     for key in keys {
         assert!(value.get(&key).is_some(), "the example lacks {key}");
+    }
+}
+
+#[test]
+fn the_other_example_holds_every_key_of_what_it_is_about() {
+    use threema_safe_server::config::{Config, Tls};
+    let example = fs::read(Path::new(ROOT).join("config.acme.example.json")).unwrap();
+    let load = |value: &serde_json::Value| {
+        Config::from_json(value.to_string().as_bytes(), Path::new("config.json"))
+    };
+    let value: serde_json::Value = serde_json::from_slice(&example).unwrap();
+    let acme = value["tls"]["acme"].as_object().unwrap();
+
+    // What it shows is the default, but for what has none.
+    let shown = load(&value).unwrap();
+    let mut least = value.clone();
+    let kept = ["domains", "contact"];
+    let least_acme = least["tls"]["acme"].as_object_mut().unwrap();
+    least_acme.retain(|key, _| kept.contains(&key.as_str()));
+    assert_eq!(shown, load(&least).unwrap());
+    assert!(matches!(shown.tls, Tls::Acme(_)));
+
+    let mut unknown = value.clone();
+    unknown["tls"]["acme"]["noSuchKey"] = true.into();
+    let Err(threema_safe_server::config::Error::Invalid { problems, .. }) = load(&unknown) else {
+        panic!("an unknown key was accepted");
+    };
+    let (_, list) = problems[0].text.split_once("there are: ").unwrap();
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    for key in list.trim_end_matches(')').split(", ") {
+        assert!(acme.contains_key(key), "the example lacks {key}");
+        assert!(
+            readme.contains(&format!("`tls.acme.{key}`")),
+            "the README does not explain {key}"
+        );
     }
 }
 

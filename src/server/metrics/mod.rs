@@ -2,6 +2,7 @@
 //!
 //! Each is explained in docs/OPERATIONS.md; `tests/it/operations.rs` compares.
 
+mod certificate;
 mod health;
 mod requests;
 mod storage;
@@ -24,6 +25,7 @@ use crate::account::Hashed;
 use crate::retention::Report;
 use crate::state::Scrubbed;
 
+use self::certificate::Certificate;
 use self::health::Health;
 use self::storage::Storage;
 
@@ -51,10 +53,7 @@ pub(super) struct Metrics {
     health: Health,
     refusals: Refusals,
     panics: Counter,
-    certificate_begins: Number,
-    certificate_ends: Number,
-    certificate_unusable: Number,
-    certificate_reloads: Family<Outcome, Counter>,
+    certificate: Certificate,
     config_reloads: Family<Outcome, Counter>,
     passwords_delayed: Counter,
     passwords_hashed: Family<Kind, Counter>,
@@ -71,10 +70,7 @@ impl Metrics {
             health: Health::register(&mut registry),
             refusals: Refusals::default(),
             panics: Counter::default(),
-            certificate_begins: Gauge::default(),
-            certificate_ends: Gauge::default(),
-            certificate_unusable: Gauge::default(),
-            certificate_reloads: Family::default(),
+            certificate: Certificate::register(&mut registry),
             config_reloads: Family::default(),
             passwords_delayed: Counter::default(),
             passwords_hashed: Family::default(),
@@ -82,7 +78,6 @@ impl Metrics {
         };
         metrics.refusals.register(&mut registry);
         metrics.register_passwords(&mut registry);
-        metrics.register_certificate(&mut registry);
         metrics.register_process(&mut registry, started);
         Self {
             registry,
@@ -130,32 +125,6 @@ impl Metrics {
         self.hashed(Hashed { fast: 0, slow: 0 });
     }
 
-    fn register_certificate(&self, registry: &mut Registry) {
-        registry.register_with_unit(
-            "certificate_begin_time",
-            "From when on the certificate in force is valid, in Unix time; 0 where a proxy has it",
-            Unit::Seconds,
-            self.certificate_begins.clone(),
-        );
-        registry.register_with_unit(
-            "certificate_end_time",
-            "Until when the certificate in force is valid, in Unix time; 0 where a proxy has it",
-            Unit::Seconds,
-            self.certificate_ends.clone(),
-        );
-        registry.register(
-            "certificate_files_unusable",
-            "1 while the certificate's files cannot be used, and what was read before is in force",
-            self.certificate_unusable.clone(),
-        );
-        registry.register(
-            "certificate_reloads",
-            "How often the certificate's files were replaced and read again",
-            self.certificate_reloads.clone(),
-        );
-        self.count_reloads(Reloads { good: 0, failed: 0 });
-    }
-
     /// How the server is.
     pub(super) fn health(&self, status: &Status) {
         self.health.set(status);
@@ -170,18 +139,7 @@ impl Metrics {
 
     /// How the certificate is.
     pub(super) fn certificate(&self, certificate: &CertificateStatus, reloads: Reloads) {
-        self.certificate_begins.set(certificate.begins);
-        self.certificate_ends.set(certificate.ends);
-        let is_unusable = certificate.problem.is_some();
-        self.certificate_unusable.set(u64::from(is_unusable));
-        self.count_reloads(reloads);
-    }
-
-    fn count_reloads(&self, reloads: Reloads) {
-        for (outcome, number) in [("done", reloads.good), ("failed", reloads.failed)] {
-            let counter = self.certificate_reloads.get_or_create(&Outcome { outcome });
-            counter.inner().fetch_max(number, Ordering::Relaxed);
-        }
+        self.certificate.set(certificate, reloads);
     }
 
     pub(super) fn password_delayed(&self) {

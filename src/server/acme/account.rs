@@ -1,0 +1,73 @@
+//! The account with the authority: made once, known again ever after by its key.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use instant_acme::{Account, Key};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::error::Error;
+use super::http::Http;
+use super::store::{self, Store};
+
+/// The account that orders are made with.
+pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
+    let known = match store.account()? {
+        Some(known) => known,
+        None => {
+            let (_, key) = Key::generate_pkcs8()?;
+            let new = store::Account {
+                key: BASE64_STANDARD.encode(key.secret_pkcs8_der()),
+                url: None,
+                contact: None,
+            };
+            // Before the authority hears of it.
+            store.replace_account(&new)?;
+            new
+        }
+    };
+    let directory = store.acme().directory_url.clone();
+    let builder = Account::builder_with_http(Box::new(http.clone()));
+    let key = key(&known)?;
+    let (account, contact) = if let Some(url) = &known.url {
+        let account = builder.from_parts(url.clone(), key, directory).await?;
+        (account, known.contact.clone())
+    } else {
+        let pair = (
+            Key::from_pkcs8_der(key.clone_key())?,
+            PrivateKeyDer::Pkcs8(key),
+        );
+        // Where the key is known already, this is its account.
+        let (account, _) = builder.create_from_key(pair, directory).await?;
+        (account, None)
+    };
+    let wanted = &store.acme().contact;
+    if contact != *wanted {
+        let wanted: Vec<_> = wanted.as_deref().into_iter().collect();
+        account.update_contacts(&wanted).await?;
+    }
+    let new = store::Account {
+        url: Some(account.id().to_owned()),
+        contact: wanted.clone(),
+        key: known.key,
+    };
+    if known.url != new.url || known.contact != new.contact {
+        store.replace_account(&new)?;
+    }
+    Ok(account)
+}
+
+/// Forgets what the authority called the account, so that it hears of the key again.
+pub(super) fn forget_url(store: &Store) -> Result<(), Error> {
+    if let Some(known) = store.account()? {
+        let unknown = store::Account { url: None, ..known };
+        store.replace_account(&unknown)?;
+    }
+    Ok(())
+}
+
+fn key(account: &store::Account) -> Result<PrivatePkcs8KeyDer<'static>, Error> {
+    let bytes = BASE64_STANDARD
+        .decode(&account.key)
+        .map_err(|_| Error::Unusable("a key"))?;
+    Ok(PrivatePkcs8KeyDer::from(bytes))
+}

@@ -1,0 +1,99 @@
+//! The proof that a domain leads here: while an order is under way, a handshake that asks for nothing but the protocol
+//! `acme-tls/1` is answered with a certificate that holds what only the account's owner knows (RFC 8737).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::ClientHello;
+use rustls::sign::CertifiedKey;
+
+use super::error::Error;
+
+/// The protocol in which the authority asks.
+pub(in crate::server) const ALPN: &[u8] = b"acme-tls/1";
+
+/// The answers to challenges, by domain.
+#[derive(Default)]
+pub(crate) struct Challenges(Mutex<HashMap<String, Arc<CertifiedKey>>>);
+
+impl Challenges {
+    /// Whether this handshake is an authority's: phones never ask so.
+    pub(in crate::server) fn is_asked(hello: &ClientHello<'_>) -> bool {
+        hello.alpn().is_some_and(|mut protocols| {
+            protocols.next() == Some(ALPN) && protocols.next().is_none()
+        })
+    }
+
+    /// The answer for this domain, if an order waits for it.
+    pub(in crate::server) fn answer(&self, domain: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let domain = domain?.to_ascii_lowercase();
+        self.all().get(&domain).cloned()
+    }
+
+    /// Answers for `domain` from now on, until [`Challenges::clear`].
+    pub(super) fn set(&self, domain: &str, digest: &[u8]) -> Result<(), Error> {
+        let answer = answer(domain, digest)?;
+        self.all().insert(domain.to_owned(), Arc::new(answer));
+        Ok(())
+    }
+
+    /// Answers nothing more.
+    pub(super) fn clear(&self) {
+        self.all().clear();
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<CertifiedKey>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A self-signed certificate for this domain alone, with the digest in a critical extension.
+fn answer(domain: &str, digest: &[u8]) -> Result<CertifiedKey, Error> {
+    if digest.len() != 32 {
+        return Err(Error::Unusable("a challenge with no SHA-256"));
+    }
+    let key = KeyPair::generate().map_err(Error::Certificate)?;
+    let mut params = CertificateParams::new([domain.to_owned()]).map_err(Error::Certificate)?;
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
+    let certificate = params.self_signed(&key).map_err(Error::Certificate)?;
+    let private_key = PrivateKeyDer::try_from(key.serialize_der())
+        .map_err(|_| Error::Certificate(rcgen::Error::CouldNotParseKeyPair))?;
+    let signing = aws_lc_rs::sign::any_supported_type(&private_key)
+        .map_err(|_| Error::Certificate(rcgen::Error::CouldNotParseKeyPair))?;
+    // Not looked at once more: the extension is critical, so that nobody accepts it who does not know it.
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], signing))
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+
+    use super::*;
+
+    #[test]
+    fn the_answer_names_the_domain_and_holds_the_digest_in_a_critical_extension() {
+        let challenges = Challenges::default();
+        challenges.set("safe.example.org", &[7; 32]).unwrap();
+
+        let answer = challenges.answer(Some("SAFE.example.org")).unwrap();
+
+        let (_, certificate) = X509Certificate::from_der(&answer.cert[0]).unwrap();
+        let names = certificate.subject_alternative_name().unwrap().unwrap();
+        assert_eq!(names.value.general_names.len(), 1);
+        let extension = certificate
+            .extensions()
+            .iter()
+            .find(|extension| extension.oid.to_id_string() == "1.3.6.1.5.5.7.1.31")
+            .unwrap();
+        assert!(extension.critical);
+        assert_eq!(extension.value, [&[4, 32], &[7; 32][..]].concat());
+        for other in [Some("example.org"), None] {
+            assert!(challenges.answer(other).is_none());
+        }
+        challenges.clear();
+        assert!(challenges.answer(Some("safe.example.org")).is_none());
+    }
+}

@@ -1,0 +1,119 @@
+//! One order: account, order, challenges, request, certificate.
+
+use std::time::Duration;
+
+use instant_acme::{
+    AuthorizationStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
+};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+
+use super::account;
+use super::challenge::Challenges;
+use super::error::{Error, detail};
+use super::http::Http;
+use super::store::Store;
+
+/// How the authority is asked whether it is through: at first after this, then twice as late each time.
+const POLL: Duration = Duration::from_millis(500);
+/// How long it may take to validate, and again to issue.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// For all of it.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What an order brings.
+pub(super) struct Issued {
+    /// PEM.
+    pub(super) private_key: String,
+    /// PEM, leaf first.
+    pub(super) chain: String,
+}
+
+/// Goes through one order. While it lasts, `challenges` answers.
+pub(super) async fn order(
+    store: &Store,
+    http: &Http,
+    challenges: &Challenges,
+) -> Result<Issued, Error> {
+    let all = async {
+        match go_through(store, http, challenges).await {
+            Err(Error::NoAccount) => {
+                account::forget_url(store)?;
+                go_through(store, http, challenges).await
+            }
+            other => other,
+        }
+    };
+    let issued = tokio::time::timeout(TIMEOUT, all).await;
+    challenges.clear();
+    issued.map_err(|_| Error::Slow)?
+}
+
+async fn go_through(store: &Store, http: &Http, challenges: &Challenges) -> Result<Issued, Error> {
+    let account = account::open(store, http).await?;
+    let domains = &store.acme().domains;
+    let identifiers: Vec<_> = domains.iter().cloned().map(Identifier::Dns).collect();
+    let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
+    prove(&mut order, challenges).await?;
+    let policy = RetryPolicy::new()
+        .initial_delay(POLL)
+        .backoff(2.0)
+        .timeout(PATIENCE);
+    match order.poll_ready(&policy).await {
+        Ok(OrderStatus::Ready) => {}
+        Err(error @ instant_acme::Error::Timeout(_)) => return Err(error.into()),
+        // The order alone rarely says why.
+        Ok(_) => return Err(why(&mut order).await.unwrap_or(Error::Unusable("an order"))),
+        Err(error) => return Err(why(&mut order).await.unwrap_or_else(|| error.into())),
+    }
+
+    // A new key each time: one that was stolen unnoticed ends with its certificate.
+    let key = KeyPair::generate().map_err(Error::Certificate)?;
+    let mut params = CertificateParams::new(domains.clone()).map_err(Error::Certificate)?;
+    params.distinguished_name = DistinguishedName::new();
+    let request = params.serialize_request(&key).map_err(Error::Certificate)?;
+    order.finalize_csr(request.der()).await?;
+    let chain = order.poll_certificate(&policy).await?;
+    Ok(Issued {
+        private_key: key.serialize_pem(),
+        chain,
+    })
+}
+
+/// Answers the challenges from now on, and tells the authority so.
+async fn prove(order: &mut Order, challenges: &Challenges) -> Result<(), Error> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Valid {
+            // It remembers from an order before.
+            continue;
+        }
+        let domain = authorization.identifier().to_string();
+        let Some(mut challenge) = authorization.challenge(ChallengeType::TlsAlpn01) else {
+            return Err(Error::NoChallenge(domain));
+        };
+        let digest = challenge.key_authorization().digest();
+        challenges.set(&domain, digest.as_ref())?;
+        challenge.set_ready().await?;
+    }
+    Ok(())
+}
+
+/// Which domain was not validated, and why, if the authority tells.
+async fn why(order: &mut Order) -> Option<Error> {
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        let domain = authorization.identifier().to_string();
+        let Ok(state) = authorization.refresh().await else {
+            continue;
+        };
+        let problem = state.challenges.iter().find_map(|one| one.error.as_ref());
+        if let Some(problem) = problem {
+            return Some(Error::NotValidated {
+                domain,
+                detail: detail(problem),
+            });
+        }
+    }
+    None
+}

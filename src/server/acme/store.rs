@@ -1,0 +1,337 @@
+//! What is kept on disk, each in one file that is replaced whole, for its owner alone:
+//!
+//! - `account-….json`: the account's key, written before the authority hears of it, so that it is never lost. Each
+//!   authority has a file of its own.
+//! - `certificate.pem`: private key and chain in one file, so that they are a pair at every moment. Two lines before
+//!   them say from where and when.
+//! - `failure.json`: how the last orders failed; gone after one that did not.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::error::Error;
+use super::schedule::{Failed, Held};
+use crate::config::{Acme, TlsFiles};
+use crate::durable;
+use crate::private_file::Exposure;
+use crate::server::tls;
+
+/// What the line begins with that names the authority.
+const FROM: &str = "From: ";
+/// What the line begins with that says when, in Unix time.
+const OBTAINED: &str = "Obtained: ";
+
+/// The files of one configuration.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct Store {
+    acme: Acme,
+}
+
+/// An account with an authority.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Account {
+    /// Its key, PKCS #8 in base64. Not printed: there is no `Debug`.
+    pub(super) key: String,
+    /// What the authority calls it; `None` until it was heard of.
+    pub(super) url: Option<String>,
+    /// What it knows of how to reach somebody.
+    pub(super) contact: Option<String>,
+}
+
+impl Store {
+    /// Makes the directory where it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(in crate::server) fn open(acme: &Acme) -> Result<Self, Error> {
+        durable::create_directory(&acme.directory).map_err(|source| Error::Write {
+            path: acme.directory.clone(),
+            source,
+        })?;
+        Ok(Self { acme: acme.clone() })
+    }
+
+    /// What is configured.
+    pub(super) fn acme(&self) -> &Acme {
+        &self.acme
+    }
+
+    /// Certificate and key, which are one file.
+    pub(in crate::server) fn files(&self) -> TlsFiles {
+        TlsFiles {
+            certificate: self.path("certificate.pem"),
+            private_key: self.path("certificate.pem"),
+        }
+    }
+
+    /// The certificate that is there; one that cannot be used is none.
+    ///
+    /// # Errors
+    /// When nobody knows whether there is one, or others may read its key.
+    pub(super) fn certificate(&self) -> Result<Option<Held>, Error> {
+        let path = self.path("certificate.pem");
+        let Some(bytes) = read(&path)? else {
+            return Ok(None);
+        };
+        let Ok(key) = tls::load(&self.files()) else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let line = |start| text.lines().find_map(|line| line.strip_prefix(start));
+        let Some((begins, ends, names)) = key.cert.first().and_then(|leaf| look(leaf)) else {
+            return Ok(None);
+        };
+        let domains: BTreeSet<_> = self.acme.domains.iter().cloned().collect();
+        Ok(Some(Held {
+            begins,
+            ends,
+            obtained: line(OBTAINED)
+                .and_then(|time| time.parse().ok())
+                .unwrap_or(0),
+            is_as_configured: line(FROM) == Some(&*self.acme.directory_url) && names == domains,
+        }))
+    }
+
+    /// Puts a new certificate in the place of the old one, if it is one for what is configured.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be written.
+    pub(super) fn replace_certificate(
+        &self,
+        private_key: &str,
+        chain: &str,
+        now: u64,
+    ) -> Result<Held, Error> {
+        let unusable = || Error::Unusable("a certificate for something else");
+        let key = tls::pair(chain.as_bytes(), private_key.as_bytes()).ok_or_else(unusable)?;
+        let (begins, ends, names) = key
+            .cert
+            .first()
+            .and_then(|leaf| look(leaf))
+            .ok_or_else(unusable)?;
+        if names != self.acme.domains.iter().cloned().collect() {
+            return Err(unusable());
+        }
+        let from = &self.acme.directory_url;
+        let text = format!("{FROM}{from}\n{OBTAINED}{now}\n\n{private_key}{chain}");
+        write(&self.path("certificate.pem"), text.as_bytes())?;
+        Ok(Held {
+            begins,
+            ends,
+            obtained: now,
+            is_as_configured: true,
+        })
+    }
+
+    /// The account with the authority that is configured.
+    ///
+    /// # Errors
+    /// When nobody knows whether there is one: a new one in its place would lose the old key.
+    pub(super) fn account(&self) -> Result<Option<Account>, Error> {
+        self.read_json(&self.account_file())
+    }
+
+    /// Keeps the account.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn replace_account(&self, account: &Account) -> Result<(), Error> {
+        write_json(&self.account_file(), account)
+    }
+
+    /// How the last orders failed.
+    ///
+    /// # Errors
+    /// When nobody knows whether they did.
+    pub(super) fn failed(&self) -> Result<Option<Failed>, Error> {
+        self.read_json(&self.path("failure.json"))
+    }
+
+    /// Remembers how orders failed, or that the last one did not.
+    ///
+    /// # Errors
+    /// When it cannot be written or removed.
+    pub(super) fn replace_failed(&self, failed: Option<&Failed>) -> Result<(), Error> {
+        let path = self.path("failure.json");
+        let Some(failed) = failed else {
+            return match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::Write {
+                    path,
+                    source: durable::Error::at("remove")(error),
+                }),
+                _ => Ok(()),
+            };
+        };
+        write_json(&path, failed)
+    }
+
+    fn account_file(&self) -> PathBuf {
+        let hash = hex::encode(Sha256::digest(&self.acme.directory_url));
+        self.path(&format!("account-{}.json", hash.split_at(16).0))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.acme.directory.join(name)
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, Error> {
+        let Some(bytes) = read(path)? else {
+            return Ok(None);
+        };
+        // What serde says would quote the file.
+        serde_json::from_slice(&bytes).map_err(|_| Error::Damaged(path.to_owned()))
+    }
+}
+
+/// From when to when, in Unix time, and for which names.
+fn look(leaf: &[u8]) -> Option<(u64, u64, BTreeSet<String>)> {
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    let names = leaf.subject_alternative_name().ok()??;
+    let names = names.value.general_names.iter().map(|name| {
+        if let GeneralName::DNSName(name) = name {
+            name.to_ascii_lowercase()
+        } else {
+            name.to_string()
+        }
+    });
+    let validity = leaf.validity();
+    Some((
+        u64::try_from(validity.not_before.timestamp()).ok()?,
+        u64::try_from(validity.not_after.timestamp()).ok()?,
+        names.collect(),
+    ))
+}
+
+/// A file's bytes; `None` where there is none.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let failed = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+        Ok(bytes) => match Exposure::of(path).map_err(failed)? {
+            Some(exposure) => Err(Error::Exposed {
+                path: path.to_owned(),
+                exposure,
+            }),
+            None => Ok(Some(bytes)),
+        },
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    durable::replace(path, bytes).map_err(|source| Error::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(value).map_err(|_| Error::Damaged(path.to_owned()))?;
+    write(path, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::server::development_certificate;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn acme(directory: &Path) -> Acme {
+        Acme {
+            domains: vec!["a.example".into(), "b.example".into()],
+            contact: None,
+            directory_url: "https://authority.example/dir".into(),
+            directory: directory.join("inner/acme"),
+            authority_file: None,
+        }
+    }
+
+    fn made(names: &[&str]) -> (String, String) {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let now = UNIX_EPOCH + Duration::from_secs(NOW);
+        let made = development_certificate(&names, now).unwrap();
+        (made.private_key_pem, made.chain_pem)
+    }
+
+    #[test]
+    fn a_certificate_comes_back_and_is_another_ones_where_the_configuration_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&acme(folder.path())).unwrap();
+        assert_eq!(store.certificate().unwrap(), None);
+        let (key, chain) = made(&["b.example", "a.example"]);
+
+        let kept = store.replace_certificate(&key, &chain, NOW).unwrap();
+
+        assert!(kept.is_as_configured && kept.obtained == NOW && kept.begins < kept.ends);
+        assert_eq!(store.certificate().unwrap(), Some(kept));
+        let changes: [fn(&mut Acme); 2] = [
+            |acme| acme.directory_url.push('2'),
+            |acme| drop(acme.domains.pop()),
+        ];
+        for change in changes {
+            let mut other = acme(folder.path());
+            change(&mut other);
+            let found = Store::open(&other).unwrap().certificate().unwrap().unwrap();
+            assert!(!found.is_as_configured);
+        }
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let path = store.files().certificate;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_used_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&acme(folder.path())).unwrap();
+        let (key, chain) = made(&["a.example", "b.example"]);
+        let kept = store.replace_certificate(&key, &chain, NOW).unwrap();
+        let (other_key, _) = made(&["a.example", "b.example"]);
+        let (less_key, less) = made(&["a.example"]);
+
+        for (key, chain) in [
+            (&*other_key, &*chain),
+            (&*less_key, &*less),
+            (&*key, ""),
+            ("", &*chain),
+        ] {
+            assert!(store.replace_certificate(key, chain, NOW + 1).is_err());
+        }
+
+        assert_eq!(store.certificate().unwrap(), Some(kept));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&acme(folder.path())).unwrap();
+        let account = Account {
+            key: "secret".into(),
+            url: None,
+            contact: None,
+        };
+        store.replace_account(&account).unwrap();
+        assert_eq!(store.account().unwrap().unwrap().key, "secret");
+
+        let path = store.account_file();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(matches!(store.account(), Err(Error::Exposed { .. })));
+        durable::replace(&path, b"{\"key\": 7}").unwrap();
+        let error = store.account().err().unwrap();
+        assert!(matches!(error, Error::Damaged(_)), "{error}");
+    }
+}
