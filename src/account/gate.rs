@@ -108,6 +108,16 @@ impl Gate {
         })
     }
 
+    /// Whether the accounts file as it is now cannot be used, so that those read before are in force. Reads the file
+    /// again first if it was replaced.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        let loaded = self.current();
+        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = FileVersion::of(&self.path);
+        version != loaded.version && *bad == Some(version)
+    }
+
     /// Whether there is nobody to let in.
     #[must_use]
     pub fn is_empty(&self) -> bool {

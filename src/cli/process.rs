@@ -4,13 +4,39 @@ use std::panic;
 
 use rustix::fs::Mode;
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask,
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
 };
 
 use super::terminal::warn;
 
 /// New files are for their owner alone, also those that a library makes.
 const UMASK: u32 = 0o077;
+/// Files beside connections: those of uploads and downloads under way, and what is always open.
+const RESERVE: u64 = 512;
+
+/// Lets this process open as many files as it may, and says so where that is not enough for so many connections: one
+/// each, and a few for uploads and the rest.
+pub(super) fn allow_connections(connections: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if setrlimit(Resource::Nofile, raised.clone()).is_ok() {
+            limit = raised;
+        }
+    }
+    let needed = (connections as u64).saturating_add(RESERVE);
+    if let Some(files) = limit.current.filter(|&files| files < needed) {
+        tracing::warn!(
+            files,
+            needed,
+            "this process may open fewer files than limits.connections needs: raise LimitNOFILE or `ulimit -n`, or lower \
+             limits.connections"
+        );
+    }
+}
 
 /// Makes memory stay in memory, files private and panics silent about what they saw.
 ///

@@ -1,5 +1,7 @@
 //! `serve`: runs the server until it is told to stop, and reads its configuration again when that changes.
 
+use std::convert::Infallible;
+use std::error::Error as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::log::LogLevel;
-use super::{log, systemd};
+use super::{log, process, systemd};
 use crate::config::{self, Config, Log, Storage, Tls};
 use crate::file_version::FileVersion;
 use crate::server::{Reloader, Server};
@@ -25,9 +27,12 @@ pub(super) fn run(
     let version = FileVersion::of(file);
     let config = load()?;
     let level = log::start(config.log);
+    process::allow_connections(config.limits.connections);
     tokio::runtime::Runtime::new()
         .context("start the asynchronous runtime")?
         .block_on(async {
+            // First of all: whoever is told to read again before that would end.
+            let told = signal(SignalKind::hangup()).context("listen for signals")?;
             let mut signals = Signals::new()?;
             let server = Server::bind_to(systemd::sockets()?, &config, super::now).await?;
             std::panic::set_hook(server.panic_hook());
@@ -39,11 +44,12 @@ pub(super) fn run(
                 log: config.log,
                 reloader: server.reloader(),
                 version,
+                had_file: version.is_some(),
             };
             systemd::ready();
             tokio::select! {
                 code = signals.run_until_told(server) => code,
-                failed = source.keep_up() => failed,
+                never = source.keep_up(told) => match never {},
                 never = systemd::keep_watchdog_quiet() => match never {},
             }
         })
@@ -86,12 +92,13 @@ struct Source<'a, L> {
     reloader: Reloader,
     /// The state of the file that was read last.
     version: Option<FileVersion>,
+    /// Whether there was one at the start: without, the environment says all.
+    had_file: bool,
 }
 
 impl<L: Fn() -> Result<Config, config::Error>> Source<'_, L> {
     /// Reads the configuration again when its file was replaced, and on SIGHUP.
-    async fn keep_up(mut self) -> anyhow::Result<ExitCode> {
-        let mut told = signal(SignalKind::hangup()).context("listen for signals")?;
+    async fn keep_up(mut self, mut told: Signal) -> Infallible {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -99,17 +106,24 @@ impl<L: Fn() -> Result<Config, config::Error>> Source<'_, L> {
                 Some(()) = told.recv() => true,
                 _ = looks.tick() => false,
             };
+            // Who is about to stop says no more.
+            if self.reloader.is_stopping() {
+                std::future::pending().await
+            }
             let version = FileVersion::of(self.file);
             if is_told || version != self.version {
-                self.version = version;
                 systemd::reloading();
-                self.reload();
+                self.reload(version);
+                self.version = version;
                 systemd::ready();
             }
         }
     }
 
-    fn reload(&mut self) {
+    fn reload(&mut self, version: Option<FileVersion>) {
+        if version.is_none() && self.had_file {
+            return self.refuse("its file is gone");
+        }
         let config = match (self.load)() {
             Ok(config) => config,
             Err(error) => return self.refuse(&problems(&error)),
@@ -147,7 +161,13 @@ fn problems(error: &config::Error) -> String {
         let each: Vec<_> = problems.iter().map(ToString::to_string).collect();
         return each.join("; ");
     }
-    format!("{:#}", anyhow::Error::msg(error.to_string()))
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// SIGTERM and SIGINT.

@@ -62,15 +62,11 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
     };
     let attention = status.attention();
     let (word, code) = match attention.first().map(|line| line.severity) {
-        _ if status.draining => ("WARNING", 1),
         None => ("OK", 0),
         Some(Severity::Warning) => ("WARNING", 1),
         Some(Severity::Critical) => ("CRITICAL", 2),
     };
     let mut lines: Vec<_> = attention.into_iter().map(|line| line.text).collect();
-    if status.draining {
-        lines.push("the server was told to stop".to_owned());
-    }
     if lines.is_empty() {
         lines.push(match status.report() {
             Some(report) => format!(

@@ -234,6 +234,11 @@ impl Config {
         [
             ("listen", self.listen != other.listen),
             ("tls", self.tls != other.tls),
+            (
+                "trustedProxies",
+                self.trusted_proxies != other.trusted_proxies,
+            ),
+            ("proxyProtocol", self.proxy_protocol != other.proxy_protocol),
             ("accountsFile", self.accounts_file != other.accounts_file),
             ("storage", self.storage != other.storage),
             ("admin.listen", self.admin_listen != other.admin_listen),

@@ -19,8 +19,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::status::{Attention, Status, StorageStatus, Vitals};
+use super::live::Live;
+use super::status::{AccountsStatus, Attention, Status, StorageStatus, Vitals};
 use super::{dashboard, with_causes};
+use crate::account::Gate;
 use crate::store::Store;
 
 /// The path that says whether the server is alive.
@@ -41,6 +43,8 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-
 const CONNECTIONS: usize = 32;
 /// How long a connection may stay without a request.
 const IDLE: Duration = Duration::from_secs(15);
+/// How long a connection may be there: else a few that do not read would keep everybody else out.
+const LONGEST: Duration = Duration::from_secs(60);
 /// How long the storage may take to be tried: longer, and it is as good as gone.
 const STORAGE_WAIT: Duration = Duration::from_secs(4);
 
@@ -49,6 +53,8 @@ const STORAGE_WAIT: Duration = Duration::from_secs(4);
 pub(crate) struct Admin {
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) clock: fn() -> SystemTime,
 }
 
@@ -85,10 +91,11 @@ async fn connection(stream: TcpStream, admin: Admin) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
-        .serve_connection(TokioIo::new(stream), service_fn(answer))
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "admin connection ended");
+        .serve_connection(TokioIo::new(stream), service_fn(answer));
+    match timeout(LONGEST, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "admin connection ended"),
+        Err(_) => tracing::debug!("admin connection took too long"),
     }
 }
 
@@ -156,8 +163,16 @@ impl Admin {
                 STORAGE_WAIT.as_secs()
             )),
         };
+        let storage = storage.unwrap_or_else(gone);
+        let settings = self.live.now();
+        let quota = settings.shared.quotas.used_up(storage.free_bytes);
         Status {
-            storage: storage.unwrap_or_else(gone),
+            accounts: AccountsStatus {
+                none: self.gate.is_empty() && !settings.config.allow_anonymous,
+                bad: self.gate.is_bad(),
+            },
+            quota_used_up: quota.map(str::to_owned),
+            storage,
             ..self.vitals.status((self.clock)())
         }
     }
@@ -168,9 +183,6 @@ fn readiness(status: &Status) -> Response<Full<Bytes>> {
         return text(StatusCode::OK, "ready\n");
     }
     let mut why = String::new();
-    if status.draining {
-        why.push_str("the server was told to stop\n");
-    }
     for line in status.attention() {
         why = why + &line.text + "\n";
     }

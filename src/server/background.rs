@@ -41,6 +41,7 @@ impl Background {
         hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             hours.tick().await;
+            self.remember_uploads().await;
             let now = (self.clock)();
             let began = Instant::now();
             let settings = self.live.now();
@@ -68,7 +69,6 @@ impl Background {
                     "the sweep broke off; the next one is in an hour"
                 ),
             }
-            self.remember_uploads().await;
         }
     }
 

@@ -57,7 +57,7 @@ struct Bad {
     problem: String,
 }
 
-/// From when to when a chain is valid, in Unix seconds.
+/// From when to when a certificate is valid, in Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Validity {
     begins: u64,
@@ -230,24 +230,15 @@ impl Loaded {
 }
 
 impl Validity {
-    /// Of a chain: as long as all of it is. `None` where it cannot be read, which no handshake minds.
+    /// Of the leaf: what else stands in the file may be older, and is not what phones look at. `None` where it cannot
+    /// be read, which no handshake minds.
     fn of(key: &CertifiedKey) -> Option<Self> {
-        let each = key.cert.iter().map(|certificate| {
-            let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-            let validity = certificate.validity();
-            Some(Self {
-                begins: u64::try_from(validity.not_before.timestamp()).unwrap_or_default(),
-                ends: u64::try_from(validity.not_after.timestamp()).unwrap_or_default(),
-            })
-        });
-        each.reduce(|one, other| {
-            let (one, other) = (one?, other?);
-            Some(Self {
-                begins: one.begins.max(other.begins),
-                ends: one.ends.min(other.ends),
-            })
+        let (_, leaf) = X509Certificate::from_der(key.cert.first()?).ok()?;
+        let validity = leaf.validity();
+        Some(Self {
+            begins: u64::try_from(validity.not_before.timestamp()).unwrap_or_default(),
+            ends: u64::try_from(validity.not_after.timestamp()).unwrap_or_default(),
         })
-        .flatten()
     }
 }
 

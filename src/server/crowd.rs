@@ -17,14 +17,25 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Looks at where one request comes from; says so, once, if it is where all came from.
-    pub(crate) fn see(&self, address: ClientAddress) {
-        if !self.known.load(Ordering::Relaxed) && self.is_one(address.prefix()) {
+    /// Looks at where one request comes from; says so, once, if it is where all came from. `is_client` where that is no
+    /// trusted proxy, which would have to tell.
+    pub(crate) fn see(&self, address: ClientAddress, is_client: bool) {
+        if self.known.load(Ordering::Relaxed) || !self.is_one(address.prefix()) {
+            return;
+        }
+        if is_client {
             tracing::warn!(
                 requests = REQUESTS,
                 "all requests since the start came from one address. If a proxy stands in front of this server, name \
                  it in trustedProxies: until then, what is allowed to one address is all that everybody has \
                  together. This is said once"
+            );
+        } else {
+            tracing::warn!(
+                requests = REQUESTS,
+                "all requests since the start came from a trusted proxy, which does not say who its clients are: let \
+                 it set X-Forwarded-For or speak the PROXY protocol. Until then, what is allowed to one address is all \
+                 that everybody has together. This is said once"
             );
         }
     }

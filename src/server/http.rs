@@ -30,6 +30,7 @@ use super::pseudonym::{Pseudonym, Pseudonyms};
 use super::reply::{self, Body, Reject};
 use super::route::Route;
 use super::status::Vitals;
+use super::upload_memory::UploadMemory;
 use super::{conditions, framing, page, xml};
 use crate::account::{Caller, Credentials, Gate};
 use crate::config::{ClientAddresses, Config};
@@ -53,8 +54,7 @@ pub(crate) struct App {
     gate: Arc<Gate>,
     guard: Arc<Guard>,
     dav: Dav,
-    /// One permit for each byte of uploads under way.
-    upload_memory: Arc<Semaphore>,
+    upload_memory: Arc<UploadMemory>,
     max_backup_bytes: usize,
     body_limits: BodyLimits,
     header_fields: usize,
@@ -151,7 +151,8 @@ impl App {
             Ok(()) if !framing::is_clear(&parts) => Err(Reject::BadFraming),
             Ok(()) if parts.headers.len() > self.header_fields => Err(Reject::HeaderTooLarge),
             Ok(()) => {
-                self.crowd.see(address);
+                let is_told = !self.proxies.trust(address);
+                self.crowd.see(address, is_told);
                 self.answer(&parts, route, &mut body, address, place).await
             }
             Err(reject) => Err(reject),
@@ -212,7 +213,7 @@ impl App {
             place.let_in();
         }
         if let Plan::Upload(caller) = plan {
-            let backup = self.receive(parts, body).await?;
+            let backup = self.receive(parts, body, address).await?;
             let request = Decided {
                 parts,
                 route,
@@ -374,7 +375,12 @@ impl App {
     }
 
     /// Takes in an upload.
-    async fn receive(&self, parts: &Parts, body: &mut RequestBody) -> Result<Bytes, Reject> {
+    async fn receive(
+        &self,
+        parts: &Parts,
+        body: &mut RequestBody,
+        address: ClientAddress,
+    ) -> Result<Bytes, Reject> {
         if PARTIAL.iter().any(|name| parts.headers.contains_key(*name)) {
             return Err(Reject::Partial);
         }
@@ -385,11 +391,9 @@ impl App {
             Some(_) => return Err(Reject::TooLarge),
         };
         let permits = u32::try_from(length).map_err(|_| Reject::TooLarge)?;
-        let memory = Arc::clone(&self.upload_memory).acquire_many_owned(permits);
+        let memory = self.upload_memory.take(address.prefix(), permits);
         let memory = timeout(WAIT, memory).await;
-        let Ok(Ok(memory)) = memory else {
-            return Err(Reject::Overloaded);
-        };
+        let memory = memory.map_err(|_| Reject::Overloaded)?;
 
         let backup = body.read_exactly(length).await?;
         // Its share of the memory for uploads.

@@ -49,6 +49,7 @@ impl Listener {
             all.push(match socket {
                 Socket::Tcp(listener) => Self::Tcp(given_tcp(listener)?),
                 Socket::Unix(listener) => {
+                    refuse_if_open(&listener).map_err(StartError::Given)?;
                     listener.set_nonblocking(true).map_err(StartError::Given)?;
                     // Its file belongs to whoever made it.
                     let listener = UnixListener::from_std(listener).map_err(StartError::Given)?;
@@ -145,6 +146,22 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
         listener,
         _file: Some(file),
     })
+}
+
+/// Whoever may connect is a trusted proxy: that must not be every user of the machine.
+fn refuse_if_open(listener: &std::os::unix::net::UnixListener) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let Some(path) = address.as_pathname() else {
+        return Ok(());
+    };
+    if fs::metadata(path)?.permissions().mode() & 0o002 != 0 {
+        let text = format!(
+            "every user of this machine can connect to {}: set SocketMode=0660",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(())
 }
 
 /// Whether a socket is there to which nobody listens: a server that was killed leaves one.

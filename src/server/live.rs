@@ -17,6 +17,7 @@ use super::proxies::Proxies;
 use super::pseudonym::Pseudonyms;
 use super::retention_of;
 use super::status::Vitals;
+use super::upload_memory::UploadMemory;
 use crate::account::Gate;
 use crate::config::{Config, Problem};
 use crate::retention::Retention;
@@ -39,8 +40,7 @@ pub(crate) struct Shared {
     pub(crate) guard: Arc<Guard>,
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) proxies: Arc<Proxies>,
-    /// One permit for each byte of uploads under way.
-    pub(crate) upload_memory: Arc<Semaphore>,
+    pub(crate) upload_memory: Arc<UploadMemory>,
     /// One permit for each request that may be at work.
     pub(crate) turns: Arc<Semaphore>,
 }
@@ -75,7 +75,10 @@ impl Shared {
             )),
             quotas: Arc::new(Quotas::new(config.quotas, Arc::clone(&means.vitals))),
             proxies: Arc::new(Proxies::new(config)),
-            upload_memory: Arc::new(Semaphore::new(config.limits.upload_memory)),
+            upload_memory: Arc::new(UploadMemory::new(
+                config.limits.upload_memory,
+                config.max_backup_bytes,
+            )),
             turns: Arc::new(Semaphore::new(config.limits.requests)),
         }
     }
@@ -84,32 +87,32 @@ impl Shared {
     fn after(&self, before: &Config, config: &Config, means: &Means) -> Self {
         let new = Self::new(config, means);
         let (old_limits, limits) = (&before.limits, &config.limits);
-        let keep = |is_same: bool, old: &Arc<Semaphore>, new: Arc<Semaphore>| {
-            if is_same { Arc::clone(old) } else { new }
-        };
+        let has_same_memory = limits.upload_memory == old_limits.upload_memory
+            && config.max_backup_bytes == before.max_backup_bytes;
+        new.quotas.know_what(&self.quotas);
         Self {
-            guard: if limits.budgets == old_limits.budgets {
-                Arc::clone(&self.guard)
-            } else {
-                new.guard
-            },
+            guard: Arc::new(Guard::after(
+                &self.guard,
+                &old_limits.budgets,
+                &limits.budgets,
+            )),
             quotas: if config.quotas == before.quotas {
                 Arc::clone(&self.quotas)
             } else {
-                new.quotas.know_what(&self.quotas);
                 new.quotas
             },
-            proxies: new.proxies,
-            upload_memory: keep(
-                limits.upload_memory == old_limits.upload_memory,
-                &self.upload_memory,
-                new.upload_memory,
-            ),
-            turns: keep(
-                limits.requests == old_limits.requests,
-                &self.turns,
-                new.turns,
-            ),
+            // They go with `listen` and `tls`, which wait for a restart.
+            proxies: Arc::clone(&self.proxies),
+            upload_memory: if has_same_memory {
+                Arc::clone(&self.upload_memory)
+            } else {
+                new.upload_memory
+            },
+            turns: if limits.requests == old_limits.requests {
+                Arc::clone(&self.turns)
+            } else {
+                new.turns
+            },
         }
     }
 }
@@ -173,6 +176,16 @@ impl Reloader {
         self.live.0.store(Arc::new(settings));
         self.means.vitals.reloaded(&waiting);
         Ok(waiting)
+    }
+
+    pub(crate) fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.means.gate)
+    }
+
+    /// Whether the server was told to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.means.vitals.is_draining()
     }
 
     /// Notes why a configuration could not be read; the one before stays in force.

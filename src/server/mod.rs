@@ -36,6 +36,7 @@ mod route;
 mod sockets;
 mod status;
 mod tls;
+mod upload_memory;
 mod uploads;
 mod xml;
 
@@ -76,7 +77,9 @@ pub use check::{Finding, Severity, check};
 pub use development::{DevelopmentCertificate, development_certificate};
 pub use live::Reloader;
 pub use sockets::{Socket, Sockets};
-pub use status::{Attention, Severity as StatusSeverity, Status, StorageStatus, Sweep};
+pub use status::{
+    AccountsStatus, Attention, Severity as StatusSeverity, Status, StorageStatus, Sweep,
+};
 pub use tls::{Error as TlsError, load as load_tls, load_certificates};
 
 /// Why a server does not start.
@@ -273,6 +276,8 @@ impl Server {
             Admin {
                 vitals: Arc::clone(&vitals),
                 store: Arc::clone(&self.background.store),
+                live: Arc::clone(&self.live),
+                gate: self.reloader.gate(),
                 clock: self.background.clock,
             },
         ));

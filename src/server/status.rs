@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::certificates::{CertificateStatus, Certificates};
 use super::limit::{Limit, Refusals};
@@ -32,6 +33,8 @@ pub struct Status {
     pub now: u64,
     /// The last sweep of this run.
     pub sweep: Option<Sweep>,
+    /// How long ago a sweep last went through, or the server was started. Not by the clock, which may jump.
+    pub seconds_without_sweep: u64,
     /// When a sweep of this run last went through.
     pub last_sweep: Option<u64>,
     /// The last scrub, also of an earlier run.
@@ -40,6 +43,10 @@ pub struct Status {
     pub certificate: Option<CertificateStatus>,
     /// How the storage is.
     pub storage: StorageStatus,
+    /// How accounts are.
+    pub accounts: AccountsStatus,
+    /// The quota that is used up, so that no new backup is taken.
+    pub quota_used_up: Option<String>,
     /// Uploads of the last thirty days, the oldest first, today's last.
     pub uploads: Vec<DayOfUploads>,
     /// The size that is allowed for one backup.
@@ -72,6 +79,16 @@ pub struct StorageStatus {
     pub free_bytes: Option<u64>,
     /// Why nothing can be written.
     pub problem: Option<String>,
+}
+
+/// Who could come in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountsStatus {
+    /// Nobody: there is no account.
+    pub none: bool,
+    /// The accounts file cannot be used, and the accounts that were read before are in force.
+    pub bad: bool,
 }
 
 /// How bad it is.
@@ -128,11 +145,15 @@ impl Status {
     #[must_use]
     pub fn attention(&self) -> Vec<Attention> {
         let mut lines = Vec::new();
+        if self.draining {
+            lines.push(Attention::warning("the server was told to stop"));
+        }
         if let Some(certificate) = &self.certificate {
             lines.extend(certificate.attention(self.now));
         }
         self.look_at_storage(&mut lines);
         self.look_at_config(&mut lines);
+        self.look_at_accounts(&mut lines);
         self.look_at_sweep(&mut lines);
         if let Some(report) = self.report() {
             look_at_report(report, &mut lines);
@@ -173,6 +194,25 @@ impl Status {
         }
     }
 
+    fn look_at_accounts(&self, lines: &mut Vec<Attention>) {
+        if self.accounts.none {
+            lines.push(Attention::critical(
+                "there is no account, so no phone comes in; `account add NAME` adds one",
+            ));
+        }
+        if self.accounts.bad {
+            lines.push(Attention::warning(
+                "the accounts file cannot be used, so those read before stay in force until a restart, which would fail; \
+                 the log says why",
+            ));
+        }
+        if let Some(quota) = &self.quota_used_up {
+            lines.push(Attention::warning(format!(
+                "quotas.{quota} is used up: new phones are refused, the others renew their backups"
+            )));
+        }
+    }
+
     fn look_at_config(&self, lines: &mut Vec<Attention>) {
         if let Some(problem) = &self.config_problem {
             lines.push(Attention::warning(format!(
@@ -188,8 +228,7 @@ impl Status {
     }
 
     fn look_at_sweep(&self, lines: &mut Vec<Attention>) {
-        let last = self.last_sweep.unwrap_or(self.started);
-        let hours = self.now.saturating_sub(last) / 3_600;
+        let hours = self.seconds_without_sweep / 3_600;
         if hours >= STALE_HOURS {
             lines.push(Attention::critical(format!(
                 "no sweep has gone through for {hours} hours: nothing expires, and nothing is counted; the log says why"
@@ -236,6 +275,7 @@ fn look_at_report(report: &Report, lines: &mut Vec<Attention>) {
 /// What a running server knows of itself.
 pub(crate) struct Vitals {
     started: SystemTime,
+    begun: Instant,
     known: Mutex<Known>,
     certificates: Option<Arc<Certificates>>,
     uploads: Uploads,
@@ -248,6 +288,7 @@ pub(crate) struct Vitals {
 struct Known {
     sweep: Option<Sweep>,
     last_sweep: Option<u64>,
+    swept: Option<Instant>,
     scrub: Option<Scrubbed>,
     config_problem: Option<String>,
     waiting_for_restart: Vec<String>,
@@ -257,6 +298,7 @@ impl Vitals {
     pub(crate) fn new(started: SystemTime) -> Self {
         Self {
             started,
+            begun: Instant::now(),
             known: Mutex::default(),
             certificates: None,
             uploads: Uploads::default(),
@@ -304,6 +346,10 @@ impl Vitals {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// Counts uploads.
     pub(crate) fn uploads(&self) -> &Uploads {
         &self.uploads
@@ -315,6 +361,7 @@ impl Vitals {
         let mut known = self.known();
         if report.is_some() {
             known.last_sweep = Some(unix(began));
+            known.swept = Some(Instant::now());
         }
         known.sweep = Some(Sweep {
             began: unix(began),
@@ -354,9 +401,12 @@ impl Vitals {
             sweep: known.sweep.clone(),
             last_sweep: known.last_sweep,
             storage: StorageStatus::default(),
+            accounts: AccountsStatus::default(),
+            quota_used_up: None,
+            seconds_without_sweep: known.swept.unwrap_or(self.begun).elapsed().as_secs(),
             uploads: self.uploads.last_days(now),
             max_backup_bytes: self.max_backup_bytes.load(Ordering::Relaxed),
-            draining: self.draining.load(Ordering::Relaxed),
+            draining: self.is_draining(),
             config_problem: known.config_problem.clone(),
             waiting_for_restart: known.waiting_for_restart.clone(),
             scrub: known.scrub,

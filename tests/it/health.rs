@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::doubles::{Fault, FaultyStore, MemoryStore, Operation};
 use crate::operator::status as command;
-use crate::support::{Site, TestServer, now};
+use crate::support::{Site, TestServer, backup_path, now};
 use crate::wire::Protocol;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -138,32 +138,99 @@ async fn a_storage_that_cannot_be_written_is_seen_everywhere_until_it_can() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// Lets hours pass for whoever waits for them; the clock stays as it is.
+async fn hours_later(hours: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(hours * 3_600)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
 async fn a_sweep_that_has_not_gone_through_for_hours_is_seen_everywhere() {
+    let store = FaultyStore::over(MemoryStore::default());
+    store.fail_from(1, Operation::List, Fault::Io);
+    let server = Site::new().start_over(store).await;
+    server.swept().await;
+    let status = ask(&server, "/status.json").await.1;
+    assert!(status.contains("the last sweep broke off"), "{status}");
+    assert_eq!(ask(&server, "/readyz").await.0, 200);
+
+    hours_later(3).await;
+
+    let (ready, why) = ask(&server, "/readyz").await;
+    assert_eq!(ready, 503);
+    assert!(
+        why.starts_with("no sweep has gone through for 3 hours"),
+        "{why}"
+    );
+    let status = ask(&server, "/status.json").await.1;
+    assert!(
+        status.contains("\"severity\":\"critical\",\"text\":\"no sweep"),
+        "{status}"
+    );
+    let metrics = ask(&server, "/metrics").await.1;
+    assert!(metrics.contains("safe_ready 0\n"));
+    assert!(metrics.contains("safe_sweep_last_time_seconds 0\n"));
+    assert!(ask(&server, "/").await.1.contains("Something is wrong"));
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_makes_no_sweep_stale() {
     static HOURS: AtomicU64 = AtomicU64::new(0);
     fn clock() -> SystemTime {
         now() + Duration::from_secs(HOURS.load(Ordering::Relaxed) * 3_600)
     }
-    let store = FaultyStore::over(MemoryStore::default());
-    store.fail_from(1, Operation::List, Fault::Io);
-    let server = Site::new().clock(clock).start_over(store).await;
+    let server = Site::new()
+        .clock(clock)
+        .start_over(MemoryStore::default())
+        .await;
     server.swept().await;
+    HOURS.store(5, Ordering::Relaxed);
+    assert_eq!(ask(&server, "/readyz").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_that_nobody_can_use_are_seen_everywhere() {
+    let server = Site::new().start_over(MemoryStore::default()).await;
+    server.swept().await;
+    let accounts = server.site().accounts_file();
+    std::fs::write(&accounts, "{").unwrap();
 
     let (ready, code, line, _) = looks(&server).await;
     assert_eq!((ready, code), (200, Some(1)));
+    assert!(line.contains("the accounts file cannot be used"), "{line}");
+
+    std::fs::write(&accounts, r#"{ "accounts": [] }"#).unwrap();
+    let (ready, code, line, _) = looks(&server).await;
+    assert_eq!((ready, code), (503, Some(2)), "{line}");
     assert!(
-        line.starts_with("SAFE WARNING - the last sweep broke off"),
+        line.contains("there is no account, so no phone comes in"),
         "{line}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_is_used_up_is_seen() {
+    let quota = json!({ "quotas": { "maxBackups": 1 } });
+    let server = Site::new()
+        .with(quota)
+        .start_over(MemoryStore::default())
+        .await;
+    server.swept().await;
+    assert_eq!(looks(&server).await.1, Some(0));
+    let mut phone = server.phone(Protocol::Http1).await;
+    assert_eq!(
+        phone
+            .send("PUT", &backup_path(), &[], "backup")
+            .await
+            .status,
+        201
     );
 
-    HOURS.store(3, Ordering::Relaxed);
-    let (ready, code, line, metrics) = looks(&server).await;
-    assert_eq!((ready, code), (503, Some(2)));
-    assert!(
-        line.starts_with("SAFE CRITICAL - no sweep has gone through for 3 hours"),
-        "{line}"
-    );
-    assert!(metrics.contains("safe_sweep_last_time_seconds 0\n"));
+    let (ready, code, line, _) = looks(&server).await;
+
+    assert_eq!((ready, code), (200, Some(1)));
+    assert!(line.contains("quotas.maxBackups is used up"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

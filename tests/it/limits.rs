@@ -627,3 +627,28 @@ async fn an_office_of_500_phones_behind_one_address_is_served_by_default() {
         assert_eq!(server.refused(limit).await, 0, "{limit}");
     }
 }
+
+#[tokio::test]
+async fn whoever_announces_much_and_sends_nothing_holds_half_of_the_memory() {
+    let limits = json!({ "maxBackupBytes": 100_000, "limits": { "uploadMemoryBytes": 400_000 } });
+    let server = TestServer::start_with(limits).await;
+    let mut silent = Vec::new();
+    for number in 0..8 {
+        let mut raw = server.raw().await;
+        let head = format!(
+            "PUT /backups/{number:064x} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\nContent-Length: 100000\r\n\r\n",
+            server.phones()
+        );
+        raw.write(head.as_bytes()).await;
+        silent.push(raw);
+    }
+    let elsewhere = Ipv4Addr::new(127, 0, 0, 2);
+    let mut phone =
+        Client::connect_from(elsewhere, &server, Protocol::Http1, Some(server.phones())).await;
+
+    let put = phone
+        .send("PUT", &backup_path(), &[], vec![7; 100_000])
+        .await;
+
+    assert_eq!(put.status, 201);
+}

@@ -15,6 +15,7 @@ mod quotas;
 mod turns;
 
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,16 +39,20 @@ const LOOKS_AT_ONCE: usize = 16;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
+fn hourly(tokens: NonZeroU32) -> Buckets {
+    Buckets::new(tokens, HOUR, MOST)
+}
+
 /// What is counted.
 pub(crate) struct Guard {
     /// Under which key a budget is kept: nobody can choose names or addresses that share one.
     keys: RandomState,
-    passwords: Pair,
-    unknown_ids: Pair,
+    passwords: Arc<Pair>,
+    unknown_ids: Arc<Pair>,
     /// Of an account at a network.
-    new_ids: Mutex<Buckets>,
+    new_ids: Arc<Mutex<Buckets>>,
     /// Which passwords were verified at which address.
-    known: Known,
+    known: Arc<Known>,
     /// How long a check of a password waits for its token.
     patience: Duration,
     /// One check of a password at a time for each address. So an address has one place in the queue for the
@@ -98,25 +103,53 @@ enum Counted<'a> {
 
 impl Guard {
     pub(crate) fn new(budgets: &Budgets, vitals: Arc<Vitals>) -> Self {
-        let hourly = |tokens| Buckets::new(tokens, HOUR, MOST);
         Self {
             keys: RandomState::new(),
-            passwords: Pair::new(
+            passwords: Arc::new(Pair::new(
                 hourly(budgets.wrong_passwords_per_account),
                 hourly(budgets.wrong_passwords_per_address),
-            ),
-            unknown_ids: Pair::new(
+            )),
+            unknown_ids: Arc::new(Pair::new(
                 hourly(budgets.unknown_backups_per_address),
                 hourly(budgets.unknown_backups_per_account),
-            ),
-            new_ids: Mutex::new(hourly(budgets.new_backups_per_address)),
-            known: Known::new(known::MOST),
+            )),
+            new_ids: Arc::new(Mutex::new(hourly(budgets.new_backups_per_address))),
+            known: Arc::new(Known::new(known::MOST)),
             patience: budgets.wrong_password_delay,
             turns: Turns::new(1),
             looks: Turns::new(LOOKS_AT_ONCE),
             notices: Notices::default(),
             vitals,
         }
+    }
+
+    /// For other budgets: where they are as they were, guesses stay counted; and whoever is known stays known.
+    pub(crate) fn after(before: &Self, old: &Budgets, budgets: &Budgets) -> Self {
+        let mut guard = Self::new(budgets, Arc::clone(&before.vitals));
+        guard.keys = before.keys.clone();
+        guard.known = Arc::clone(&before.known);
+        let passwords = |of: &Budgets| {
+            (
+                of.wrong_passwords_per_account,
+                of.wrong_passwords_per_address,
+            )
+        };
+        if passwords(old) == passwords(budgets) {
+            guard.passwords = Arc::clone(&before.passwords);
+        }
+        let unknown = |of: &Budgets| {
+            (
+                of.unknown_backups_per_address,
+                of.unknown_backups_per_account,
+            )
+        };
+        if unknown(old) == unknown(budgets) {
+            guard.unknown_ids = Arc::clone(&before.unknown_ids);
+        }
+        if old.new_backups_per_address == budgets.new_backups_per_address {
+            guard.new_ids = Arc::clone(&before.new_ids);
+        }
+        guard
     }
 
     /// Lets somebody in by their credentials, or refuses: with 401 if these are wrong, with 429 if too many wrong ones

@@ -80,6 +80,25 @@ impl Quotas {
         }
     }
 
+    /// Which quota would refuse a new backup now; the number of new ones of an account is not looked at.
+    pub(crate) fn used_up(&self, free_bytes: Option<u64>) -> Option<&'static str> {
+        let used = *self.used();
+        let is_over = |most: Option<u64>, of: fn(Used) -> u64| {
+            used.zip(most).is_some_and(|(used, most)| of(used) >= most)
+        };
+        if is_over(self.limits.max_backups, |used| used.backups) {
+            return Some("maxBackups");
+        }
+        if is_over(self.limits.max_total_bytes, |used| used.bytes) {
+            return Some("maxTotalBytes");
+        }
+        let least = self.limits.min_free_bytes;
+        let is_low = free_bytes
+            .zip(least)
+            .is_some_and(|(free, least)| free < least);
+        is_low.then_some("minFreeBytes")
+    }
+
     /// Takes over what others quotas have counted.
     pub(crate) fn know_what(&self, others: &Self) {
         let used = *others.used();
