@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{log, systemd};
+use super::{first_account, log, systemd};
 use crate::config::{Config, Storage};
 use crate::server::Server;
 
 pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     log::start(config.log);
+    first_account::add_if_none(config)?;
     tokio::runtime::Runtime::new()
         .context("start the asynchronous runtime")?
         .block_on(serve(config))

@@ -25,6 +25,7 @@ mod dav_guards;
 mod disks;
 mod doubles;
 mod faults;
+mod first_account;
 mod flaws;
 mod format;
 mod guessing;
