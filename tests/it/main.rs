@@ -34,6 +34,7 @@ mod lifecycle;
 mod malformed;
 mod operator;
 mod oracles;
+mod packages;
 mod phone;
 mod privacy;
 mod process;
