@@ -10,6 +10,7 @@ mod audit;
 mod check;
 mod client;
 mod demo;
+mod first_account;
 mod healthcheck;
 mod init;
 mod log;

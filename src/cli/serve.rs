@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::log::LogLevel;
-use super::{log, process, systemd};
+use super::{first_account, log, process, systemd};
 use crate::config::{self, Config, Log, Storage, Tls};
 use crate::file_version::FileVersion;
 use crate::server::{Reloader, Server};
@@ -28,6 +28,7 @@ pub(super) fn run(
     let config = load()?;
     let level = log::start(config.log);
     process::allow_connections(config.limits.connections);
+    first_account::add_if_none(&config)?;
     tokio::runtime::Runtime::new()
         .context("start the asynchronous runtime")?
         .block_on(async {

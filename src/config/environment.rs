@@ -16,10 +16,12 @@ pub(super) fn overrides(environment: impl IntoIterator<Item = (String, String)>)
     overrides
 }
 
-/// Variables that begin alike and are no keys: those of this program's command line, and those that
-/// Kubernetes sets in every container beside a service called "safe".
+/// Variables that begin alike and are no keys: those of this program's command line, of which `cli::first_account`
+/// takes two, and those that Kubernetes sets in every container beside a service called "safe".
 fn is_foreign(name: &str) -> bool {
     name == "SAFE_CONFIG"
+        || name == "SAFE_FIRST_ACCOUNT"
+        || name == "SAFE_FIRST_SECRET_FILE"
         || name.starts_with("SAFE_CLIENT_")
         || name.starts_with("SAFE_SERVICE_")
         || name == "SAFE_PORT"

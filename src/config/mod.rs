@@ -490,6 +490,8 @@ mod tests {
         let foreign = [
             ("SAFE_CONFIG", "x"),
             ("SAFE_SERVICE_HOST", "10.0.0.1"),
+            ("SAFE_FIRST_ACCOUNT", "phones"),
+            ("SAFE_FIRST_SECRET_FILE", "secret"),
             ("SAFE_PORT", "tcp://10.0.0.1:443"),
             ("SAFE_PORT_443_TCP", "tcp://10.0.0.1:443"),
         ];

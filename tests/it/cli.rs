@@ -332,6 +332,28 @@ fn serve_is_healthy_works_with_the_client_and_stops_on_both_signals() {
     }
 }
 
+/// As in a container that has nothing but the program.
+#[tokio::test]
+async fn a_system_without_trusted_authorities_can_ask_its_server() {
+    let server = TestServer::start().await;
+    let folder = Folder::new();
+    let config = serde_json::json!({ "admin": { "listen": server.admin_address().to_string() } });
+    folder.write("config.json", &config.to_string());
+    folder.write("none.pem", "");
+
+    for command in ["healthcheck", "status"] {
+        let mut asked = folder.command(&[command]);
+        asked.env("SSL_CERT_FILE", "none.pem");
+        let output = tokio::task::spawn_blocking(move || asked.output().unwrap());
+        let output = output.await.unwrap();
+        assert!(
+            output.status.success(),
+            "{command}: {}",
+            text(&output.stderr)
+        );
+    }
+}
+
 #[test]
 fn prune_works_without_a_server() {
     let folder = Folder::new();

@@ -1,0 +1,63 @@
+//! Writes the manual pages and the shells' completions, from the definition of the command line itself:
+//! `cargo run --example pages -- FOLDER`. Not a command of the program, so that the program need not carry it.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::CommandFactory;
+use clap_complete::Shell;
+use clap_mangen::Man;
+use threema_safe_server::cli::Arguments;
+
+const NAME: &str = "threema-safe-server";
+
+fn main() -> anyhow::Result<()> {
+    let folder = std::env::args_os().nth(1);
+    let folder = PathBuf::from(folder.context("name the folder to write to")?);
+    write(&folder).with_context(|| format!("write to {}", folder.display()))
+}
+
+/// Writes `man/NAME*.1`, and `completions/` with a file for each shell under the name by which it finds it.
+pub(crate) fn write(folder: &Path) -> io::Result<()> {
+    let [pages, completions] = ["man", "completions"].map(|name| folder.join(name));
+    for folder in [&pages, &completions] {
+        std::fs::create_dir_all(folder)?;
+    }
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let file =
+            clap_complete::generate_to(shell, &mut Arguments::command(), NAME, &completions)?;
+        if shell == Shell::Bash {
+            mend(&file)?;
+        }
+    }
+    let mut program = Arguments::command().disable_help_subcommand(true);
+    program.build();
+    write_page(&program, &pages)
+}
+
+/// clap_complete 4.6.11 takes the hyphens in the program's name for a way to a subcommand where it offers words, and
+/// not where it reads them: after `threema-safe-server account` it would offer nothing (clap-rs/clap#6421).
+fn mend(bash: &Path) -> io::Result<()> {
+    let text = std::fs::read_to_string(bash)?;
+    let read = NAME.replace('-', "__");
+    let offered = NAME.replace('-', "__subcmd__");
+    let mut file = std::fs::File::options()
+        .write(true)
+        .truncate(true)
+        .open(bash)?;
+    file.write_all(text.replace(&offered, &read).as_bytes())
+}
+
+/// The page of a command, and those of the commands under it, each of which says of which program it is.
+fn write_page(command: &clap::Command, folder: &Path) -> io::Result<()> {
+    for inner in command.get_subcommands() {
+        write_page(inner, folder)?;
+    }
+    let page = Man::new(command.clone())
+        // Left empty, it would not be written at all, and what follows would be taken for it.
+        .date(" ")
+        .source(concat!("threema-safe-server ", env!("CARGO_PKG_VERSION")))
+        .manual("Threema Safe backups");
+    page.generate_to(folder).map(drop)
+}
