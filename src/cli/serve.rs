@@ -109,7 +109,7 @@ impl<L: Fn() -> Result<Config, config::Error>> Source<'_, L> {
             };
             // Who is about to stop says no more.
             if self.reloader.is_stopping() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             let version = FileVersion::of(self.file);
             if is_told || version != self.version {

@@ -89,12 +89,7 @@ mod tests {
         drop(memory.take(OFFICE, 100).now_or_never().unwrap());
         for number in 0..5_000_u16 {
             let [a, b] = number.to_be_bytes();
-            drop(
-                memory
-                    .take(Prefix::V4([10, 0, a, b]), 1)
-                    .now_or_never()
-                    .unwrap(),
-            );
+            drop(memory.take(Prefix::V4([10, 0, a, b]), 1).await);
         }
         assert!(memory.shares.lock().unwrap().len() <= MANY);
     }

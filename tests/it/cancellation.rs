@@ -192,7 +192,7 @@ async fn an_upload_that_outlasts_the_drain_is_cut_off_and_stored_whole_all_the_s
 #[tokio::test]
 async fn an_upload_at_which_the_store_is_at_work_has_no_deadline() {
     for protocol in Protocol::BOTH {
-        let limits = json!({ "bodySeconds": 1, "uploadMemoryBytes": NEW.len() * 2 });
+        let limits = json!({ "bodySeconds": 1, "uploadMemoryBytes": NEW.len() * 4 });
         let server = ServerProcess::start(site().with(json!({ "limits": limits })));
         let lock = lock(server.site());
         let mut phone = server.phone(protocol).await;

@@ -171,7 +171,7 @@ async fn an_upload_that_stalls_is_given_up_and_keeps_the_old_backup() {
     let count = PLACES.len() * 2;
     let site = Site::new().with(json!({
         "maxBackupBytes": BACKUP.len() * count,
-        "limits": { "uploadMemoryBytes": BACKUP.len() * count, "bodySeconds": 1 },
+        "limits": { "uploadMemoryBytes": 2 * BACKUP.len() * count, "bodySeconds": 1 },
     }));
     let server = ServerProcess::start(site);
     let id = |place: usize, old: bool| format!("{place:063}{}", u8::from(old));
