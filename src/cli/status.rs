@@ -122,8 +122,11 @@ fn print(status: &Status) -> anyhow::Result<()> {
         status.version,
         unix_date(status.started)
     ))?;
-    if let Some(certificate) = &status.certificate {
+    if let Some(certificate) = status.certificate.as_ref().filter(|its| its.ends > 0) {
         say(format!("certificate until {}", unix_date(certificate.ends)))?;
+        if let Some(acme) = &certificate.acme {
+            say(format!("renewal     {}", unix_date(acme.next_order)))?;
+        }
     }
     match (&status.storage.problem, status.storage.free_bytes) {
         (Some(_), _) => say("storage     cannot be written to")?,
@@ -170,15 +173,6 @@ fn print(status: &Status) -> anyhow::Result<()> {
             scrub.sound,
             scrub.findings()
         ))?,
-    }
-    if let Some(certificate) = status.certificate.as_ref().filter(|its| its.ends > 0) {
-        say(format!(
-            "tls       certificate until {}",
-            unix_date(certificate.ends)
-        ))?;
-        if let Some(acme) = &certificate.acme {
-            say(format!("renewal   {}", unix_date(acme.next_order)))?;
-        }
     }
     let attention = status.attention();
     if attention.is_empty() {
