@@ -1,7 +1,7 @@
 # Builds the program without shared libraries, then puts it alone into an empty image.
 #
 # The compiler comes from this image; its own target is musl. Any other with cargo and a C compiler for such a target does.
-ARG BUILDER=docker.io/library/rust:1.95-alpine
+ARG BUILDER=rust:1.95-alpine
 FROM ${BUILDER} AS build
 WORKDIR /build
 COPY . .
