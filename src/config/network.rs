@@ -172,6 +172,29 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_is_empty_is_no_list_but_where_none_will_do() {
+        let parse = |name: &str| {
+            let environment = [(name.to_owned(), String::new())];
+            Config::parse(b"{}", Path::new("config.json"), environment)
+        };
+
+        assert!(
+            parse("SAFE_TRUSTED_PROXIES")
+                .unwrap()
+                .trusted_proxies
+                .is_empty()
+        );
+        let Err(Error::Invalid { problems, .. }) = parse("SAFE_LISTEN") else {
+            panic!("there is nothing to listen on");
+        };
+        assert!(
+            problems[0]
+                .to_string()
+                .starts_with("SAFE_LISTEN: must be an IP address")
+        );
+    }
+
+    #[test]
     fn proxies_are_networks_of_one_spelling() {
         let text = r#"{ "trustedProxies": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"] }"#;
         let shown: Vec<_> = parse(text)

@@ -169,7 +169,9 @@ impl<'a> Reader<'a> {
     ) -> Vec<T> {
         let texts: Vec<String> = match self.value(key) {
             None => default.iter().map(|&text| text.into()).collect(),
-            Some(Value::String(text)) if self.is_variable(key) && text.trim().is_empty() => {
+            Some(Value::String(text))
+                if self.is_variable(key) && default.is_empty() && text.trim().is_empty() =>
+            {
                 Vec::new()
             }
             Some(Value::String(text)) if self.is_variable(key) => {

@@ -20,7 +20,9 @@ impl Crowd {
     /// Looks at where one request comes from; says so, once, if it is where all came from. `is_client` where that is no
     /// trusted proxy, which would have to tell.
     pub(crate) fn see(&self, address: ClientAddress, is_client: bool) {
-        if self.known.load(Ordering::Relaxed) || !self.is_one(address.prefix()) {
+        // What did not come in through a listener has no address.
+        let is_known = address == ClientAddress::Unknown || self.known.load(Ordering::Relaxed);
+        if is_known || !self.is_one(address.prefix()) {
             return;
         }
         if is_client {
