@@ -12,7 +12,7 @@ use threema_safe_server::cli::Arguments;
 use threema_safe_server::config::Config;
 
 use crate::program::text;
-use crate::support::{skip, skip_without_program};
+use crate::support::skip_without_program;
 
 #[expect(
     dead_code,
@@ -258,8 +258,7 @@ fn the_image_is_described_without_what_linters_warn_about() {
         .output();
     match linter {
         Ok(output) => assert!(output.status.success(), "{}", text(&output.stdout)),
-        // Debian has no package of it, so that it cannot be asked for.
-        Err(_) => skip("the linter of Dockerfiles: hadolint is not installed"),
+        Err(_) => skip_without_program("the linter of Dockerfiles: hadolint is not installed"),
     }
 }
 
