@@ -1,7 +1,6 @@
 //! `serve`: runs the server until it is told to stop, and reads its configuration again when that changes.
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,10 +10,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::log::LogLevel;
-use super::{first_account, log, process, systemd};
+use super::systemd::{self, Supervisor};
+use super::{first_account, log, process};
 use crate::config::{self, Config, Log, Storage, Tls};
 use crate::file_version::FileVersion;
-use crate::server::{Reloader, Server};
+use crate::server::{Reloader, Server, with_causes};
 
 /// How often it is looked whether the configuration's file was replaced.
 const LOOK: Duration = Duration::from_secs(2);
@@ -35,6 +35,7 @@ pub(super) fn run(
             // First of all: whoever is told to read again before that would end.
             let told = signal(SignalKind::hangup()).context("listen for signals")?;
             let mut signals = Signals::new()?;
+            let supervisor = Supervisor::new();
             let server = Server::bind_to(systemd::sockets()?, &config, super::now).await?;
             std::panic::set_hook(server.panic_hook());
             tell_of(&server, &config)?;
@@ -44,14 +45,15 @@ pub(super) fn run(
                 level,
                 log: config.log,
                 reloader: server.reloader(),
+                supervisor: &supervisor,
                 version,
                 had_file: version.is_some(),
             };
-            systemd::ready();
+            supervisor.ready();
             tokio::select! {
-                code = signals.run_until_told(server) => code,
+                code = signals.run_until_told(server, &supervisor) => code,
                 never = source.keep_up(told) => match never {},
-                never = systemd::keep_watchdog_quiet() => match never {},
+                never = supervisor.keep_watchdog_quiet() => match never {},
             }
         })
 }
@@ -91,6 +93,7 @@ struct Source<'a, L> {
     level: LogLevel,
     log: Log,
     reloader: Reloader,
+    supervisor: &'a Supervisor,
     /// The state of the file that was read last.
     version: Option<FileVersion>,
     /// Whether there was one at the start: without, the environment says all.
@@ -113,10 +116,10 @@ impl<L: Fn() -> Result<Config, config::Error>> Source<'_, L> {
             }
             let version = FileVersion::of(self.file);
             if is_told || version != self.version {
-                systemd::reloading();
+                self.supervisor.reloading();
                 self.reload(version);
                 self.version = version;
-                systemd::ready();
+                self.supervisor.ready();
             }
         }
     }
@@ -162,13 +165,7 @@ fn problems(error: &config::Error) -> String {
         let each: Vec<_> = problems.iter().map(ToString::to_string).collect();
         return each.join("; ");
     }
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    with_causes(error)
 }
 
 /// SIGTERM and SIGINT.
@@ -187,13 +184,17 @@ impl Signals {
     }
 
     /// Runs the server until the first signal, and then until it has drained or a second signal comes.
-    pub(super) async fn run_until_told(&mut self, server: Server) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run_until_told(
+        &mut self,
+        server: Server,
+        supervisor: &Supervisor,
+    ) -> anyhow::Result<ExitCode> {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let mut running = std::pin::pin!(server.run(async { drop(stopped.await) }));
         tokio::select! {
             () = &mut running => return Ok(ExitCode::SUCCESS),
             () = self.next() => {
-                systemd::stopping();
+                supervisor.stopping();
                 drop(stop);
             }
         }

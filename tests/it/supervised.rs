@@ -1,14 +1,16 @@
 //! Under systemd, or what looks like it to the server: sockets that are handed over, and what it is told.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -170,4 +172,137 @@ async fn the_supervisor_is_told_how_the_server_is() {
     assert_eq!(next(), "READY=1");
     server.stop();
     assert_eq!(next(), "STOPPING=1");
+}
+
+#[test]
+fn a_unix_socket_that_is_open_to_everybody_is_refused() {
+    let site = Site::new();
+    let path = site.folder().join("given.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", HAND_OVER, "sh", PROGRAM, "--config"])
+        .arg(site.config_file())
+        .arg("serve")
+        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let lines = lines.map(Result::unwrap);
+    // One that is not refused would go on for ever.
+    let said: Vec<_> = lines
+        .take_while(|line| !line.contains("listening"))
+        .collect();
+
+    drop(child.kill());
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{said:#?}");
+    assert!(
+        said.iter().any(|line| line.contains("set SocketMode=0660")),
+        "{said:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_private_key_that_systemd_hands_over_is_used() {
+    let site = Site::new();
+    let credentials = site.folder().join("credentials");
+    fs::create_dir(&credentials).unwrap();
+    let key = credentials.join("privkey.pem");
+    fs::rename(site.folder().join("certs/privkey.pem"), &key).unwrap();
+    // As systemd.exec(5) describes what LoadCredential= makes.
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o500)).unwrap();
+    let unit = include_str!("../../docs/systemd/threema-safe-server.service");
+    let line = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("# Environment="));
+    let variable = line.unwrap().replace("%d", credentials.to_str().unwrap());
+    let server = ServerProcess::start_under(&["/usr/bin/env", &variable], site);
+    let mut phone = server.phone(Protocol::Http1).await;
+    assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
+}
+
+#[test]
+fn a_server_that_is_told_to_read_again_while_it_starts_goes_on() {
+    let site = Site::new();
+    let accounts = site.accounts_file();
+    let text = fs::read(&accounts).unwrap();
+    fs::remove_file(&accounts).unwrap();
+    assert!(
+        Command::new("mkfifo")
+            .args(["-m", "600"])
+            .arg(&accounts)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut child = Command::new(PROGRAM)
+        .arg("--config")
+        .arg(site.config_file())
+        .arg("serve")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Opened when the server opens it to read: in the middle of its start.
+    let mut pipe = fs::OpenOptions::new().write(true).open(&accounts).unwrap();
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    // In the pipe's place, for whoever looks again.
+    let beside = accounts.with_extension("new");
+    fs::write(&beside, &text).unwrap();
+    fs::set_permissions(&beside, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(beside, &accounts).unwrap();
+    pipe.write_all(&text).unwrap();
+    drop(pipe);
+
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let listening = lines
+        .map(Result::unwrap)
+        .any(|line| line.contains("listening"));
+
+    drop(child.kill());
+    let ended = child.wait().unwrap();
+    assert!(listening, "{ended}");
+}
+
+#[tokio::test]
+async fn as_many_files_as_may_be_are_open_and_too_few_are_said() {
+    let words = ["/bin/sh", "-c", "ulimit -Sn 300; exec \"$@\"", "sh"];
+    let server = ServerProcess::start_under(&words, Site::new());
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let figures: Vec<_> = files.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(figures[0], figures[1], "{files}");
+    drop(server);
+
+    let words = ["/bin/sh", "-c", "ulimit -n 600; exec \"$@\"", "sh"];
+    let server = ServerProcess::start_under(&words, Site::new());
+    let (log, _) = server.stop();
+    let warned = |line: &str| line.contains("WARN") && line.contains("may open fewer files");
+    assert!(log.lines().any(warned), "{log}");
+}
+
+#[tokio::test]
+async fn a_supervisor_that_does_not_listen_holds_nobody_up() {
+    let site = Site::new();
+    let path = site.folder().join("notify");
+    let supervisor = UnixDatagram::bind(&path).unwrap();
+    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let words = ["/usr/bin/env", &notify, "WATCHDOG_USEC=2000"];
+    let mut server = ServerProcess::start_under(&words, site);
+    // So much that nothing more goes in.
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send_to(b"full", &path).is_ok() {}
+
+    server.signal(Signal::HUP);
+    server.log_through(|line| line.contains("the configuration was read again"));
+    let mut phone = server.phone(Protocol::Http1).await;
+    assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
+    server.stop();
+    drop(supervisor);
 }
