@@ -59,6 +59,11 @@ pub(crate) fn run_with(site: &Site, arguments: &[&str], input: impl AsRef<[u8]>)
 
 /// Asks the server that has this admin listener for its status.
 pub(crate) fn status(site: &Site, admin: SocketAddr, arguments: &[&str]) -> Ended {
+    finish(status_command(site, admin, arguments), b"")
+}
+
+/// What [`status`] runs.
+pub(crate) fn status_command(site: &Site, admin: SocketAddr, arguments: &[&str]) -> Command {
     let config = std::fs::read(site.config_file()).unwrap();
     let mut config: Value = serde_json::from_slice(&config).unwrap();
     config["admin"]["listen"] = admin.to_string().into();
@@ -66,7 +71,7 @@ pub(crate) fn status(site: &Site, admin: SocketAddr, arguments: &[&str]) -> Ende
     write(&file, config.to_string());
     let mut command = command(site, &["status"]);
     command.args(arguments).arg("--config").arg(file);
-    finish(command, b"")
+    command
 }
 
 pub(crate) fn finish(mut command: Command, input: &[u8]) -> Ended {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -226,7 +226,14 @@ impl ServerProcess {
 
     /// Waits for the end of the process; its exit code, the rest of its log, and what it leaves on disk.
     pub(crate) fn ended(mut self) -> (Option<i32>, Vec<String>, Site) {
-        let log = self.log.iter().collect();
+        let mut log = Vec::new();
+        loop {
+            match self.log.recv_timeout(FAIL_SAFE) {
+                Ok(line) => log.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("the server does not end: {log:#?}"),
+            }
+        }
         let code = self.child.wait().unwrap().code();
         (code, log, self.site.take().unwrap())
     }

@@ -436,3 +436,16 @@ async fn traffic_from_one_address_alone_is_said_once() {
     };
     assert_eq!(log.matches("came from one address").count(), 1);
 }
+
+#[tokio::test]
+async fn a_trusted_proxy_that_names_nobody_is_said_once() {
+    let proxies = json!({ "trustedProxies": ["127.0.0.1"] });
+    let mut server = ServerProcess::start(Site::new().with(proxies));
+    let mut phone = server.phone(Protocol::Http1).await;
+    for _ in 0..1_100 {
+        assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
+    }
+    server.log_through(|line| line.contains("does not say who its clients are"));
+    let (log, _) = server.stop();
+    assert_eq!(log.matches("requests since the start came from").count(), 1);
+}

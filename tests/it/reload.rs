@@ -178,6 +178,38 @@ async fn a_file_that_was_replaced_is_read_without_being_told() {
 }
 
 #[tokio::test]
+async fn what_goes_with_the_listeners_waits_with_them() {
+    let mut server = ServerProcess::start(Site::new());
+    change(
+        &server,
+        &json!({ "trustedProxies": ["127.0.0.1"], "proxyProtocol": true }),
+    );
+    server.signal(Signal::HUP);
+    let log = server.log_through(|line| line.contains("wait for a restart"));
+    assert!(
+        log.last()
+            .unwrap()
+            .contains("trustedProxies, proxyProtocol"),
+        "{log:#?}"
+    );
+    // Who would be a proxy speaks as before.
+    let mut phone = server.phone(Protocol::Http1).await;
+    assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_configuration_that_vanishes_leaves_the_one_before_in_force() {
+    let site = Site::new().with(json!({ "retentionDays": 90 }));
+    let mut server = ServerProcess::start(site);
+    std::fs::remove_file(server.site().config_file()).unwrap();
+    server.signal(Signal::HUP);
+    let log = server.log_through(|line| line.contains("cannot be used"));
+    assert!(log.last().unwrap().contains("its file is gone"), "{log:#?}");
+    let mut phone = server.phone(Protocol::Http1).await;
+    assert_eq!(config(&mut phone).await["retentionDays"], 90);
+}
+
+#[tokio::test]
 async fn nobody_is_let_go_who_could_not_come_in_again() {
     let site = Site::new().with(json!({ "allowAnonymous": true }));
     std::fs::remove_file(site.accounts_file()).unwrap();
@@ -201,7 +233,12 @@ async fn guesses_are_counted_from_one_configuration_to_the_next() {
     for number in 0..4 {
         let path = format!("/backups/{number:064x}");
         statuses.push(phone.ask("GET", &path, &[]).await.status);
-        reload(&mut server, &json!({ "retentionDays": 100 + number }));
+        // Another budget changes; this one goes on.
+        let limits = json!({ "wrongPasswordsPerAccountAndHour": 100 + number });
+        reload(
+            &mut server,
+            &json!({ "retentionDays": 100 + number, "limits": limits }),
+        );
     }
     assert_eq!(statuses, [404, 404, 404, 429]);
 }
