@@ -14,6 +14,8 @@
 //! | [`audit`] | writes down what operators did |
 //! | [`file_version`] | tells whether a file was replaced |
 //! | [`private_file`] | who may read and change a file with secrets |
+//! | [`error_chain`] | an error and its causes on one line |
+//! | [`html`] | HTML escaping |
 //! | [`durable`] | replaces a file atomically and durably |
 //! | [`backup`] | the Threema Safe format |
 //! | [`client`] | a phone in Rust: the Android and iOS ways to speak to a server |
@@ -30,7 +32,9 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod durable;
+pub mod error_chain;
 pub mod file_version;
+pub mod html;
 pub mod private_file;
 pub mod retention;
 pub mod scrub;

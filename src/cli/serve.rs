@@ -13,8 +13,9 @@ use super::log::LogLevel;
 use super::systemd::{self, Supervisor};
 use super::{first_account, log, process};
 use crate::config::{self, Config, Log, Storage, Tls};
+use crate::error_chain::with_causes;
 use crate::file_version::FileVersion;
-use crate::server::{Reloader, Server, with_causes};
+use crate::server::{Reloader, Server};
 
 /// How often it is looked whether the configuration's file was replaced.
 const LOOK: Duration = Duration::from_secs(2);
@@ -77,7 +78,7 @@ fn tell_of(server: &Server, config: &Config) -> anyhow::Result<()> {
         max_backup_bytes = config.max_backup_bytes,
         "listening"
     );
-    for problem in server.attention() {
+    for problem in server.alerts() {
         tracing::warn!(
             problem = problem.text,
             "this needs a look; `status` says it too"

@@ -60,13 +60,13 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(UNKNOWN));
         }
     };
-    let attention = status.attention();
-    let (word, code) = match attention.first().map(|line| line.severity) {
+    let alerts = status.alerts();
+    let (word, code) = match alerts.first().map(|line| line.severity) {
         None => ("OK", 0),
         Some(Severity::Warning) => ("WARNING", 1),
         Some(Severity::Critical) => ("CRITICAL", 2),
     };
-    let mut lines: Vec<_> = attention.into_iter().map(|line| line.text).collect();
+    let mut lines: Vec<_> = alerts.into_iter().map(|line| line.text).collect();
     if lines.is_empty() {
         lines.push(match status.report() {
             Some(report) => format!(
@@ -174,11 +174,11 @@ fn print(status: &Status) -> anyhow::Result<()> {
             scrub.findings()
         ))?,
     }
-    let attention = status.attention();
-    if attention.is_empty() {
+    let alerts = status.alerts();
+    if alerts.is_empty() {
         say("attention   nothing needs any")?;
     }
-    for line in attention {
+    for line in alerts {
         let word = match line.severity {
             Severity::Warning => "",
             Severity::Critical => "critical: ",

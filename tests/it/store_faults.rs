@@ -203,7 +203,7 @@ pub(crate) async fn status(server: &TestServer, is_it: impl Fn(&Status) -> bool)
 
 /// What needs a person.
 fn said(status: &Status) -> Vec<String> {
-    let lines = status.attention().into_iter();
+    let lines = status.alerts().into_iter();
     lines.map(|line| line.text).collect()
 }
 
@@ -254,7 +254,7 @@ async fn a_sweep_that_breaks_off_is_told_and_the_next_one_works() {
             let went_through = |status: &Status| status.sweep.as_ref().unwrap().report.is_some();
             let whole = status(&server, went_through).await;
 
-            assert!(whole.attention().is_empty(), "{:?}", whole.attention());
+            assert!(whole.alerts().is_empty(), "{:?}", whole.alerts());
             let report = whole.sweep.unwrap().report.unwrap();
             let removed_now = u64::from(listing == Operation::List);
             assert_eq!((report.kept, report.removed), (1, removed_now));

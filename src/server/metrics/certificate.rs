@@ -6,8 +6,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::super::certificates::{CertificateStatus, Reloads};
-use super::{Number, Outcome};
+use crate::server::metrics::{Number, Outcome};
+use crate::server::status::CertificateStatus;
 
 #[derive(Default)]
 pub(super) struct Certificate {
@@ -66,12 +66,12 @@ impl Certificate {
         its
     }
 
-    /// How it is.
-    pub(super) fn set(&self, status: &CertificateStatus, reloads: Reloads) {
+    /// `reloads` that succeeded and that failed.
+    pub(super) fn set(&self, status: &CertificateStatus, [good, failed]: [u64; 2]) {
         self.begins.set(status.begins);
         self.ends.set(status.ends);
         self.unusable.set(u64::from(status.problem.is_some()));
-        count(&self.reloads, reloads.good, reloads.failed);
+        count(&self.reloads, good, failed);
         if let Some(acme) = &status.acme {
             count(&self.orders, acme.issued, acme.failed);
             let failing = acme.failure.as_ref().map_or(0, |failure| failure.times);

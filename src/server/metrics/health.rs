@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Number;
+use crate::server::metrics::Number;
 use crate::server::status::Status;
 
 /// What a [`Status`] tells.

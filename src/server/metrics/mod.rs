@@ -4,9 +4,12 @@
 
 mod certificate;
 mod health;
+pub(crate) mod limit;
+mod panics;
 mod requests;
 mod storage;
 mod traffic;
+pub(crate) mod upload_history;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,19 +21,18 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::certificates::{CertificateStatus, Reloads};
-use super::limit::Refusals;
-use super::status::Status;
 use crate::account::Hashed;
 use crate::retention::Report;
+use crate::server::metrics::limit::Refusals;
+use crate::server::status::{CertificateStatus, Status};
 use crate::state::Scrubbed;
 
-use self::certificate::Certificate;
-use self::health::Health;
-use self::storage::Storage;
+use crate::server::metrics::certificate::Certificate;
+use crate::server::metrics::health::Health;
+use crate::server::metrics::storage::Storage;
 
-pub(super) use requests::{Begun, Requests};
-pub(super) use traffic::Traffic;
+pub(crate) use requests::{Begun, Requests};
+pub(crate) use traffic::Traffic;
 
 /// A whole number that goes up and down.
 type Number = Gauge<u64, AtomicU64>;
@@ -45,7 +47,7 @@ struct Kind {
     kind: &'static str,
 }
 
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: Requests,
     traffic: Arc<Traffic>,
@@ -61,7 +63,7 @@ pub(super) struct Metrics {
 
 impl Metrics {
     /// `started` is a Unix time in seconds.
-    pub(super) fn new(started: u64) -> Self {
+    pub(crate) fn new(started: u64) -> Self {
         let mut registry = Registry::with_prefix("safe");
         let metrics = Self {
             requests: Requests::register(&mut registry),
@@ -126,67 +128,67 @@ impl Metrics {
     }
 
     /// How the server is.
-    pub(super) fn health(&self, status: &Status) {
+    pub(crate) fn health(&self, status: &Status) {
         self.health.set(status);
     }
 
     /// The configuration was read again, with this outcome.
-    pub(super) fn config_reloaded(&self, outcome: &'static str) {
+    pub(crate) fn config_reloaded(&self, outcome: &'static str) {
         self.config_reloads
             .get_or_create(&Outcome { outcome })
             .inc();
     }
 
     /// How the certificate is.
-    pub(super) fn certificate(&self, certificate: &CertificateStatus, reloads: Reloads) {
+    pub(crate) fn certificate(&self, certificate: &CertificateStatus, reloads: [u64; 2]) {
         self.certificate.set(certificate, reloads);
     }
 
-    pub(super) fn password_delayed(&self) {
+    pub(crate) fn password_delayed(&self) {
         self.passwords_delayed.inc();
     }
 
-    pub(super) fn hashed(&self, hashed: Hashed) {
+    pub(crate) fn hashed(&self, hashed: Hashed) {
         for (kind, number) in [("fast", hashed.fast), ("slow", hashed.slow)] {
             let counter = self.passwords_hashed.get_or_create(&Kind { kind });
             counter.inner().fetch_max(number, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn swept(&self, began: u64, report: Option<&Report>) {
+    pub(crate) fn swept(&self, began: u64, report: Option<&Report>) {
         self.storage.swept(began, report);
     }
 
-    pub(super) fn scrubbed(&self, scrubbed: Scrubbed) {
+    pub(crate) fn scrubbed(&self, scrubbed: Scrubbed) {
         self.storage.scrubbed(scrubbed);
     }
 
     /// The storage failed at what it was to do for a request.
-    pub(super) fn storage_failed(&self, operation: &'static str) {
+    pub(crate) fn storage_failed(&self, operation: &'static str) {
         self.storage.failed(operation, 1);
     }
 
     /// For whoever refuses.
-    pub(super) fn refusals(&self) -> Refusals {
+    pub(crate) fn refusals(&self) -> Refusals {
         self.refusals.clone()
     }
 
     /// For whoever answers requests.
-    pub(super) fn requests(&self) -> &Requests {
+    pub(crate) fn requests(&self) -> &Requests {
         &self.requests
     }
 
     /// For whoever serves connections.
-    pub(super) fn traffic(&self) -> Arc<Traffic> {
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
     }
 
-    /// Counts what the panic hook sees.
-    pub(super) fn panics(&self) -> Counter {
-        self.panics.clone()
+    /// Logs and counts every panic of the process.
+    pub(crate) fn panic_hook(&self) -> panics::Hook {
+        panics::hook(self.panics.clone())
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut all = String::new();
         text::encode(&mut all, &self.registry).expect("a string takes all that is written");
         all

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Number;
+use crate::server::metrics::Number;
 
 /// Seconds. A durable upload takes milliseconds and a slow phone's a minute; an Android phone waits for half of one.
 const BUCKETS: [f64; 13] = [

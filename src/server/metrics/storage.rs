@@ -5,8 +5,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Kind, Number};
 use crate::retention::{Refusal, Report};
+use crate::server::metrics::{Kind, Number};
 use crate::state::Scrubbed;
 
 /// What may fail: what requests do, and the single files of a sweep.

@@ -13,7 +13,7 @@ use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::{InspectReader, InspectWriter};
 
-use super::Number;
+use crate::server::metrics::Number;
 
 /// Seconds. The server's part is a tenth of a millisecond, the rest is the way to the phone and back, twice.
 const BUCKETS: [f64; 10] = [0.0025, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
