@@ -166,3 +166,19 @@ fn own((name, value): (&str, &str)) -> (String, String) {
     );
     (name.to_owned(), value)
 }
+
+#[test]
+fn every_file_that_names_the_compiler_names_the_oldest_supported_one() {
+    let minimum = env!("CARGO_PKG_RUST_VERSION");
+    let key = format!("rust-version = \"{minimum}\"");
+    let image = format!("image: rust:{minimum}-bookworm");
+    for (file, expected) in [
+        ("Cargo.toml", key.as_str()),
+        ("fuzz/Cargo.toml", &key),
+        ("packaging/xtask/Cargo.toml", &key),
+        (".github/workflows/ci.yml", &image),
+    ] {
+        let text = fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        assert!(text.contains(expected), "{file} lacks {expected}");
+    }
+}
