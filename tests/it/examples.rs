@@ -8,8 +8,6 @@ use threema_safe_server::backup::{
     App, Contents, MasterKey, Nonce, Password, SealedBackup, ThreemaId, seal,
 };
 
-use crate::support::write;
-
 #[expect(dead_code, reason = "an example's `main` is not called here")]
 #[path = "../../examples/embed_server.rs"]
 mod embed_server;
@@ -27,7 +25,7 @@ fn write_backup(file: &Path) -> SealedBackup {
     let document = Contents::sample(&identity, 3, App::Ios, now).to_document();
     let key = MasterKey::derive(&Password::from(PASSWORD), &identity);
     let sealed = seal(&document, &key.backup_key(), Nonce::random());
-    write(file, sealed.as_bytes());
+    fs::write(file, sealed.as_bytes()).unwrap();
     sealed
 }
 
@@ -49,7 +47,7 @@ fn a_backup_is_summarised_without_its_private_key() {
     let directory = tempfile::tempdir().unwrap();
     let [backup, password] = ["backup", "password"].map(|name| directory.path().join(name));
     let sealed = write_backup(&backup);
-    write(&password, format!("{PASSWORD}\n"));
+    fs::write(&password, format!("{PASSWORD}\n")).unwrap();
     let password = open_backup::password_from(&password).unwrap();
 
     let summary = open_backup::summary(&backup, IDENTITY, &password).unwrap();
@@ -70,6 +68,6 @@ fn a_wrong_password_and_a_file_that_is_no_backup_are_errors() {
     let error = open_backup::summary(&backup, IDENTITY, &wrong).unwrap_err();
     assert!(error.to_string().contains("password"), "{error}");
 
-    write(&backup, "short");
+    fs::write(&backup, "short").unwrap();
     assert!(open_backup::summary(&backup, IDENTITY, &wrong).is_err());
 }

@@ -182,3 +182,26 @@ fn every_file_that_names_the_compiler_names_the_oldest_supported_one() {
         assert!(text.contains(expected), "{file} lacks {expected}");
     }
 }
+
+/// The dependencies along these edges, each with its features.
+fn features(edges: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--prefix", "none"])
+        .args(["--edges", edges, "--format", "{p} {f}"])
+        .current_dir(ROOT)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines = text(&output.stdout);
+    let lines = lines.lines().map(|line| line.trim_end_matches(" (*)"));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn tests_ask_for_no_feature_that_the_server_is_built_without() {
+    // Else `cargo build` and `cargo test` would not share the builds of what has the feature and of what uses it.
+    let server = features("normal,build");
+    let tests = features("normal,build,dev");
+    let changed: Vec<_> = server.difference(&tests).collect();
+    assert!(server.len() > 150 && changed.is_empty(), "{changed:?}");
+}
