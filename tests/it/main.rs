@@ -25,6 +25,7 @@ mod cut_uploads;
 mod dav_guards;
 mod disks;
 mod doubles;
+mod examples;
 mod faults;
 mod first_account;
 mod flaws;

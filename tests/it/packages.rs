@@ -1,152 +1,19 @@
-//! What goes beside the program into a package: manual pages, completions, the list of what it is made of. And what makes
-//! the image; `packaging/check-image` and `packaging/check-package` build, look and try.
+//! The list of components of a package (SBOM), and the Dockerfile. Manual pages and completions are tested in
+//! `packaging/xtask`; `packaging/check-image` and `packaging/check-package` build, inspect and try the results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use clap::CommandFactory;
 use serde_json::Value;
-use threema_safe_server::cli::Arguments;
 use threema_safe_server::config::Config;
 
 use crate::program::text;
 use crate::support::skip_without_program;
 
-#[expect(
-    dead_code,
-    reason = "the file is a program too; its `main` is not called here"
-)]
-#[path = "../../packaging/pages.rs"]
-mod pages;
-
 const NAME: &str = "threema-safe-server";
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-/// Every command with the words that call it, from the program itself on.
-fn commands() -> Vec<(Vec<String>, clap::Command)> {
-    let mut program = Arguments::command().disable_help_subcommand(true);
-    program.build();
-    let mut found = vec![(vec![NAME.to_owned()], program)];
-    let mut next = 0;
-    while let Some((words, command)) = found.get(next).cloned() {
-        for inner in command.get_subcommands() {
-            let words = [&words[..], &[inner.get_name().to_owned()]].concat();
-            found.push((words, inner.clone()));
-        }
-        next += 1;
-    }
-    assert!(found.len() > 15, "{}", found.len());
-    found
-}
-
-/// The long options of a command.
-fn options(command: &clap::Command) -> Vec<&str> {
-    let options = command.get_arguments();
-    options.filter_map(clap::Arg::get_long).collect()
-}
-
-#[test]
-fn every_command_has_a_page_that_explains_its_options() {
-    let folder = tempfile::tempdir().unwrap();
-    pages::write(folder.path()).unwrap();
-    let folder = folder.path().join("man");
-
-    for (words, command) in commands() {
-        let page = folder.join(format!("{}.1", words.join("-")));
-        let page = fs::read_to_string(&page).unwrap_or_else(|_| panic!("{}", page.display()));
-        for option in options(&command) {
-            let written = format!("\\-\\-{}", option.replace('-', "\\-"));
-            assert!(page.contains(&written), "{words:?} lacks --{option}");
-        }
-    }
-}
-
-#[test]
-fn the_pages_are_what_a_pager_of_manuals_understands() {
-    let folder = tempfile::tempdir().unwrap();
-    pages::write(folder.path()).unwrap();
-    for page in fs::read_dir(folder.path().join("man")).unwrap() {
-        let page = page.unwrap().path();
-        let output = Command::new("groff")
-            .args(["-man", "-Tutf8", "-ww", "-P-c", "-P-b", "-P-u"])
-            .arg(&page)
-            .output();
-        let Ok(output) = output else {
-            return skip_without_program("manual pages: groff is not installed");
-        };
-        let said = text(&output.stderr);
-        assert!(
-            output.status.success() && said.is_empty(),
-            "{}: {said}",
-            page.display()
-        );
-        let shown = text(&output.stdout);
-        assert!(
-            shown.contains("SYNOPSIS") && shown.contains(&format!("{NAME} 0")),
-            "{shown}"
-        );
-    }
-}
-
-/// Asks a shell, as it does when somebody presses the tab key behind `words` and `begun`.
-const BASH: &str = r#"source "$1"; shift
-    COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
-    registered=$(complete -p "$1"); registered=${registered#*-F }
-    "${registered%% *}" "$1" "${@: -1}" "${@: -2:1}"; printf '%s\n' "${COMPREPLY[@]}""#;
-const FISH: &str = r#"source "$argv[1]"; complete -C "$argv[2..]""#;
-
-#[test]
-fn shells_complete_every_command_and_every_option() {
-    let folder = tempfile::tempdir().unwrap();
-    pages::write(folder.path()).unwrap();
-    let folder = folder.path().join("completions");
-    let bash = folder.join(format!("{NAME}.bash"));
-    let fish = folder.join(format!("{NAME}.fish"));
-    let zsh = folder.join(format!("_{NAME}"));
-
-    for (words, command) in commands() {
-        let begun = if command.has_subcommands() { "" } else { "--" };
-        let expected: Vec<String> = if command.has_subcommands() {
-            let inner = command.get_subcommands();
-            inner.map(|inner| inner.get_name().to_owned()).collect()
-        } else {
-            let options = options(&command).into_iter();
-            options.map(|option| format!("--{option}")).collect()
-        };
-        for (shell, script, file) in [("bash", BASH, &bash), ("fish", FISH, &fish)] {
-            let mut asked = Command::new(shell);
-            match shell {
-                "bash" => asked.args(["--norc", "-c", script, "bash"]).arg(file),
-                _ => asked.args(["--no-config", "-c", script]).arg(file),
-            };
-            let Ok(output) = asked.args(&words).arg(begun).output() else {
-                skip_without_program(&format!("completions: {shell} is not installed"));
-                continue;
-            };
-            let offered = text(&output.stdout);
-            let offered: BTreeSet<_> = offered
-                .lines()
-                .map(|line| line.split('\t').next().unwrap())
-                .collect();
-            for word in &expected {
-                assert!(
-                    offered.contains(word.as_str()),
-                    "{shell}: {words:?} {word}: {offered:?} {}",
-                    text(&output.stderr)
-                );
-            }
-        }
-    }
-    let Ok(output) = Command::new("zsh").arg("-n").arg(&zsh).output() else {
-        return skip_without_program("completions: zsh is not installed");
-    };
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    // By this line it finds what the file is for.
-    let text = fs::read_to_string(&zsh).unwrap();
-    assert!(text.starts_with(&format!("#compdef {NAME}\n")), "{text}");
-}
 
 /// Name and version → checksum, of all packages that `Cargo.lock` has.
 fn locked() -> BTreeMap<(String, String), String> {
@@ -298,4 +165,43 @@ fn own((name, value): (&str, &str)) -> (String, String) {
         "localhost",
     );
     (name.to_owned(), value)
+}
+
+#[test]
+fn every_file_that_names_the_compiler_names_the_oldest_supported_one() {
+    let minimum = env!("CARGO_PKG_RUST_VERSION");
+    let key = format!("rust-version = \"{minimum}\"");
+    let image = format!("image: rust:{minimum}-bookworm");
+    for (file, expected) in [
+        ("Cargo.toml", key.as_str()),
+        ("fuzz/Cargo.toml", &key),
+        ("packaging/xtask/Cargo.toml", &key),
+        (".github/workflows/ci.yml", &image),
+    ] {
+        let text = fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        assert!(text.contains(expected), "{file} lacks {expected}");
+    }
+}
+
+/// The dependencies along these edges, each with its features.
+fn features(edges: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--prefix", "none"])
+        .args(["--edges", edges, "--format", "{p} {f}"])
+        .current_dir(ROOT)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines = text(&output.stdout);
+    let lines = lines.lines().map(|line| line.trim_end_matches(" (*)"));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn tests_ask_for_no_feature_that_the_server_is_built_without() {
+    // Else `cargo build` and `cargo test` would not share the builds of what has the feature and of what uses it.
+    let server = features("normal,build");
+    let tests = features("normal,build,dev");
+    let changed: Vec<_> = server.difference(&tests).collect();
+    assert!(server.len() > 150 && changed.is_empty(), "{changed:?}");
 }
