@@ -19,9 +19,7 @@
 //! | [`client`] | a phone in Rust: the Android and iOS ways to speak to a server |
 //! | [`cli`] | one file for each command: its arguments and its words |
 //!
-//! The life of an upload, top to bottom: `server/mod.rs` → `server/http.rs` → `account/gate.rs` →
-//! `server/dav.rs` → `store/files/` → `durable.rs`. Nothing on that path knows a key: the server
-//! cannot open what it stores.
+
 
 pub mod account;
 pub mod audit;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
-use threema_safe_server::account::{Caller, Credentials, Gate, Role};
+use threema_safe_server::account::{Authenticator, Caller, Credentials, Role};
 use threema_safe_server_fuzz::site::{add_account, scratch};
 
 /// Somebody with an account: a name, and base64 of name and secret in the charsets that phones use.
@@ -42,7 +42,7 @@ const EVERYBODY: [Somebody; 3] = [
 ];
 
 struct Office {
-    gate: Gate,
+    authenticator: Authenticator,
     _folder: TempDir,
 }
 
@@ -54,7 +54,7 @@ static OFFICE: LazyLock<Office> = LazyLock::new(|| {
     add_account(&file, "jörg", Role::Phone, "pässwort", false);
     add_account(&file, "gone", Role::Operator, "secret", true);
     Office {
-        gate: Gate::open(&file).expect("the accounts were just written"),
+        authenticator: Authenticator::open(&file).expect("the accounts were just written"),
         _folder: folder,
     }
 });
@@ -100,7 +100,7 @@ fn owner(header: &[u8]) -> Option<&'static Somebody> {
 
 /// Verifies without a runtime: a generated secret needs no waiting.
 fn verify(credentials: &Credentials) -> Option<Caller> {
-    let verified = pin!(OFFICE.gate.verify(credentials));
+    let verified = pin!(OFFICE.authenticator.verify(credentials));
     match verified.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(caller) => caller,
         Poll::Pending => panic!("a fast secret was not verified at once"),

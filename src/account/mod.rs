@@ -3,9 +3,9 @@
 //! An account belongs to an installation, not to a person: all phones of an organisation may share one.
 //! Knows nothing of HTTP beyond the value of one header, and nothing of backups.
 
+mod authenticator;
 mod basic;
 mod file;
-mod gate;
 mod secret;
 
 use std::fmt;
@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use authenticator::{Authenticator, Hashed};
 pub use basic::Credentials;
 pub use file::{Account, FileError, Mistake, load, update};
-pub use gate::{Gate, Hashed};
 pub use secret::{GeneratedSecret, Secret, SecretError};
 
 /// What an account may do.
@@ -113,7 +113,7 @@ impl fmt::Display for AccountName {
 )]
 pub struct BadName;
 
-/// Somebody who was let in. Exists only where [`Gate`] verified credentials, or where the operator
+/// Somebody who was let in. Exists only where [`Authenticator`] verified credentials, or where the operator
 /// allowed everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {

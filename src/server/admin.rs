@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::live::Live;
 use super::status::{AccountsStatus, Attention, Status, StorageStatus, Vitals};
 use super::{dashboard, with_causes};
-use crate::account::Gate;
+use crate::account::Authenticator;
 use crate::store::Store;
 
 /// The path that says whether the server is alive.
@@ -54,7 +54,7 @@ pub(crate) struct Admin {
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) live: Arc<Live>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) clock: fn() -> SystemTime,
 }
 
@@ -168,8 +168,8 @@ impl Admin {
         let quota = settings.shared.quotas.used_up(storage.free_bytes);
         Status {
             accounts: AccountsStatus {
-                none: self.gate.is_empty() && !settings.config.allow_anonymous,
-                bad: self.gate.is_bad(),
+                none: self.authenticator.is_empty() && !settings.config.allow_anonymous,
+                bad: self.authenticator.is_bad(),
             },
             quota_used_up: quota.map(str::to_owned),
             storage,

@@ -178,7 +178,7 @@ mod tests {
 
     use super::super::live::Means;
     use super::*;
-    use crate::account::Gate;
+    use crate::account::Authenticator;
     use crate::config::Config;
     use crate::store::FileStore;
 
@@ -193,7 +193,9 @@ mod tests {
         let store = Arc::new(FileStore::open(directory).unwrap()) as Arc<dyn Store>;
         let config = Config::from_json(b"{}", &directory.join("config.json")).unwrap();
         let means = Means {
-            gate: Arc::new(Gate::without_accounts(&config.accounts_file).unwrap()),
+            authenticator: Arc::new(
+                Authenticator::without_accounts(&config.accounts_file).unwrap(),
+            ),
             store: Arc::clone(&store),
             vitals: Arc::clone(&vitals),
             pseudonyms: Arc::default(),

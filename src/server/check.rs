@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::listener::is_abandoned;
-use super::{acme, open_gate, tls, with_causes};
+use super::{acme, open_authenticator, tls, with_causes};
 use crate::account::{self, Role};
 use crate::config::{Config, Listen, Storage, Tls, TlsFiles};
 use crate::state::StateFile;
@@ -295,7 +295,7 @@ fn check_accounts(findings: &mut Findings, config: &Config) {
             "is on: everybody on the Internet may store backups here",
         );
     }
-    if let Err(error) = open_gate(config) {
+    if let Err(error) = open_authenticator(config) {
         return findings.add(Severity::Error, place, with_causes(&error));
     }
     let accounts = account::load(&config.accounts_file).unwrap_or_default();

@@ -32,7 +32,7 @@ use super::route::Route;
 use super::status::Vitals;
 use super::upload_memory::UploadMemory;
 use super::{conditions, framing, page, xml};
-use crate::account::{Caller, Credentials, Gate};
+use crate::account::{Authenticator, Caller, Credentials};
 use crate::config::{ClientAddresses, Config};
 
 /// How long an upload waits for memory, and a request for its turn, before it is refused. Shorter than any app waits for an answer.
@@ -51,7 +51,7 @@ pub(crate) struct App {
     base_path: String,
     config_document: Bytes,
     page: Bytes,
-    gate: Arc<Gate>,
+    authenticator: Arc<Authenticator>,
     guard: Arc<Guard>,
     dav: Dav,
     upload_memory: Arc<UploadMemory>,
@@ -100,7 +100,7 @@ impl App {
         Self {
             base_path: config.base_path.clone(),
             page: page::render(config.public_url.as_deref(), config.retention_days),
-            gate: Arc::clone(&means.gate),
+            authenticator: Arc::clone(&means.authenticator),
             refusals: means.vitals.refusals(),
             vitals: Arc::clone(&means.vitals),
             guard: Arc::clone(&shared.guard),
@@ -357,8 +357,10 @@ impl App {
         match credentials {
             // Whoever shows Basic credentials is known by them or refused, also where none are needed: an
             // operator with a mistyped password must not take an empty list for the truth.
-            Some(credentials) if !(self.allow_anonymous && self.gate.is_empty()) => {
-                self.guard.let_in(&self.gate, &credentials, address).await
+            Some(credentials) if !(self.allow_anonymous && self.authenticator.is_empty()) => {
+                self.guard
+                    .let_in(&self.authenticator, &credentials, address)
+                    .await
             }
             _ if self.allow_anonymous => Ok(Caller::anonymous()),
             None if self.anonymous_restore && header.is_none() && read => {

@@ -18,7 +18,7 @@ use super::pseudonym::Pseudonyms;
 use super::retention_of;
 use super::status::Vitals;
 use super::upload_memory::UploadMemory;
-use crate::account::Gate;
+use crate::account::Authenticator;
 use crate::config::{Config, Problem};
 use crate::retention::Retention;
 use crate::store::Store;
@@ -26,7 +26,7 @@ use crate::store::Store;
 /// What a server has whatever its configuration says.
 #[derive(Clone)]
 pub(crate) struct Means {
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) pseudonyms: Arc<Pseudonyms>,
@@ -161,7 +161,7 @@ impl Reloader {
     /// # Errors
     /// When nobody could come in any more. Then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, Problem> {
-        if self.means.gate.is_empty() && !config.allow_anonymous {
+        if self.means.authenticator.is_empty() && !config.allow_anonymous {
             return Err(Problem {
                 place: "allowAnonymous".into(),
                 text: "is off and there is no account: nobody could come in".into(),
@@ -178,8 +178,8 @@ impl Reloader {
         Ok(waiting)
     }
 
-    pub(crate) fn gate(&self) -> Arc<Gate> {
-        Arc::clone(&self.means.gate)
+    pub(crate) fn authenticator(&self) -> Arc<Authenticator> {
+        Arc::clone(&self.means.authenticator)
     }
 
     /// Whether the server was told to stop.

@@ -53,7 +53,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::account::Gate;
+use crate::account::Authenticator;
 use crate::config::{Config, Listen, Problem, Storage, Tls};
 use crate::retention::Retention;
 use crate::state::StateFile;
@@ -162,12 +162,14 @@ impl Server {
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let tls = open_tls(&mut problems, config, clock);
-        let gate = note(&mut problems, "accountsFile", open_gate(config));
+        let authenticator = note(&mut problems, "accountsFile", open_authenticator(config));
         let store = note(&mut problems, "storage.files.directory", store);
-        let (Some((certificates, keeper)), Some(gate), Some(store)) = (tls, gate, store) else {
+        let (Some((certificates, keeper)), Some(authenticator), Some(store)) =
+            (tls, authenticator, store)
+        else {
             return Err(StartError::Configuration(problems));
         };
-        if gate.is_empty() && !config.allow_anonymous {
+        if authenticator.is_empty() && !config.allow_anonymous {
             let text = "has no account, so nobody could come in; add one with `account add NAME` (or set \
                         \"allowAnonymous\": true, and everybody can)";
             problems.push(Problem {
@@ -187,7 +189,7 @@ impl Server {
         let vitals =
             Arc::new(Vitals::new(clock()).with(certificates.clone(), config.max_backup_bytes));
         let means = Means {
-            gate: Arc::new(gate),
+            authenticator: Arc::new(authenticator),
             store: Arc::clone(&store),
             vitals: Arc::clone(&vitals),
             pseudonyms: Arc::default(),
@@ -277,7 +279,7 @@ impl Server {
                 vitals: Arc::clone(&vitals),
                 store: Arc::clone(&self.background.store),
                 live: Arc::clone(&self.live),
-                gate: self.reloader.gate(),
+                authenticator: self.reloader.authenticator(),
                 clock: self.background.clock,
             },
         ));
@@ -343,11 +345,11 @@ fn open_tls(
 }
 
 /// The accounts of a configuration; a file that does not exist is no problem where everybody may come in.
-fn open_gate(config: &Config) -> Result<Gate, crate::account::FileError> {
+fn open_authenticator(config: &Config) -> Result<Authenticator, crate::account::FileError> {
     if config.allow_anonymous && !config.accounts_file.exists() {
-        return Gate::without_accounts(&config.accounts_file);
+        return Authenticator::without_accounts(&config.accounts_file);
     }
-    Gate::open(&config.accounts_file)
+    Authenticator::open(&config.accounts_file)
 }
 
 /// Keeps the value, or the problem with all its causes.

@@ -29,7 +29,7 @@ use super::address::{ClientAddress, Prefix};
 use super::limit::Limit;
 use super::reply::Reject;
 use super::status::Vitals;
-use crate::account::{AccountName, Caller, Credentials, Gate, Role};
+use crate::account::{AccountName, Authenticator, Caller, Credentials, Role};
 use crate::config::Budgets;
 
 pub(crate) use quotas::{Before, Quotas};
@@ -156,16 +156,16 @@ impl Guard {
     /// came before them.
     pub(crate) async fn let_in(
         &self,
-        gate: &Gate,
+        authenticator: &Authenticator,
         credentials: &Credentials,
         address: ClientAddress,
     ) -> Result<Caller, Reject> {
-        if let Some(caller) = gate.recognise(credentials) {
+        if let Some(caller) = authenticator.verify_generated(credentials) {
             return Ok(caller);
         }
         let prefix = address.prefix();
         let here = self.keys.hash_one((prefix, credentials));
-        if let Some(caller) = self.known_at(here, gate, credentials) {
+        if let Some(caller) = self.known_at(here, authenticator, credentials) {
             return Ok(caller);
         }
         let keys = Keys {
@@ -173,7 +173,7 @@ impl Guard {
             wide: self.keys.hash_one(prefix.network()),
         };
         let turn = self.turns.take(self.keys.hash_one(prefix)).await;
-        if let Some(caller) = self.known_at(here, gate, credentials) {
+        if let Some(caller) = self.known_at(here, authenticator, credentials) {
             return Ok(caller);
         }
         let wait = self
@@ -189,8 +189,8 @@ impl Guard {
             self.turns.take(self.keys.hash_one(prefix)).await
         };
         // Where the request goes away before the answer, the token stays taken.
-        let caller = gate.verify(credentials).await;
-        self.vitals.hashed(gate.hashed());
+        let caller = authenticator.verify(credentials).await;
+        self.vitals.hashed(authenticator.hashed());
         if caller.is_some() {
             self.passwords.give_back(keys, Instant::now());
             self.known.insert(here);
@@ -198,9 +198,16 @@ impl Guard {
         caller.ok_or(Reject::Unauthorized)
     }
 
-    fn known_at(&self, here: u64, gate: &Gate, credentials: &Credentials) -> Option<Caller> {
+    fn known_at(
+        &self,
+        here: u64,
+        authenticator: &Authenticator,
+        credentials: &Credentials,
+    ) -> Option<Caller> {
         let is_known = self.known.contains(here);
-        is_known.then(|| gate.remembered(credentials)).flatten()
+        is_known
+            .then(|| authenticator.verify_cached(credentials))
+            .flatten()
     }
 
     /// Counts a look at an id, before it is known whether there is a backup under it. Whoever may list them all has
@@ -342,7 +349,7 @@ mod tests {
     }
 
     /// The account `phones` with the password `right`, and a former one.
-    fn gate(folder: &Path) -> Gate {
+    fn gate(folder: &Path) -> Authenticator {
         let path = folder.join("accounts.json");
         update(&path, |accounts| {
             for (name, disabled) in [("phones", false), ("former", true)] {
@@ -356,7 +363,7 @@ mod tests {
             Ok::<_, FileError>(())
         })
         .unwrap();
-        Gate::open(&path).unwrap()
+        Authenticator::open(&path).unwrap()
     }
 
     fn basic(text: &str) -> Credentials {
@@ -368,7 +375,7 @@ mod tests {
         ClientAddress::of_peer(SocketAddr::new(text.parse().unwrap(), 1))
     }
 
-    async fn status(guard: &Guard, gate: &Gate, text: &str, from: &str) -> u16 {
+    async fn status(guard: &Guard, gate: &Authenticator, text: &str, from: &str) -> u16 {
         let answer = guard.let_in(gate, &basic(text), address(from)).await;
         answer.map_or_else(|reject| reject.response().status().as_u16(), |_| 200)
     }

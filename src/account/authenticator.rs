@@ -3,7 +3,7 @@
 //! A chosen password costs 15 ms of hashing on purpose. A phone pays that once: verified credentials are
 //! remembered by a keyed hash until the file changes. Refusals are never remembered, and each costs what
 //! any other costs, whether the name exists or not. How often anybody may try is decided elsewhere; here is only
-//! told apart what has to be tried ([`Gate::verify`]) from what nobody can guess ([`Gate::recognise`]).
+//! told apart what has to be tried ([`Authenticator::verify`]) from what nobody can guess ([`Authenticator::verify_generated`]).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use super::{Caller, Credentials, Secret};
 use crate::file_version::FileVersion;
 
 /// The way in: the accounts file and what is remembered of it.
-pub struct Gate {
+pub struct Authenticator {
     path: PathBuf,
     current: ArcSwap<Loaded>,
     /// One reload at a time. Holds the state of the file (`None`: missing) that was last found to be bad,
@@ -73,7 +73,7 @@ struct Loaded {
     verified: Mutex<HashMap<[u8; 32], Caller>>,
 }
 
-impl Gate {
+impl Authenticator {
     /// Reads the accounts file.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ impl Gate {
     /// Whose credentials these are, where the password is a generated secret: of these nobody has a list. `None` says
     /// nothing; they have to be verified. Reads the file again first if it was replaced.
     #[must_use]
-    pub fn recognise(&self, credentials: &Credentials) -> Option<Caller> {
+    pub fn verify_generated(&self, credentials: &Credentials) -> Option<Caller> {
         let loaded = self.current();
         let mut readings = credentials.readings();
         readings.find_map(|reading| {
@@ -141,8 +141,8 @@ impl Gate {
     /// Whose credentials these are, where they were verified before, from wherever. Whoever may ask this freely guesses
     /// as fast as he likes.
     #[must_use]
-    pub fn remembered(&self, credentials: &Credentials) -> Option<Caller> {
-        self.current().remembered(&self.cache_key(credentials))
+    pub fn verify_cached(&self, credentials: &Credentials) -> Option<Caller> {
+        self.current().cached(&self.cache_key(credentials))
     }
 
     /// Whose credentials these are; `None` when the name is unknown, the account disabled or the secret
@@ -150,7 +150,7 @@ impl Gate {
     pub async fn verify(&self, credentials: &Credentials) -> Option<Caller> {
         let loaded = self.current();
         let key = self.cache_key(credentials);
-        if let Some(caller) = loaded.remembered(&key) {
+        if let Some(caller) = loaded.cached(&key) {
             return Some(caller);
         }
         let mut readings = credentials.readings();
@@ -160,7 +160,7 @@ impl Gate {
             None if loaded.slow.most == 0 => return None,
             None => self.verify_slowly(&loaded, credentials).await?,
         };
-        loaded.remember(key, caller.clone());
+        loaded.cache(key, caller.clone());
         Some(caller)
     }
 
@@ -275,7 +275,7 @@ impl Loaded {
         account.filter(|_| found).map(caller)
     }
 
-    fn remembered(&self, key: &[u8; 32]) -> Option<Caller> {
+    fn cached(&self, key: &[u8; 32]) -> Option<Caller> {
         self.verified
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -284,7 +284,7 @@ impl Loaded {
     }
 
     /// Only what verified comes here, so there are at most a few entries for each secret in the file.
-    fn remember(&self, key: [u8; 32], caller: Caller) {
+    fn cache(&self, key: [u8; 32], caller: Caller) {
         self.verified
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -370,8 +370,14 @@ mod tests {
         Credentials::parse(header.as_bytes()).unwrap()
     }
 
-    async fn name(gate: &Gate, text: &[u8]) -> Option<String> {
-        Some(gate.verify(&basic(text)).await?.name()?.to_string())
+    async fn name(authenticator: &Authenticator, text: &[u8]) -> Option<String> {
+        Some(
+            authenticator
+                .verify(&basic(text))
+                .await?
+                .name()?
+                .to_string(),
+        )
     }
 
     #[tokio::test]
@@ -383,15 +389,18 @@ mod tests {
             ("phones", Role::Phone, false, vec![generated]),
             ("boss", Role::Operator, false, vec![chosen]),
         ]);
-        let gate = Gate::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&office.path()).unwrap();
 
         let phones = format!("phones:{}", text.reveal());
         assert_eq!(
-            name(&gate, phones.as_bytes()).await.as_deref(),
+            name(&authenticator, phones.as_bytes()).await.as_deref(),
             Some("phones")
         );
         for _ in 0..2 {
-            let boss = gate.verify(&basic(b"boss:chosen password")).await.unwrap();
+            let boss = authenticator
+                .verify(&basic(b"boss:chosen password"))
+                .await
+                .unwrap();
             assert_eq!(
                 (boss.role(), boss.name().unwrap().as_str()),
                 (Role::Operator, "boss")
@@ -404,7 +413,11 @@ mod tests {
             "nobody:chosen password",
             ":",
         ] {
-            assert_eq!(name(&gate, wrong.as_bytes()).await, None, "{wrong}");
+            assert_eq!(
+                name(&authenticator, wrong.as_bytes()).await,
+                None,
+                "{wrong}"
+            );
         }
     }
 
@@ -417,11 +430,19 @@ mod tests {
             false,
             vec![Secret::of_password("pässwört").unwrap()],
         )]);
-        let gate = Gate::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&office.path()).unwrap();
 
-        assert!(name(&gate, "jörg:pässwört".as_bytes()).await.is_some());
-        assert!(name(&gate, b"j\xf6rg:p\xe4ssw\xf6rt").await.is_some());
-        assert!(name(&gate, b"j?rg:p?ssw?rt").await.is_none());
+        assert!(
+            name(&authenticator, "jörg:pässwört".as_bytes())
+                .await
+                .is_some()
+        );
+        assert!(
+            name(&authenticator, b"j\xf6rg:p\xe4ssw\xf6rt")
+                .await
+                .is_some()
+        );
+        assert!(name(&authenticator, b"j?rg:p?ssw?rt").await.is_none());
     }
 
     #[tokio::test]
@@ -429,16 +450,16 @@ mod tests {
         let office = Office::new();
         let secret = Secret::of_password("password").unwrap();
         office.set(vec![("phones", Role::Phone, false, vec![secret.clone()])]);
-        let gate = Gate::open(&office.path()).unwrap();
-        assert!(name(&gate, b"phones:password").await.is_some());
+        let authenticator = Authenticator::open(&office.path()).unwrap();
+        assert!(name(&authenticator, b"phones:password").await.is_some());
 
         office.set(vec![("phones", Role::Phone, true, vec![secret.clone()])]);
-        assert!(name(&gate, b"phones:password").await.is_none());
+        assert!(name(&authenticator, b"phones:password").await.is_none());
         office.set(vec![("phones", Role::Phone, false, vec![secret])]);
-        assert!(name(&gate, b"phones:password").await.is_some());
+        assert!(name(&authenticator, b"phones:password").await.is_some());
         office.set(vec![]);
-        assert!(name(&gate, b"phones:password").await.is_none());
-        assert!(gate.is_empty());
+        assert!(name(&authenticator, b"phones:password").await.is_none());
+        assert!(authenticator.is_empty());
     }
 
     #[tokio::test]
@@ -450,13 +471,13 @@ mod tests {
             false,
             vec![Secret::of_password("password").unwrap()],
         )]);
-        let gate = Gate::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&office.path()).unwrap();
 
         crate::durable::replace(&office.path(), b"{").unwrap();
-        assert!(name(&gate, b"phones:password").await.is_some());
+        assert!(name(&authenticator, b"phones:password").await.is_some());
         fs::remove_file(office.path()).unwrap();
-        assert!(name(&gate, b"phones:password").await.is_some());
-        assert!(name(&gate, b"phones:wrong").await.is_none());
+        assert!(name(&authenticator, b"phones:password").await.is_some());
+        assert!(name(&authenticator, b"phones:wrong").await.is_none());
     }
 
     #[tokio::test]
@@ -464,16 +485,16 @@ mod tests {
         let office = Office::new();
         let secrets = vec![Secret::of_password("password").unwrap()];
         office.set(vec![("phones", Role::Phone, false, secrets)]);
-        let mut gate = Gate::open(&office.path()).unwrap();
-        gate.hashing = Arc::new(Semaphore::new(1));
+        let mut authenticator = Authenticator::open(&office.path()).unwrap();
+        authenticator.hashing = Arc::new(Semaphore::new(1));
 
         let wrong = basic(b"phones:wrong");
-        let begun = futures_util::FutureExt::now_or_never(gate.verify(&wrong));
+        let begun = futures_util::FutureExt::now_or_never(authenticator.verify(&wrong));
 
         assert!(begun.is_none(), "a slow hash was done at once");
-        assert_eq!(gate.hashing.available_permits(), 0);
+        assert_eq!(authenticator.hashing.available_permits(), 0);
         // Whoever comes next waits for the place, and gets it.
-        assert!(name(&gate, b"phones:password").await.is_some());
+        assert!(name(&authenticator, b"phones:password").await.is_some());
     }
 
     #[tokio::test]
@@ -484,11 +505,11 @@ mod tests {
             Secret::of_password("new").unwrap(),
         ];
         office.set(vec![("phones", Role::Phone, false, secrets)]);
-        let gate = Gate::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&office.path()).unwrap();
 
-        assert!(name(&gate, b"phones:old").await.is_some());
-        assert!(name(&gate, b"phones:new").await.is_some());
-        assert!(name(&gate, b"phones:older").await.is_none());
+        assert!(name(&authenticator, b"phones:old").await.is_some());
+        assert!(name(&authenticator, b"phones:new").await.is_some());
+        assert!(name(&authenticator, b"phones:older").await.is_none());
     }
 
     #[tokio::test]
@@ -502,7 +523,7 @@ mod tests {
             ("former", Role::Phone, true, vec![chosen.clone()]),
             ("boss", Role::Operator, false, vec![chosen.clone(), chosen]),
         ]);
-        let gate = Gate::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&office.path()).unwrap();
         let mut cost = Hashed { fast: 0, slow: 0 };
 
         let guess = generated().0;
@@ -510,15 +531,23 @@ mod tests {
             let looks_generated = u64::from(password == guess.reveal());
             for account in ["phones", "former", "nobody", ""] {
                 let credentials = basic(format!("{account}:{password}").as_bytes());
-                assert_eq!(gate.recognise(&credentials), None, "{account}");
-                assert_eq!(gate.verify(&credentials).await, None, "{account}");
+                assert_eq!(
+                    authenticator.verify_generated(&credentials),
+                    None,
+                    "{account}"
+                );
+                assert_eq!(authenticator.verify(&credentials).await, None, "{account}");
                 cost.fast += 2 + 2 * looks_generated;
                 cost.slow += 2;
-                assert_eq!(gate.hashed(), cost, "{account}:{password}");
+                assert_eq!(authenticator.hashed(), cost, "{account}:{password}");
             }
         }
         let right = format!("phones:{}", right.reveal());
-        assert!(gate.recognise(&basic(right.as_bytes())).is_some());
+        assert!(
+            authenticator
+                .verify_generated(&basic(right.as_bytes()))
+                .is_some()
+        );
     }
 
     #[tokio::test]
@@ -536,17 +565,31 @@ mod tests {
                 vec![Secret::of_password("password").unwrap()],
             ),
         ]);
-        let gate = Gate::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&office.path()).unwrap();
 
         let phones = basic(format!("phones:{}", text.reveal()).as_bytes());
-        assert!(gate.recognise(&phones).is_some());
-        assert!(gate.remembered(&phones).is_none());
+        assert!(authenticator.verify_generated(&phones).is_some());
+        assert!(authenticator.verify_cached(&phones).is_none());
         for guessable in ["weak:password", "boss:password"] {
             let credentials = basic(guessable.as_bytes());
-            assert_eq!(gate.remembered(&credentials), None, "{guessable}");
-            assert!(gate.verify(&credentials).await.is_some(), "{guessable}");
-            assert_eq!(gate.recognise(&credentials), None, "{guessable}");
-            assert!(gate.remembered(&credentials).is_some(), "{guessable}");
+            assert_eq!(
+                authenticator.verify_cached(&credentials),
+                None,
+                "{guessable}"
+            );
+            assert!(
+                authenticator.verify(&credentials).await.is_some(),
+                "{guessable}"
+            );
+            assert_eq!(
+                authenticator.verify_generated(&credentials),
+                None,
+                "{guessable}"
+            );
+            assert!(
+                authenticator.verify_cached(&credentials).is_some(),
+                "{guessable}"
+            );
         }
     }
 }
