@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::durable::{self, LineFile};
+use crate::durable::{self, AppendLog};
 
 /// The name of the file in the data directory.
 pub const FILE: &str = "audit.jsonl";
@@ -60,7 +60,7 @@ pub struct Entry<'a> {
 #[derive(Debug)]
 pub struct AuditLog {
     path: PathBuf,
-    file: LineFile,
+    log: AppendLog,
 }
 
 impl AuditLog {
@@ -70,9 +70,9 @@ impl AuditLog {
     /// When the file cannot be opened for writing, or is no regular file.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(FILE);
-        let opened = durable::create_directory(directory).and_then(|()| LineFile::open(&path));
+        let opened = durable::create_directory(directory).and_then(|()| AppendLog::open(&path));
         match opened {
-            Ok(file) => Ok(Self { path, file }),
+            Ok(log) => Ok(Self { path, log }),
             Err(source) => Err(Error { path, source }),
         }
     }
@@ -83,7 +83,7 @@ impl AuditLog {
     /// When it cannot be written; a part of it may then be in the file, and the next line begins on a line of its own.
     pub fn append(&self, entry: &Entry<'_>) -> Result<(), Error> {
         let line = serde_json::json!(entry).to_string();
-        self.file.append(&line).map_err(|source| Error {
+        self.log.append(&line).map_err(|source| Error {
             path: self.path.clone(),
             source,
         })

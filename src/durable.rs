@@ -3,7 +3,7 @@
 //!
 //! The order is always: create a temporary file on the same file system, write, `fsync`, rename over
 //! the final name, `fsync` the directory (docs/DURABILITY.md). This is a leaf: it knows paths and bytes, nothing else.
-//! Lines are appended to one kind of file ([`LineFile`]); a crash may tear the last one.
+//! Lines are appended to one kind of file ([`AppendLog`]); a crash may tear the last one.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -132,7 +132,7 @@ impl Drop for TempFile {
 
 /// Gives a file the owner and the group of the first of `models` that exists. Only root can give a file away;
 /// for others this does nothing.
-fn belong_like(file: &File, models: &[&Path]) -> Result<(), Error> {
+fn copy_ownership(file: &File, models: &[&Path]) -> Result<(), Error> {
     let Some(model) = models.iter().find_map(|model| fs::metadata(model).ok()) else {
         return Ok(());
     };
@@ -195,7 +195,7 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
 pub fn replace_by_way_of(temporary: &Path, path: &Path, contents: &[u8]) -> Result<(), Error> {
     let directory = parent(path);
     let file = TempFile::create_in(temporary)?;
-    belong_like(&file.file, &[path, directory])?;
+    copy_ownership(&file.file, &[path, directory])?;
     file.write(contents)?;
     file.sync()?;
     file.rename_to(path)?;
@@ -204,11 +204,11 @@ pub fn replace_by_way_of(temporary: &Path, path: &Path, contents: &[u8]) -> Resu
 
 /// A file to which lines are appended, by several programs at once. Mode 0600; it belongs to whom its directory does.
 #[derive(Debug)]
-pub struct LineFile {
+pub struct AppendLog {
     file: File,
 }
 
-impl LineFile {
+impl AppendLog {
     /// Opens the file, and makes it where it is missing.
     ///
     /// # Errors
@@ -226,7 +226,7 @@ impl LineFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let file = options.create(true).open(path);
                 let file = file.map_err(Error::at("create file"))?;
-                belong_like(&file, &[parent(path)])?;
+                copy_ownership(&file, &[parent(path)])?;
                 sync_directory(parent(path))?;
                 file
             }
@@ -316,7 +316,7 @@ pub fn create_directory(directory: &Path) -> Result<(), Error> {
         })
         .map_err(Error::at("create directory"))?;
     let created = File::open(directory).map_err(Error::at("open directory"))?;
-    belong_like(&created, &[parent])?;
+    copy_ownership(&created, &[parent])?;
     sync_directory(parent)
 }
 
