@@ -12,9 +12,9 @@ use std::io::{self, Read};
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, fstat};
 
 /// The attribute's name. Short, so that ext4 has room for it in the inode.
-const NAME: &str = "user.safe";
+const ATTRIBUTE: &str = "user.safe";
 /// Longer than any value: three numbers and a time.
-const LONGEST: usize = 96;
+const MAX_VALUE_LENGTH: usize = 96;
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 
@@ -58,26 +58,26 @@ impl Checksum {
 
 /// Writes down the checksum of the version that the file is now. A failure is no failure of whoever asks: a backup
 /// is worth more than what is remembered of it.
-pub(super) fn remember(file: &File, sum: Checksum) {
-    if let Ok(time) = time_of(file) {
+pub(super) fn write_attribute(file: &File, sum: Checksum) {
+    if let Ok(time) = modification_time(file) {
         let value = format!("{:08x} {} {time}", sum.crc, sum.length);
-        let _ = fsetxattr(file, NAME, value.as_bytes(), XattrFlags::empty());
+        let _ = fsetxattr(file, ATTRIBUTE, value.as_bytes(), XattrFlags::empty());
     }
 }
 
 /// What was written down of the version that the file is now.
-pub(super) fn remembered(file: &File) -> Option<Checksum> {
-    let mut value = [0; LONGEST];
-    let length = fgetxattr(file, NAME, value.as_mut_slice()).ok()?;
+pub(super) fn read_attribute(file: &File) -> Option<Checksum> {
+    let mut value = [0; MAX_VALUE_LENGTH];
+    let length = fgetxattr(file, ATTRIBUTE, value.as_mut_slice()).ok()?;
     let text = str::from_utf8(value.get(..length)?).ok()?;
     let mut words = text.split(' ');
     let crc = u32::from_str_radix(words.next()?, 16).ok()?;
     let length = words.next()?.parse().ok()?;
-    let is_of_this_version = words.next()? == time_of(file).ok()? && words.next().is_none();
-    is_of_this_version.then_some(Checksum { length, crc })
+    let is_this_version = words.next()? == modification_time(file).ok()? && words.next().is_none();
+    is_this_version.then_some(Checksum { length, crc })
 }
 
-fn time_of(file: &File) -> io::Result<String> {
+fn modification_time(file: &File) -> io::Result<String> {
     let found = fstat(file)?;
     Ok(format!("{}.{:09}", found.st_mtime, found.st_mtime_nsec))
 }

@@ -9,7 +9,7 @@
 //! backup that is being renewed, in this process or from another.
 
 mod checksum;
-mod directories;
+mod backup_files;
 mod listing;
 
 use std::fs::{self, File};
@@ -23,14 +23,14 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use rustix::fs::{FlockOperation, flock};
 
-use self::directories::{Directories, erase, meta};
+use self::backup_files::{BackupFiles, erase, meta};
 use self::listing::read_directory;
 use super::{Error, Meta, Put, Restored, Store, Trashed, Verified};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
 
 /// The name under which a start tries whether it can put files in a directory.
-const TRIAL: &str = ".trial.tmp";
+const TRIAL_NAME: &str = ".trial.tmp";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub enum OpenError {
 /// Backups in a directory.
 #[derive(Debug)]
 pub struct FileStore {
-    directories: Arc<Directories>,
+    files: Arc<BackupFiles>,
     /// Held as long as this server runs on the directory.
     _claim: Option<File>,
 }
@@ -62,18 +62,18 @@ impl FileStore {
     /// is missing.
     ///
     /// # Errors
-    /// When the directories cannot be created or written.
+    /// When the files cannot be created or written.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let directories = Directories {
+        let files = BackupFiles {
             backups: directory.join("backups"),
             trash: directory.join("trash"),
             tmp: directory.join("tmp"),
         };
         for path in [
             directory,
-            &directories.tmp,
-            &directories.backups,
-            &directories.trash,
+            &files.tmp,
+            &files.backups,
+            &files.trash,
         ] {
             let unusable = |source| OpenError::Unusable {
                 path: path.to_owned(),
@@ -81,11 +81,11 @@ impl FileStore {
             };
             durable::create_directory(path).map_err(unusable)?;
             if path != directory {
-                try_rename(&directories.tmp, path).map_err(unusable)?;
+                try_rename(&files.tmp, path).map_err(unusable)?;
             }
         }
         Ok(Self {
-            directories: Arc::new(directories),
+            files: Arc::new(files),
             _claim: None,
         })
     }
@@ -107,7 +107,7 @@ impl FileStore {
                 source: durable::Error { operation, source },
             }
         };
-        let claim = File::open(&store.directories.tmp).map_err(unusable("open tmp"))?;
+        let claim = File::open(&store.files.tmp).map_err(unusable("open tmp"))?;
         match flock(&claim, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -118,19 +118,19 @@ impl FileStore {
                 tracing::warn!(%error, "the file system of the data directory has no locks");
             }
         }
-        sweep_leftovers(&store.directories.tmp).map_err(unusable("sweep tmp"))?;
+        sweep_leftovers(&store.files.tmp).map_err(unusable("sweep tmp"))?;
         store._claim = Some(claim);
         Ok(store)
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Directories) -> Result<T, durable::Error> + Send + 'static,
+        work: impl FnOnce(&BackupFiles) -> Result<T, durable::Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let directories = Arc::clone(&self.directories);
+        let files = Arc::clone(&self.files);
         // Once started, the work runs to its end, whoever is still waiting for it: a request that goes
         // away in the middle leaves the old backup or the new one.
-        tokio::task::spawn_blocking(move || work(&directories))
+        tokio::task::spawn_blocking(move || work(&files))
             .await
             .unwrap_or_else(|_| {
                 // A panic's own text may hold anything; the panic hook says where it was.
@@ -143,19 +143,19 @@ impl FileStore {
 
 impl Store for FileStore {
     fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
-        Box::pin(self.blocking(move |directories| directories.put(id, &body)))
+        Box::pin(self.blocking(move |files| files.put(id, &body)))
     }
 
     fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
-        Box::pin(self.blocking(move |directories| directories.get(id)))
+        Box::pin(self.blocking(move |files| files.get(id)))
     }
 
     fn stat(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>> {
-        Box::pin(self.blocking(move |directories| directories.stat(id)))
+        Box::pin(self.blocking(move |files| files.stat(id)))
     }
 
     fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.blocking(move |directories| directories.remove(id, now)))
+        Box::pin(self.blocking(move |files| files.remove(id, now)))
     }
 
     fn expire(
@@ -164,17 +164,17 @@ impl Store for FileStore {
         not_before: SystemTime,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.blocking(move |directories| directories.expire(id, not_before, now)))
+        Box::pin(self.blocking(move |files| files.expire(id, not_before, now)))
     }
 
     fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
-        read_directory(&self.directories.backups, |name, found| {
+        read_directory(&self.files.backups, |name, found| {
             Some((name.parse().ok()?, meta(found)))
         })
     }
 
     fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
-        read_directory(&self.directories.trash, |name, found| {
+        read_directory(&self.files.trash, |name, found| {
             let (id, removed_at) = name.split_once('.')?;
             // In the one spelling that the name is made of again.
             if removed_at != "0" && removed_at.starts_with(['0', '+']) {
@@ -190,30 +190,30 @@ impl Store for FileStore {
     }
 
     fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
-        Box::pin(self.blocking(move |directories| directories.restore(trashed, now)))
+        Box::pin(self.blocking(move |files| files.restore(trashed, now)))
     }
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
-        Box::pin(self.blocking(move |directories| directories.verify(id)))
+        Box::pin(self.blocking(move |files| files.verify(id)))
     }
 
     fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.blocking(Directories::try_write))
+        Box::pin(self.blocking(BackupFiles::try_write))
     }
 
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
-        Box::pin(self.blocking(Directories::free_bytes))
+        Box::pin(self.blocking(BackupFiles::free_bytes))
     }
 
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.blocking(move |directories| directories.erase_trashed(trashed)))
+        Box::pin(self.blocking(move |files| files.erase_trashed(trashed)))
     }
 }
 
 /// Does with an empty file what an upload does: what would fail then fails at the start.
 fn try_rename(from: &Path, to: &Path) -> Result<(), durable::Error> {
     // Always the same name: what a crash leaves of it, the next start replaces and removes.
-    let target = to.join(TRIAL);
+    let target = to.join(TRIAL_NAME);
     TempFile::create_in(from)?.rename_to(&target)?;
     // Somebody who tries at the same time may have removed it already.
     erase(&target).map(drop)
@@ -241,7 +241,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = FileStore::open(directory.path()).unwrap();
 
-        let work = |_: &Directories| -> Result<(), durable::Error> { panic!("hunter2") };
+        let work = |_: &BackupFiles| -> Result<(), durable::Error> { panic!("hunter2") };
         let error = store.blocking(work).await.unwrap_err();
 
         let cause = error.source().unwrap().source().unwrap().to_string();

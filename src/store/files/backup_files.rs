@@ -18,13 +18,13 @@ use crate::durable::{self, TempFile};
 
 /// Where the parts of a data directory are.
 #[derive(Debug)]
-pub(super) struct Directories {
+pub(super) struct BackupFiles {
     pub(super) backups: PathBuf,
     pub(super) trash: PathBuf,
     pub(super) tmp: PathBuf,
 }
 
-impl Directories {
+impl BackupFiles {
     fn backup(&self, id: BackupId) -> PathBuf {
         self.backups.join(id.to_hex())
     }
@@ -37,7 +37,7 @@ impl Directories {
         let target = self.backup(id);
         let mut file = TempFile::create_in(&self.tmp)?;
         file.write(body)?;
-        checksum::remember(file.file(), checksum::of(body));
+        checksum::write_attribute(file.file(), checksum::of(body));
         file.sync()?;
         let put = loop {
             if let Some(_lock) = lock_existing(&target)? {
@@ -67,7 +67,7 @@ impl Directories {
     }
 
     pub(super) fn stat(&self, id: BackupId) -> Result<Option<Meta>, durable::Error> {
-        let found = look(&self.backup(id))?;
+        let found = stat_path(&self.backup(id))?;
         Ok(found.filter(fs::Metadata::is_file).as_ref().map(meta))
     }
 
@@ -76,7 +76,7 @@ impl Directories {
         let Some(_lock) = lock_existing(&target)? else {
             return Ok(false);
         };
-        self.discard(id, now)
+        self.move_to_trash(id, now)
     }
 
     pub(super) fn expire(
@@ -93,11 +93,11 @@ impl Directories {
         if meta(&found).last_upload >= not_before {
             return Ok(false);
         }
-        self.discard(id, now)
+        self.move_to_trash(id, now)
     }
 
     /// Moves a backup into the trash; the caller holds its lock.
-    fn discard(&self, id: BackupId, now: SystemTime) -> Result<bool, durable::Error> {
+    fn move_to_trash(&self, id: BackupId, now: SystemTime) -> Result<bool, durable::Error> {
         let target = self.backup(id);
         let mut removed_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         loop {
@@ -123,7 +123,7 @@ impl Directories {
         let Some(file) = lock_existing(&source)? else {
             return Ok(Restored::Gone);
         };
-        if look(&target)?.is_some() {
+        if stat_path(&target)?.is_some() {
             return Ok(Restored::Newer);
         }
         let set_time = |time| {
@@ -131,10 +131,10 @@ impl Directories {
                 .map_err(durable::Error::at("set the time"))
         };
         // Before it has its name: no sweep may see it there with its old time.
-        let remembered = checksum::remembered(&file);
+        let recorded = checksum::read_attribute(&file);
         set_time(now)?;
-        if let Some(sum) = remembered {
-            checksum::remember(&file, sum);
+        if let Some(sum) = recorded {
+            checksum::write_attribute(&file, sum);
         }
         file.sync_all()
             .map_err(durable::Error::at("fsync trashed backup"))?;
@@ -142,8 +142,8 @@ impl Directories {
             Ok(()) => {}
             Err(error) => {
                 set_time(trashed.last_upload)?;
-                if let Some(sum) = remembered {
-                    checksum::remember(&file, sum);
+                if let Some(sum) = recorded {
+                    checksum::write_attribute(&file, sum);
                 }
                 if error.kind() == io::ErrorKind::AlreadyExists {
                     return Ok(Restored::Newer);
@@ -168,14 +168,14 @@ impl Directories {
         // What is in memory says nothing of what is on the disk.
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
         let sum = Checksum::of_file(&mut file).map_err(durable::Error::at("read backup"))?;
-        let remembered = checksum::remembered(&file);
-        let contents = match remembered {
+        let recorded = checksum::read_attribute(&file);
+        let contents = match recorded {
             // Somebody writes to it in place, or has given it a new time: what was remembered is of another version.
             _ if state(&file)? != before => Contents::FirstSeen,
-            Some(remembered) if remembered == sum => Contents::Same,
+            Some(recorded) if recorded == sum => Contents::Same,
             Some(_) => Contents::Changed,
             None => {
-                checksum::remember(&file, sum);
+                checksum::write_attribute(&file, sum);
                 Contents::FirstSeen
             }
         };
@@ -233,7 +233,7 @@ fn lock_existing(path: &Path) -> Result<Option<File>, durable::Error> {
             Err(error) => return Err(durable::Error::at("lock backup")(error.into())),
         }
         let locked = file.metadata().map_err(durable::Error::at("stat backup"))?;
-        let named = look(path)?;
+        let named = stat_path(path)?;
         if named.is_some_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
             return Ok(Some(file));
         }
@@ -254,7 +254,7 @@ fn open_existing(path: &Path) -> Result<Option<File>, durable::Error> {
     }
 }
 
-fn look(path: &Path) -> Result<Option<fs::Metadata>, durable::Error> {
+fn stat_path(path: &Path) -> Result<Option<fs::Metadata>, durable::Error> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
         Err(error) if is_absent(&error, path) => Ok(None),
