@@ -16,7 +16,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 
-use super::basic::Reading;
+use super::basic::Decoding;
 use super::file::{self, Account, FileError};
 use super::{Caller, Credentials, Secret};
 use crate::file_version::FileVersion;
@@ -36,7 +36,7 @@ pub struct Authenticator {
 
 /// Passwords that were hashed, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Hashed {
+pub struct HashCounts {
     /// With SHA-256, to compare them with a generated secret.
     pub fast: u64,
     /// With argon2id, to compare them with a chosen password.
@@ -51,25 +51,25 @@ struct Counters {
 
 /// What comparing a password with a secret costs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Cost {
+enum HashKind {
     Fast,
     Slow,
 }
 
 /// The secrets of one cost.
-struct Secrets {
+struct SecretStats {
     /// The most that one account has: what every refusal costs.
-    most: usize,
+    max_per_account: usize,
     /// Hashed instead of those that an account does not have.
-    decoy: Option<Secret>,
+    dummy: Option<Secret>,
 }
 
 /// The accounts of one version of the file, and who was verified against them.
 struct Loaded {
     version: Option<FileVersion>,
     accounts: HashMap<String, Account>,
-    fast: Secrets,
-    slow: Secrets,
+    fast: SecretStats,
+    slow: SecretStats,
     verified: Mutex<HashMap<[u8; 32], Caller>>,
 }
 
@@ -129,11 +129,11 @@ impl Authenticator {
     #[must_use]
     pub fn verify_generated(&self, credentials: &Credentials) -> Option<Caller> {
         let loaded = self.current();
-        let mut readings = credentials.readings();
-        readings.find_map(|reading| {
+        let mut decodings = credentials.decodings();
+        decodings.find_map(|decoding| {
             // A chosen password that somebody put into the file as a SHA-256 is not let in here.
-            let generated = Secret::looks_generated(&reading.password);
-            let caller = generated.then(|| loaded.check(&reading, Cost::Fast, &self.hashed));
+            let generated = Secret::looks_generated(&decoding.password);
+            let caller = generated.then(|| loaded.check(&decoding, HashKind::Fast, &self.hashed));
             caller.flatten()
         })
     }
@@ -153,12 +153,13 @@ impl Authenticator {
         if let Some(caller) = loaded.cached(&key) {
             return Some(caller);
         }
-        let mut readings = credentials.readings();
-        let fast = readings.find_map(|reading| loaded.check(&reading, Cost::Fast, &self.hashed));
+        let mut decodings = credentials.decodings();
+        let fast =
+            decodings.find_map(|decoding| loaded.check(&decoding, HashKind::Fast, &self.hashed));
         let caller = match fast {
             Some(caller) => caller,
-            None if loaded.slow.most == 0 => return None,
-            None => self.verify_slowly(&loaded, credentials).await?,
+            None if loaded.slow.max_per_account == 0 => return None,
+            None => self.verify_slow(&loaded, credentials).await?,
         };
         loaded.cache(key, caller.clone());
         Some(caller)
@@ -166,28 +167,24 @@ impl Authenticator {
 
     /// How many passwords were hashed, for whoever watches the server.
     #[must_use]
-    pub fn hashed(&self) -> Hashed {
-        Hashed {
+    pub fn hashed(&self) -> HashCounts {
+        HashCounts {
             fast: self.hashed.fast.load(Ordering::Relaxed),
             slow: self.hashed.slow.load(Ordering::Relaxed),
         }
     }
 
-    async fn verify_slowly(
-        &self,
-        loaded: &Arc<Loaded>,
-        credentials: &Credentials,
-    ) -> Option<Caller> {
+    async fn verify_slow(&self, loaded: &Arc<Loaded>, credentials: &Credentials) -> Option<Caller> {
         let permit = Arc::clone(&self.hashing).acquire_owned().await.ok()?;
-        let readings: Vec<_> = credentials.readings().collect();
+        let decodings: Vec<_> = credentials.decodings().collect();
         let loaded = Arc::clone(loaded);
         let hashed = Arc::clone(&self.hashed);
         tokio::task::spawn_blocking(move || {
             // Given back when the hashes are done, not when the request goes away: else whoever asks and
             // hangs up fills the memory.
             let _permit = permit;
-            let mut readings = readings.iter();
-            readings.find_map(|reading| loaded.check(reading, Cost::Slow, &hashed))
+            let mut decodings = decodings.iter();
+            decodings.find_map(|decoding| loaded.check(decoding, HashKind::Slow, &hashed))
         })
         .await
         .ok()
@@ -235,15 +232,15 @@ impl Authenticator {
 impl Loaded {
     fn read(path: &Path) -> Result<Self, FileError> {
         let version = FileVersion::of(path);
-        file::check_rights(path)?;
+        file::check_permissions(path)?;
         Ok(Self::new(version, file::load(path)?))
     }
 
     fn new(version: Option<FileVersion>, accounts: Vec<Account>) -> Self {
         Self {
             version,
-            fast: Secrets::of(&accounts, Cost::Fast),
-            slow: Secrets::of(&accounts, Cost::Slow),
+            fast: SecretStats::of(&accounts, HashKind::Fast),
+            slow: SecretStats::of(&accounts, HashKind::Slow),
             accounts: accounts
                 .into_iter()
                 .map(|a| (a.name.as_str().to_owned(), a))
@@ -254,23 +251,24 @@ impl Loaded {
 
     /// Compares a password with the account's secrets of this cost. Hashes as often for every name, so that neither
     /// time nor work tells which names exist.
-    fn check(&self, reading: &Reading, cost: Cost, hashed: &Counters) -> Option<Caller> {
-        let (secrets, counter) = match cost {
-            Cost::Fast => (&self.fast, &hashed.fast),
-            Cost::Slow => (&self.slow, &hashed.slow),
+    fn check(&self, decoding: &Decoding, kind: HashKind, hashed: &Counters) -> Option<Caller> {
+        let (secrets, counter) = match kind {
+            HashKind::Fast => (&self.fast, &hashed.fast),
+            HashKind::Slow => (&self.slow, &hashed.slow),
         };
-        let account = self.accounts.get(&reading.name);
+        let account = self.accounts.get(&decoding.name);
         let account = account.filter(|account| !account.disabled);
         let own = account.into_iter().flat_map(|account| &account.secrets);
-        let own = own.filter(|secret| Cost::of(secret) == cost);
-        let decoys = std::iter::repeat_n(secrets.decoy.as_ref(), secrets.most).flatten();
+        let own = own.filter(|secret| HashKind::of(secret) == kind);
+        let dummies =
+            std::iter::repeat_n(secrets.dummy.as_ref(), secrets.max_per_account).flatten();
         let found = own
             .map(|secret| (secret, true))
-            .chain(decoys.map(|secret| (secret, false)))
-            .take(secrets.most)
+            .chain(dummies.map(|secret| (secret, false)))
+            .take(secrets.max_per_account)
             .fold(false, |found, (secret, is_own)| {
                 counter.fetch_add(1, Ordering::Relaxed);
-                (secret.verify(&reading.password) & is_own) | found
+                (secret.verify(&decoding.password) & is_own) | found
             });
         account.filter(|_| found).map(caller)
     }
@@ -292,7 +290,7 @@ impl Loaded {
     }
 }
 
-impl Cost {
+impl HashKind {
     fn of(secret: &Secret) -> Self {
         if secret.is_slow() {
             Self::Slow
@@ -302,17 +300,19 @@ impl Cost {
     }
 }
 
-impl Secrets {
-    fn of(accounts: &[Account], cost: Cost) -> Self {
+impl SecretStats {
+    fn of(accounts: &[Account], kind: HashKind) -> Self {
         let of_account = |account: &Account| {
             let secrets = account.secrets.iter();
-            secrets.filter(|secret| Cost::of(secret) == cost).count()
+            secrets
+                .filter(|secret| HashKind::of(secret) == kind)
+                .count()
         };
         let mut all = accounts.iter().flat_map(|account| &account.secrets);
         Self {
-            most: accounts.iter().map(of_account).max().unwrap_or_default(),
+            max_per_account: accounts.iter().map(of_account).max().unwrap_or_default(),
             // One of the file's own costs what they cost.
-            decoy: all.find(|secret| Cost::of(secret) == cost).cloned(),
+            dummy: all.find(|secret| HashKind::of(secret) == kind).cloned(),
         }
     }
 }
@@ -524,7 +524,7 @@ mod tests {
             ("boss", Role::Operator, false, vec![chosen.clone(), chosen]),
         ]);
         let authenticator = Authenticator::open(&office.path()).unwrap();
-        let mut cost = Hashed { fast: 0, slow: 0 };
+        let mut cost = HashCounts { fast: 0, slow: 0 };
 
         let guess = generated().0;
         for password in ["wrong", "chosen password", guess.reveal()] {

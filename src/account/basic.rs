@@ -1,7 +1,7 @@
 //! The value of an `Authorization: Basic` header (RFC 7617).
 //!
 //! The RFC leaves the charset open, and the apps differ: Android up to 6.1 and Desktop send UTF-8,
-//! Android from 6.2 (OkHttp) sends ISO-8859-1. Both readings are offered.
+//! Android from 6.2 (OkHttp) sends ISO-8859-1. Both decodings are offered.
 
 use std::hash::{Hash, Hasher};
 
@@ -25,7 +25,7 @@ impl Hash for Credentials {
 }
 
 /// One reading of credentials.
-pub(super) struct Reading {
+pub(super) struct Decoding {
     pub(super) name: String,
     pub(super) password: Zeroizing<String>,
 }
@@ -50,13 +50,13 @@ impl Credentials {
     /// The name that is claimed, to count what is claimed for it: one name for both charsets.
     #[must_use]
     pub fn name(&self) -> String {
-        self.readings()
+        self.decodings()
             .next()
-            .map_or_else(String::new, |reading| reading.name)
+            .map_or_else(String::new, |decoding| decoding.name)
     }
 
     /// As UTF-8 where it is that, then as ISO-8859-1 where that is a different text.
-    pub(super) fn readings(&self) -> impl Iterator<Item = Reading> + use<> {
+    pub(super) fn decodings(&self) -> impl Iterator<Item = Decoding> + use<> {
         let utf_8 = str::from_utf8(&self.0)
             .ok()
             .map(|text| Zeroizing::new(text.to_owned()));
@@ -64,7 +64,7 @@ impl Credentials {
             .then(|| Zeroizing::new(self.0.iter().map(|&byte| char::from(byte)).collect()));
         [utf_8, latin_1].into_iter().flatten().filter_map(|text| {
             let (name, password) = text.split_once(':')?;
-            Some(Reading {
+            Some(Decoding {
                 name: name.into(),
                 password: Zeroizing::new(password.to_owned()),
             })
@@ -76,11 +76,11 @@ impl Credentials {
 mod tests {
     use super::*;
 
-    fn readings(header: &str) -> Option<Vec<(String, String)>> {
-        let readings = Credentials::parse(header.as_bytes())?.readings();
+    fn decodings(header: &str) -> Option<Vec<(String, String)>> {
+        let decodings = Credentials::parse(header.as_bytes())?.decodings();
         Some(
-            readings
-                .map(|reading| (reading.name, reading.password.to_string()))
+            decodings
+                .map(|decoding| (decoding.name, decoding.password.to_string()))
                 .collect(),
         )
     }
@@ -93,28 +93,28 @@ mod tests {
     fn the_apps_test_vector_is_read() {
         // Android `ThreemaSafeServerInfoTest.kt`.
         assert_eq!(
-            readings("Basic dXNlcm5hbWU6cGFzc3dvcmQ="),
+            decodings("Basic dXNlcm5hbWU6cGFzc3dvcmQ="),
             one("username", "password")
         );
         assert_eq!(
-            readings("bAsIc   dXNlcm5hbWU6cGFzc3dvcmQ"),
+            decodings("bAsIc   dXNlcm5hbWU6cGFzc3dvcmQ"),
             one("username", "password")
         );
     }
 
     #[test]
     fn a_password_may_contain_colons_and_both_parts_may_be_empty() {
-        assert_eq!(readings("Basic YTpiOmM="), one("a", "b:c"));
-        assert_eq!(readings("Basic Og=="), one("", ""));
+        assert_eq!(decodings("Basic YTpiOmM="), one("a", "b:c"));
+        assert_eq!(decodings("Basic Og=="), one("", ""));
     }
 
     #[test]
     fn both_charsets_are_offered() {
         // "jörg:pässwort", in UTF-8 and in ISO-8859-1.
-        let utf_8 = readings("Basic asO2cmc6cMOkc3N3b3J0").unwrap();
+        let utf_8 = decodings("Basic asO2cmc6cMOkc3N3b3J0").unwrap();
         assert_eq!(utf_8[0], ("jörg".into(), "pässwort".into()));
         assert_eq!(
-            readings("Basic avZyZzpw5HNzd29ydA=="),
+            decodings("Basic avZyZzpw5HNzd29ydA=="),
             one("jörg", "pässwort")
         );
         for header in ["Basic asO2cmc6cMOkc3N3b3J0", "Basic avZyZzpw5HNzd29ydA=="] {
@@ -134,7 +134,7 @@ mod tests {
             "BasicYTpi",
             "Basic bm9jb2xvbg==",
         ] {
-            assert_eq!(readings(bad), None, "{bad:?}");
+            assert_eq!(decodings(bad), None, "{bad:?}");
         }
     }
 }

@@ -50,7 +50,7 @@ pub enum FileError {
         path: PathBuf,
         /// Where and what.
         #[source]
-        source: Mistake,
+        source: SyntaxError,
     },
     /// Others than its owner and its group can read it, or others than its owner can change it.
     #[error("accounts file {}: {exposure}", .path.display())]
@@ -85,14 +85,14 @@ pub enum FileError {
 /// get into the log.
 #[derive(Debug, thiserror::Error)]
 #[error("{text} at line {line} column {column}")]
-pub struct Mistake {
+pub struct SyntaxError {
     text: String,
     /// The line, from 1 on.
     pub line: usize,
     column: usize,
 }
 
-impl From<serde_json::Error> for Mistake {
+impl From<serde_json::Error> for SyntaxError {
     fn from(error: serde_json::Error) -> Self {
         let said = error.to_string();
         let position = format!(" at line {} column {}", error.line(), error.column());
@@ -104,7 +104,10 @@ impl From<serde_json::Error> for Mistake {
         } else if said.starts_with("unknown variant") {
             super::UnknownRole.to_string()
         } else {
-            let own = [super::BadName.to_string(), SecretError::Unknown.to_string()];
+            let own = [
+                super::InvalidName.to_string(),
+                SecretError::Unknown.to_string(),
+            ];
             let wrong_kind = || "a value is of the wrong kind".to_owned();
             own.into_iter()
                 .find(|own| own == said)
@@ -122,7 +125,7 @@ impl From<serde_json::Error> for Mistake {
 ///
 /// # Errors
 /// When the file is exposed.
-pub(super) fn check_rights(path: &Path) -> Result<(), FileError> {
+pub(super) fn check_permissions(path: &Path) -> Result<(), FileError> {
     match Exposure::of(path) {
         Ok(Some(exposure)) => Err(FileError::Exposed {
             path: path.to_owned(),

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use authenticator::{Authenticator, Hashed};
+pub use authenticator::{Authenticator, HashCounts};
 pub use basic::Credentials;
-pub use file::{Account, FileError, Mistake, load, update};
+pub use file::{Account, FileError, SyntaxError, load, update};
 pub use secret::{GeneratedSecret, Secret, SecretError};
 
 /// What an account may do.
@@ -70,9 +70,9 @@ impl AccountName {
 }
 
 impl FromStr for AccountName {
-    type Err = BadName;
+    type Err = InvalidName;
 
-    fn from_str(text: &str) -> Result<Self, BadName> {
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
         let good = (1..=128).contains(&text.len())
             && text.trim() == text
             && !text
@@ -81,15 +81,15 @@ impl FromStr for AccountName {
         if good {
             Ok(Self(text.into()))
         } else {
-            Err(BadName)
+            Err(InvalidName)
         }
     }
 }
 
 impl TryFrom<String> for AccountName {
-    type Error = BadName;
+    type Error = InvalidName;
 
-    fn try_from(text: String) -> Result<Self, BadName> {
+    fn try_from(text: String) -> Result<Self, InvalidName> {
         text.parse()
     }
 }
@@ -111,7 +111,7 @@ impl fmt::Display for AccountName {
 #[error(
     "an account name has 1 to 128 bytes, no colon, no control characters and no space at its ends"
 )]
-pub struct BadName;
+pub struct InvalidName;
 
 /// Somebody who was let in. Exists only where [`Authenticator`] verified credentials, or where the operator
 /// allowed everybody.
@@ -154,7 +154,7 @@ mod tests {
             assert_eq!(good.parse::<AccountName>().unwrap().as_str(), good);
         }
         for bad in ["", "a:b", " a", "a ", "a\nb", "a\0", &"x".repeat(129)] {
-            assert_eq!(bad.parse::<AccountName>(), Err(BadName), "{bad:?}");
+            assert_eq!(bad.parse::<AccountName>(), Err(InvalidName), "{bad:?}");
         }
     }
 }

@@ -12,7 +12,7 @@ use super::certificates::{CertificateStatus, Certificates};
 use super::limit::{Limit, Refusals};
 use super::metrics::{Metrics, Requests, Traffic};
 use super::uploads::Uploads;
-use crate::account::Hashed;
+use crate::account::HashCounts;
 use crate::retention::Report;
 use crate::state::{DayOfUploads, Scrubbed, unix};
 
@@ -387,7 +387,7 @@ impl Vitals {
     }
 
     /// So many passwords were hashed since the start.
-    pub(crate) fn hashed(&self, hashed: Hashed) {
+    pub(crate) fn hashed(&self, hashed: HashCounts) {
         self.metrics.hashed(hashed);
     }
 

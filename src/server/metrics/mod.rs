@@ -21,7 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::certificates::{CertificateStatus, Reloads};
 use super::limit::Refusals;
 use super::status::Status;
-use crate::account::Hashed;
+use crate::account::HashCounts;
 use crate::retention::Report;
 use crate::state::Scrubbed;
 
@@ -122,7 +122,7 @@ impl Metrics {
             "Passwords that were hashed to check them",
             self.passwords_hashed.clone(),
         );
-        self.hashed(Hashed { fast: 0, slow: 0 });
+        self.hashed(HashCounts { fast: 0, slow: 0 });
     }
 
     /// How the server is.
@@ -146,7 +146,7 @@ impl Metrics {
         self.passwords_delayed.inc();
     }
 
-    pub(super) fn hashed(&self, hashed: Hashed) {
+    pub(super) fn hashed(&self, hashed: HashCounts) {
         for (kind, number) in [("fast", hashed.fast), ("slow", hashed.slow)] {
             let counter = self.passwords_hashed.get_or_create(&Kind { kind });
             counter.inner().fetch_max(number, Ordering::Relaxed);
