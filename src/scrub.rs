@@ -13,7 +13,7 @@ use crate::store::{Contents, Error, Store};
 
 /// Length of the shortest backup that an app can open: a nonce of 24 bytes, a tag of 16 and one byte
 /// (docs/FORMAT.md).
-const SHORTEST: u64 = 41;
+const MIN_BACKUP_LENGTH: u64 = 41;
 
 /// What is wrong with a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -29,23 +29,23 @@ pub enum Finding {
 
 /// How fast backups are read at the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub struct ReadRate {
     /// Bytes in a second.
     pub bytes: u64,
     /// Backups in a second.
     pub backups: u64,
 }
 
-impl Pace {
+impl ReadRate {
     /// What a server reads beside its work: a disk or a network file system does not feel it, and a hundred thousand
     /// backups of 50 KiB take an hour and a half.
-    pub const GENTLE: Self = Self {
+    pub const BACKGROUND: Self = Self {
         bytes: 2 << 20,
         backups: 20,
     };
 
     /// How long a backup of this length takes at least.
-    fn of(self, length: u64) -> Duration {
+    fn min_duration(self, length: u64) -> Duration {
         let per_second = |amount: u64, rate: u64| {
             Duration::from_nanos(amount.saturating_mul(1_000_000_000) / rate.max(1))
         };
@@ -53,14 +53,14 @@ impl Pace {
     }
 }
 
-/// Reads all backups once, and calls `found` for each with what is wrong with it, or nothing. Without a pace it reads
+/// Reads all backups once, and calls `found` for each with what is wrong with it, or nothing. Without a rate it reads
 /// as fast as it can. The time in the result is left at 0.
 ///
 /// # Errors
 /// When the listing goes wrong; single backups that cannot be read are findings.
 pub async fn scrub(
     store: &dyn Store,
-    pace: Option<Pace>,
+    rate: Option<ReadRate>,
     mut found: impl FnMut(BackupId, Option<Finding>),
 ) -> Result<Scrubbed, Error> {
     let mut scrubbed = Scrubbed::default();
@@ -70,7 +70,7 @@ pub async fn scrub(
         let finding = match store.verify(id).await {
             // It was removed since it was listed.
             Ok(None) => continue,
-            Ok(Some(verified)) if verified.length < SHORTEST => Some(Finding::Short),
+            Ok(Some(verified)) if verified.length < MIN_BACKUP_LENGTH => Some(Finding::Short),
             Ok(Some(verified)) => match verified.contents {
                 Contents::Same | Contents::FirstSeen => None,
                 Contents::Changed => Some(Finding::Changed),
@@ -90,8 +90,8 @@ pub async fn scrub(
             Some(Finding::Unreadable) => &mut scrubbed.unreadable,
         } += 1;
         found(id, finding);
-        if let Some(pace) = pace {
-            tokio::time::sleep(pace.of(meta.length)).await;
+        if let Some(rate) = rate {
+            tokio::time::sleep(rate.min_duration(meta.length)).await;
         }
     }
     Ok(scrubbed)

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::live::Live;
 use super::status::Vitals;
 use crate::retention::{self, Mode, Report};
-use crate::scrub::{self, Pace};
+use crate::scrub::{self, ReadRate};
 use crate::state::{Scrubbed, StateFile, unix};
 use crate::store::Store;
 
@@ -108,7 +108,7 @@ impl Background {
     }
 
     async fn scrub(&self) {
-        match scrub::scrub(&*self.store, Some(Pace::GENTLE), |_, _| ()).await {
+        match scrub::scrub(&*self.store, Some(ReadRate::BACKGROUND), |_, _| ()).await {
             Ok(scrubbed) => {
                 let scrubbed = Scrubbed {
                     finished: unix((self.clock)()),
