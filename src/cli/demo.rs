@@ -18,7 +18,7 @@ use super::serve::Signals;
 use super::terminal::say;
 use crate::account::AccountName;
 use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
-use crate::client::{Life, Login, OnFailure, Outcome, Phone, ServerUrl, Trust};
+use crate::client::{EndToEndTest, Login, OnFailure, Outcome, Phone, ServerUrl, Trust};
 use crate::config::{ClientAddresses, Config, Log, LogFormat};
 use crate::durable;
 use crate::server::{Server, StartError};
@@ -182,8 +182,8 @@ async fn live(app: App, phone: &Phone) -> anyhow::Result<()> {
             Err(failure) => Err(failure).context(meaning),
         };
     };
-    let life = Life::new(&key, first, second);
-    life.live(phone, OnFailure::Stop, tell).await;
+    let test = EndToEndTest::new(&key, first, second);
+    test.run(phone, OnFailure::Stop, tell).await;
     told
 }
 

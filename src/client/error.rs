@@ -59,7 +59,7 @@ pub enum Error {
     NotAConfig,
     /// The answer is larger than any backup.
     #[error("the answer is larger than {0} bytes")]
-    EndlessAnswer(usize),
+    ResponseTooLarge(usize),
     /// The answer is compressed.
     #[error("the server compresses its answers; switch that off for this path")]
     Compressed,
@@ -74,7 +74,7 @@ impl Error {
     }
 
     /// What a failed request means, without the URL: that of a backup is a secret.
-    pub(super) fn of_request(error: reqwest::Error) -> Self {
+    pub(super) fn from_reqwest(error: reqwest::Error) -> Self {
         match certificate_error(&error) {
             Some(error) => Self::Untrusted(error),
             None => Self::Unreachable(error.without_url()),

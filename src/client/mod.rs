@@ -5,8 +5,8 @@
 //! (`HTTPClient.swift`, `SafeApiService.swift`, URLSession). Knows the format, nothing of the server.
 
 mod error;
-mod life;
-mod request;
+mod end_to_end;
+mod requests;
 mod server_url;
 mod trust;
 
@@ -18,11 +18,11 @@ use zeroize::Zeroizing;
 use crate::backup::{App, BackupId, SealedBackup};
 
 pub use error::Error;
-pub use life::{Failure, Life, OnFailure, Outcome, STEP_LIMIT, Step};
+pub use end_to_end::{Failure, EndToEndTest, OnFailure, Outcome, STEP_LIMIT, Step};
 pub use server_url::{BadUrl, ServerUrl};
 pub use trust::{Trust, TrustError};
 
-use request::Session;
+use requests::Session;
 
 /// User name and password of the server, as typed into the app.
 pub struct Login {
@@ -78,7 +78,7 @@ impl Phone {
     /// # Errors
     /// When the server cannot be reached, refuses, or answers something else.
     pub async fn config(&self) -> Result<ServerConfig, Error> {
-        let body = self.ask(Method::GET, self.server.config(), None).await;
+        let body = self.request(Method::GET, self.server.config(), None).await;
         if matches!(body, Err(Error::NotFound)) {
             return Err(Error::NoConfig);
         }
@@ -91,12 +91,12 @@ impl Phone {
     /// # Errors
     /// When the app would not send it, or the server cannot be reached or refuses.
     pub async fn put(&self, id: BackupId, backup: &SealedBackup) -> Result<(), Error> {
-        self.look_before_put(backup).await?;
+        self.check_before_put(backup).await?;
         self.upload(id, backup).await
     }
 
     /// What comes before an upload: `GET config`, and the app's own look at the size.
-    async fn look_before_put(&self, backup: &SealedBackup) -> Result<(), Error> {
+    async fn check_before_put(&self, backup: &SealedBackup) -> Result<(), Error> {
         let limit = self.config().await?.max_backup_bytes;
         let size = backup.as_bytes().len() as u64;
         // Android sends a backup of exactly the limit, iOS does not.
@@ -113,7 +113,7 @@ impl Phone {
 
     async fn upload(&self, id: BackupId, backup: &SealedBackup) -> Result<(), Error> {
         let body = Some(backup.as_bytes().clone());
-        self.ask(Method::PUT, self.server.backup(id), body)
+        self.request(Method::PUT, self.server.backup(id), body)
             .await
             .map(drop)
     }
@@ -123,7 +123,7 @@ impl Phone {
     /// # Errors
     /// When there is none, or the server cannot be reached or refuses.
     pub async fn get(&self, id: BackupId) -> Result<Bytes, Error> {
-        self.ask(Method::GET, self.server.backup(id), None).await
+        self.request(Method::GET, self.server.backup(id), None).await
     }
 
     /// What turning Safe off does: `DELETE` of the backup.
@@ -131,12 +131,12 @@ impl Phone {
     /// # Errors
     /// When there is none, or the server cannot be reached or refuses.
     pub async fn delete(&self, id: BackupId) -> Result<(), Error> {
-        self.ask(Method::DELETE, self.server.backup(id), None)
+        self.request(Method::DELETE, self.server.backup(id), None)
             .await
             .map(drop)
     }
 
-    async fn ask(
+    async fn request(
         &self,
         method: Method,
         url: reqwest::Url,
@@ -145,13 +145,13 @@ impl Phone {
         match self.app {
             App::Android => {
                 self.session
-                    .as_android(method, url, body, self.login.as_ref())
+                    .send_as_android(method, url, body, self.login.as_ref())
                     .await
             }
             App::Ios => {
                 // Every operation of the iOS app has a session, and so a connection, of its own.
                 let session = Session::new(self.app, &self.trust)?;
-                session.as_ios(method, url, body, self.login.as_ref()).await
+                session.send_as_ios(method, url, body, self.login.as_ref()).await
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
 use crate::cli::argument::Unrepeated;
 use crate::cli::terminal::{is_broken_pipe, say, warn};
 use crate::cli::{AUTHORITY_HINT, block_on, now};
-use crate::client::{Failure, Life, OnFailure, Outcome, Phone, STEP_LIMIT, ServerUrl};
+use crate::client::{Failure, EndToEndTest, OnFailure, Outcome, Phone, STEP_LIMIT, ServerUrl};
 
 /// Contacts in the made-up backups: about 7 kB.
 const CONTACTS: [u32; 2] = [20, 21];
@@ -44,27 +44,27 @@ pub(in crate::cli) struct Check {
 }
 
 /// What came out so far.
-struct Found {
-    all_well: bool,
+struct Results {
+    all_passed: bool,
     /// Whether the server's certificate was made by somebody whom nobody trusts.
     unknown_authority: bool,
 }
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut found = Found {
-            all_well: true,
+        let mut results = Results {
+            all_passed: true,
             unknown_authority: false,
         };
         let secret = self.access.secret()?;
         for app in self.app.map_or(App::ALL.to_vec(), |app| vec![app]) {
             let phone = self.access.phone(app, &self.server, secret.as_ref())?;
-            block_on(self.live(app, &phone, &mut found))?;
+            block_on(self.run_as(app, &phone, &mut results))?;
         }
-        if found.unknown_authority {
+        if results.unknown_authority {
             warn(AUTHORITY_HINT);
         }
-        Ok(if found.all_well {
+        Ok(if results.all_passed {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -72,7 +72,7 @@ impl Check {
     }
 
     /// Lives through it as one app, with an identity and a password that nobody else has.
-    async fn live(&self, app: App, phone: &Phone, found: &mut Found) -> anyhow::Result<()> {
+    async fn run_as(&self, app: App, phone: &Phone, results: &mut Results) -> anyhow::Result<()> {
         let identity = ThreemaId::random();
         let mut password = Zeroizing::new(vec![0; 32]);
         getrandom::fill(&mut password).context("draw a password")?;
@@ -80,13 +80,13 @@ impl Check {
         let [first, second] = CONTACTS
             .map(|contacts| Contents::sample(&identity, contacts, app, now()).to_document());
         let on_failure = if self.keep_going {
-            OnFailure::GoOn
+            OnFailure::Continue
         } else {
             OnFailure::Stop
         };
         let mut written = Ok(());
-        let unknown_authority = &mut found.unknown_authority;
-        let tell = |outcome: Outcome| {
+        let unknown_authority = &mut results.unknown_authority;
+        let report = |outcome: Outcome| {
             *unknown_authority |= matches!(&outcome.result,
                 Err(Failure::Phone(error)) if error.is_unknown_authority());
             if let Some(line) = self.line(app, outcome)
@@ -96,8 +96,8 @@ impl Check {
             }
         };
         let limit = Duration::from_secs(self.timeout);
-        let life = Life::new(&key, first, second).with_step_limit(limit);
-        found.all_well &= life.live(phone, on_failure, tell).await;
+        let test = EndToEndTest::new(&key, first, second).with_step_limit(limit);
+        results.all_passed &= test.run(phone, on_failure, report).await;
         // A reader that goes away changes nothing about the server: the exit code still tells.
         written.or_else(|error| {
             if is_broken_pipe(&error) {

@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args};
 use zeroize::Zeroizing;
 
 use super::output::grouped;
-use super::text::harmless;
+use super::text::sanitized;
 use crate::backup::{App, Contents, Document, Grade, ThreemaId};
 use crate::cli::terminal::warn;
 use crate::cli::{UsageError, now, source};
@@ -66,7 +66,7 @@ impl Input {
             .any(|finding| finding.grade() == Grade::Error);
         let mut text = String::new();
         for line in grouped(&findings) {
-            write!(text, "\n  {}", harmless(&line)).context("write into memory")?;
+            write!(text, "\n  {}", sanitized(&line)).context("write into memory")?;
         }
         if has_errors && !self.force {
             let text = format!(

@@ -174,7 +174,7 @@ impl Client {
                 one_standard_input(files)?;
                 output.check_target(&files)?;
                 let blob = Bytes::from(std::mem::take(&mut *read_bytes(&blob)?));
-                output.give(&identity.id, &identity.master_key()?, blob, None)?;
+                output.deliver(&identity.id, &identity.master_key()?, blob, None)?;
             }
             Self::Put {
                 server,
@@ -204,7 +204,7 @@ impl Client {
                     Ok((blob, phone.config().await.ok()))
                 })?;
                 let limit = config.map(|config| config.max_backup_bytes);
-                output.give(&identity.id, &key, blob, limit)?;
+                output.deliver(&identity.id, &key, blob, limit)?;
             }
             Self::Delete { server, identity } => {
                 one_standard_input([identity.file(), server.file()])?;

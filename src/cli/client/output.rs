@@ -13,7 +13,7 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::text::{escaped, harmless, short};
+use super::text::{escaped, sanitized, truncated};
 use crate::backup::{
     Contents, Document, Field, Finding, INFLATE_LIMIT, List, MasterKey, OpenError, SealedBackup,
     ThreemaId, open,
@@ -55,7 +55,7 @@ struct Received {
 
 impl Output {
     /// Opens a backup and does with it what was asked for.
-    pub(super) fn give(
+    pub(super) fn deliver(
         &self,
         identity: &ThreemaId,
         key: &MasterKey,
@@ -130,12 +130,12 @@ fn summary(identity: &ThreemaId, document: &Document, received: &Received) -> Ve
     if let Ok(contents) = &contents {
         let user = contents.user.get();
         if let Some(nickname) = user.and_then(|user| user.nickname.get()) {
-            row("nickname", short(nickname));
+            row("nickname", truncated(nickname));
         }
         let device = contents.info.get().and_then(|info| info.device.get());
         row(
             "made by",
-            device.map_or("unknown".into(), |device| short(device)),
+            device.map_or("unknown".into(), |device| truncated(device)),
         );
         row("contacts", count(&contents.contacts));
         row("groups", count(&contents.groups));
@@ -155,7 +155,7 @@ fn summary(identity: &ThreemaId, document: &Document, received: &Received) -> Ve
         }
         Ok(findings) => {
             lines.push("what the apps would not restore as it stands:".into());
-            lines.extend(grouped(&findings).map(|line| format!("  {}", harmless(&line))));
+            lines.extend(grouped(&findings).map(|line| format!("  {}", sanitized(&line))));
         }
         Err(error) => lines.push(format!(
             "error: the document cannot be taken apart: {error}"
@@ -237,16 +237,16 @@ pub(super) fn check_target(target: &Path, sources: &[Option<&Path>]) -> Result<(
     if target == Path::new("-") {
         return Err(UsageError("- is not a file; --out needs one".into()));
     }
-    let Ok(there) = fs::symlink_metadata(target) else {
+    let Ok(existing) = fs::symlink_metadata(target) else {
         return Ok(());
     };
-    if !there.is_file() {
+    if !existing.is_file() {
         let text = format!("{place} is there and is not a regular file; --out replaces no other");
         return Err(UsageError(text));
     }
     let is_target = |source: &&Path| {
         let source = fs::metadata(source);
-        source.is_ok_and(|source| (source.dev(), source.ino()) == (there.dev(), there.ino()))
+        source.is_ok_and(|source| (source.dev(), source.ino()) == (existing.dev(), existing.ino()))
     };
     if let Some(source) = sources.iter().flatten().copied().find(is_target) {
         let text = format!(

@@ -18,11 +18,11 @@ use super::trust::{Trust, TrustError};
 use crate::backup::App;
 
 /// What both apps call themselves, without a version.
-const THREEMA: HeaderValue = HeaderValue::from_static("Threema");
+const APP_USER_AGENT: HeaderValue = HeaderValue::from_static("Threema");
 /// How often iOS answers a challenge with the same credentials (`previousFailureCount < 7`).
 const IOS_ATTEMPTS: usize = 7;
 /// The largest answer that is read, in bytes: as much as the largest backup of any server.
-const ANSWER_LIMIT: usize = 256 << 20;
+const RESPONSE_LIMIT: usize = 256 << 20;
 /// OkHttp's time for connecting, as the Android app sets it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -49,7 +49,7 @@ impl Session {
     }
 
     /// Credentials up front, once.
-    pub(super) async fn as_android(
+    pub(super) async fn send_as_android(
         &self,
         method: Method,
         url: Url,
@@ -62,11 +62,11 @@ impl Session {
             headers.insert(AUTHORIZATION, basic(login, latin_1));
         }
         let response = self.send(method, url, headers, body).await?;
-        answer(response, login).await
+        interpret(response, login).await
     }
 
     /// Without credentials, then with them after each 401, up to seven times.
-    pub(super) async fn as_ios(
+    pub(super) async fn send_as_ios(
         &self,
         method: Method,
         url: Url,
@@ -94,13 +94,13 @@ impl Session {
                 return Err(Error::NoChallenge);
             }
             // The answer is read to its end, so that the connection can be used again.
-            read(response).await?;
+            read_body(response).await?;
             headers.insert(AUTHORIZATION, basic(login, utf_8));
             response = self
                 .send(method.clone(), url.clone(), headers.clone(), body.clone())
                 .await?;
         }
-        answer(response, login).await
+        interpret(response, login).await
     }
 
     async fn send(
@@ -114,14 +114,14 @@ impl Session {
         if let Some(body) = body {
             request = request.body(body);
         }
-        request.send().await.map_err(Error::of_request)
+        request.send().await.map_err(Error::from_reqwest)
     }
 }
 
 /// What both apps send.
 fn headers(method: &Method, url: &Url) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(USER_AGENT, THREEMA);
+    headers.insert(USER_AGENT, APP_USER_AGENT);
     let octet_stream = HeaderValue::from_static("application/octet-stream");
     if method == Method::PUT {
         headers.insert(CONTENT_TYPE, octet_stream);
@@ -161,7 +161,7 @@ fn challenges_basic(headers: &HeaderMap) -> bool {
 }
 
 /// Reads a status as the apps do: any 2xx is success.
-async fn answer(response: Response, login: Option<&Login>) -> Result<Bytes, Error> {
+async fn interpret(response: Response, login: Option<&Login>) -> Result<Bytes, Error> {
     let status = response.status();
     if status.is_success() {
         if response
@@ -171,7 +171,7 @@ async fn answer(response: Response, login: Option<&Login>) -> Result<Bytes, Erro
         {
             return Err(Error::Compressed);
         }
-        return read(response).await;
+        return read_body(response).await;
     }
     Err(match status {
         StatusCode::UNAUTHORIZED if login.is_some() => Error::WrongCredentials,
@@ -182,11 +182,11 @@ async fn answer(response: Response, login: Option<&Login>) -> Result<Bytes, Erro
     })
 }
 
-async fn read(mut response: Response) -> Result<Bytes, Error> {
+async fn read_body(mut response: Response) -> Result<Bytes, Error> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(Error::of_request)? {
-        if body.len() + chunk.len() > ANSWER_LIMIT {
-            return Err(Error::EndlessAnswer(ANSWER_LIMIT));
+    while let Some(chunk) = response.chunk().await.map_err(Error::from_reqwest)? {
+        if body.len() + chunk.len() > RESPONSE_LIMIT {
+            return Err(Error::ResponseTooLarge(RESPONSE_LIMIT));
         }
         body.extend_from_slice(&chunk);
     }

@@ -31,7 +31,7 @@ pub enum Step {
     /// `DELETE`.
     Delete,
     /// `GET`, which has to find nothing.
-    Gone,
+    VerifyDeleted,
 }
 
 impl Step {
@@ -44,7 +44,7 @@ impl Step {
         Self::Overwrite,
         Self::GetAgain,
         Self::Delete,
-        Self::Gone,
+        Self::VerifyDeleted,
     ];
 
     /// What it means to the person with the phone.
@@ -58,7 +58,7 @@ impl Step {
             Self::Overwrite => "back up again, replacing the first",
             Self::GetAgain => "restore again: it is the second",
             Self::Delete => "turn Safe off: delete the backup",
-            Self::Gone => "look again: it is gone",
+            Self::VerifyDeleted => "look again: it is gone",
         }
     }
 }
@@ -73,7 +73,7 @@ impl fmt::Display for Step {
             Self::Overwrite => "overwrite",
             Self::GetAgain => "get again",
             Self::Delete => "delete",
-            Self::Gone => "gone",
+            Self::VerifyDeleted => "gone",
         })
     }
 }
@@ -121,11 +121,11 @@ pub enum OnFailure {
     /// Leave out the remaining steps. What was uploaded is deleted nevertheless.
     Stop,
     /// Take them.
-    GoOn,
+    Continue,
 }
 
 /// A made-up person who backs up twice.
-pub struct Life {
+pub struct EndToEndTest {
     id: BackupId,
     key: BackupKey,
     first: Document,
@@ -141,12 +141,12 @@ enum Uploads {
     /// No upload was begun.
     None,
     /// One was begun, and its answer was lost or bad: it may have arrived all the same.
-    Unsure,
+    Uncertain,
     /// One succeeded.
     Some,
 }
 
-impl Life {
+impl EndToEndTest {
     /// A life with these two documents, one after the other.
     #[must_use]
     pub fn new(key: &MasterKey, first: Document, second: Document) -> Self {
@@ -170,42 +170,42 @@ impl Life {
 
     /// Takes the steps with `phone`, and hands the outcome of each to `tell`. Returns whether all went
     /// well.
-    pub async fn live(
+    pub async fn run(
         mut self,
         phone: &Phone,
         on_failure: OnFailure,
-        mut tell: impl FnMut(Outcome),
+        mut report: impl FnMut(Outcome),
     ) -> bool {
-        let mut all_well = true;
+        let mut all_passed = true;
         for step in Step::ALL {
-            let is_over = !all_well && on_failure == OnFailure::Stop;
-            let leaves_nothing_behind = self.uploads != Uploads::None && step == Step::Delete;
-            if is_over && !leaves_nothing_behind {
+            let is_stopped = !all_passed && on_failure == OnFailure::Stop;
+            let is_cleanup = self.uploads != Uploads::None && step == Step::Delete;
+            if is_stopped && !is_cleanup {
                 continue;
             }
             let started = Instant::now();
             let limit = self.step_limit;
-            let mut result = tokio::time::timeout(limit, self.take(step, phone))
+            let mut result = tokio::time::timeout(limit, self.perform(step, phone))
                 .await
                 .unwrap_or(Err(Failure::TooSlow(limit)));
-            let may_be_missing = is_over || self.uploads == Uploads::Unsure;
+            let may_be_missing = is_stopped || self.uploads == Uploads::Uncertain;
             if step == Step::Delete
                 && may_be_missing
                 && matches!(result, Err(Failure::Phone(Error::NotFound)))
             {
                 result = Ok("there was none".into());
             }
-            all_well &= result.is_ok();
-            tell(Outcome {
+            all_passed &= result.is_ok();
+            report(Outcome {
                 step,
                 took: started.elapsed(),
                 result,
             });
         }
-        all_well
+        all_passed
     }
 
-    async fn take(&mut self, step: Step, phone: &Phone) -> Result<String, Failure> {
+    async fn perform(&mut self, step: Step, phone: &Phone) -> Result<String, Failure> {
         match step {
             Step::Config => {
                 let config = phone.config().await?;
@@ -234,8 +234,8 @@ impl Life {
             }
             Step::Delete if self.uploads == Uploads::None => return Err(Failure::NothingUploaded),
             Step::Delete => phone.delete(self.id).await?,
-            Step::Gone if self.uploads != Uploads::Some => return Err(Failure::NothingUploaded),
-            Step::Gone => match phone.get(self.id).await {
+            Step::VerifyDeleted if self.uploads != Uploads::Some => return Err(Failure::NothingUploaded),
+            Step::VerifyDeleted => match phone.get(self.id).await {
                 Err(Error::NotFound) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => return Err(Failure::StillThere),
@@ -249,9 +249,9 @@ impl Life {
     }
 
     async fn put(&mut self, phone: &Phone, backup: SealedBackup) -> Result<String, Failure> {
-        phone.look_before_put(&backup).await?;
+        phone.check_before_put(&backup).await?;
         if self.uploads == Uploads::None {
-            self.uploads = Uploads::Unsure;
+            self.uploads = Uploads::Uncertain;
         }
         phone.upload(self.id, &backup).await?;
         self.uploads = Uploads::Some;
