@@ -102,13 +102,13 @@ fn print(report: &Report, mode: Mode) -> anyhow::Result<()> {
 
 fn print_ages(report: &Report) -> anyhow::Result<()> {
     let mut older = "older".to_owned();
-    for class in report.ages.classes() {
-        let text = match class.younger_than_days {
+    for bucket in report.ages.buckets() {
+        let text = match bucket.younger_than_days {
             Some(1) => "younger than 1 day".to_owned(),
             Some(days) => format!("younger than {days} days"),
             None => std::mem::take(&mut older),
         };
-        say(format!("         {:>8} {text}", class.backups))?;
+        say(format!("         {:>8} {text}", bucket.backups))?;
     }
     Ok(())
 }

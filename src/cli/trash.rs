@@ -194,8 +194,8 @@ fn confirm(config: &Config, state: &StateFile) -> anyhow::Result<ExitCode> {
     let now = unix(super::now());
     let mut burst = None;
     state.update(|state| {
-        burst = state.burst.take();
-        state.confirmed = Some(now);
+        burst = state.deletion_burst.take();
+        state.acknowledged_until = Some(now);
     })?;
     let removals = burst.map(|burst| burst.removed);
     let is_audited = audit.with("removals", removals).done();
@@ -217,7 +217,7 @@ fn may_erase(store: &FileStore, state: &StateFile) -> anyhow::Result<bool> {
     }
     let (count, burst) = block_on(async {
         let all: Vec<Trashed> = store.list_trash().try_collect().await?;
-        Ok((all.len(), state.load()?.burst))
+        Ok((all.len(), state.load()?.deletion_burst))
     })?;
     if let Some(burst) = burst {
         warn(&format!(
@@ -254,8 +254,8 @@ fn empty(
     }
     let now = unix(super::now());
     state.update(|state| {
-        state.burst = None;
-        state.confirmed = Some(now);
+        state.deletion_burst = None;
+        state.acknowledged_until = Some(now);
     })?;
     Ok(exit_code(is_audited))
 }

@@ -8,26 +8,26 @@
 //! A sweep looks at everything before it touches anything, and does nothing at all where what it sees is more likely
 //! a wrong clock or a wrong setting than the passing of time.
 
-mod ages;
-mod burst;
-mod due;
-mod guard;
-mod promises;
-mod sizes;
+mod age_histogram;
+mod bounded_list;
+mod deletion_burst;
+mod retention_history;
+mod safety;
+mod size_histogram;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 
-use self::burst::Removals;
-use self::due::Due;
+use self::bounded_list::BoundedList;
+use self::deletion_burst::Removals;
 use crate::backup::BackupId;
-use crate::state::{self, Burst, Promise, State, StateFile, unix};
+use crate::state::{self, DeletionBurst, RetentionPeriod, State, StateFile, unix};
 use crate::store::{self, Meta, Store, Trashed};
 
-pub use ages::{Age, Ages};
-pub use guard::Refusal;
-pub use sizes::{Size, Sizes};
+pub use age_histogram::{AgeBucket, AgeHistogram};
+pub use safety::Refusal;
+pub use size_histogram::{SizeBucket, SizeHistogram};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -99,15 +99,15 @@ pub struct Report {
     /// Backups in the trash that were erased for good.
     pub trash_erased: u64,
     /// Why nothing is erased from the trash.
-    pub trash_held: Option<Burst>,
+    pub trash_held: Option<DeletionBurst>,
     /// Backups that could not be looked at or erased; the next sweep tries again.
     pub failed: u64,
     /// Why nothing was done; in a dry run, why nothing would be.
     pub refused: Option<Refusal>,
     /// All backups by age, as they were before.
-    pub ages: Ages,
+    pub ages: AgeHistogram,
     /// All backups by size, as they were before.
-    pub sizes: Sizes,
+    pub sizes: SizeHistogram,
     /// Backups that expire within 14 days unless they are renewed; without those that have expired.
     pub expiring_in_14_days: u64,
     /// As before, within 30 days.
@@ -140,27 +140,27 @@ pub async fn sweep(
         Err(state::Error::Syntax { .. }) if mode == Mode::Force => State::default(),
         other => other?,
     };
-    let current = Promise {
+    let current = RetentionPeriod {
         since: unix(now),
         keep_seconds: retention.keep.as_secs(),
-        by_hand: mode != Mode::Serve,
+        manual: mode != Mode::Serve,
     };
     let mut sweep = Sweep {
         store,
-        promises: promises::with_current(&remembered.promises, current),
+        periods: retention_history::with_current(&remembered.retention_periods, current),
         remembered,
         retention,
         now,
         mode,
         report: Report {
-            ages: Ages::up_to(retention.announced_days),
-            sizes: Sizes::none(),
+            ages: AgeHistogram::up_to(retention.announced_days),
+            sizes: SizeHistogram::new(),
             ..Report::default()
         },
     };
 
-    let expired = sweep.look_at_backups().await?;
-    sweep.report.refused = sweep.reason_to_refuse(expired.count());
+    let expired = sweep.scan_backups().await?;
+    sweep.report.refused = sweep.refusal(expired.count());
     if mode == Mode::Force {
         sweep.report.refused = None;
     }
@@ -168,7 +168,7 @@ pub async fn sweep(
     if acts {
         sweep.remove_expired(expired).await?;
     }
-    let old_trash = sweep.look_at_trash().await?;
+    let old_trash = sweep.scan_trash().await?;
     if acts && sweep.report.trash_held.is_none() {
         sweep.erase_old_trash(old_trash).await?;
     }
@@ -185,7 +185,7 @@ type Listed = (BackupId, Meta);
 struct Sweep<'a> {
     store: &'a dyn Store,
     remembered: State,
-    promises: Vec<Promise>,
+    periods: Vec<RetentionPeriod>,
     retention: Retention,
     now: SystemTime,
     mode: Mode,
@@ -195,7 +195,7 @@ struct Sweep<'a> {
 impl Sweep<'_> {
     /// When a backup of this time has been kept for long enough: it stays if it was uploaded then or later.
     fn oldest_kept(&self, last_upload: SystemTime) -> SystemTime {
-        let keep = promises::keep(&self.promises, last_upload);
+        let keep = retention_history::keep(&self.periods, last_upload);
         self.now.checked_sub(keep).unwrap_or(UNIX_EPOCH)
     }
 
@@ -208,8 +208,8 @@ impl Sweep<'_> {
     }
 
     /// Counts all backups as kept; which of them have expired.
-    async fn look_at_backups(&mut self) -> Result<Due<Listed>, Error> {
-        let mut expired = Due::none();
+    async fn scan_backups(&mut self) -> Result<BoundedList<Listed>, Error> {
+        let mut expired = BoundedList::new();
         let mut backups = self.store.list();
         while let Some(listed) = backups.next().await {
             let (id, meta) = listed?;
@@ -238,17 +238,17 @@ impl Sweep<'_> {
         has_expired
     }
 
-    fn reason_to_refuse(&self, expired: u64) -> Option<Refusal> {
-        let clock = guard::look_at_clock(
+    fn refusal(&self, expired: u64) -> Option<Refusal> {
+        let clock = safety::check_clock(
             &self.remembered,
             unix(self.now),
             self.retention.announced_days,
         );
-        clock.or_else(|| guard::look_at_count(expired, self.report.kept))
+        clock.or_else(|| safety::check_expired_count(expired, self.report.kept))
     }
 
-    async fn remove_expired(&mut self, expired: Due<Listed>) -> Result<(), Error> {
-        let mut backups = expired.or_all(|| self.store.list());
+    async fn remove_expired(&mut self, expired: BoundedList<Listed>) -> Result<(), Error> {
+        let mut backups = expired.buffered_or_relisted(|| self.store.list());
         while let Some(listed) = backups.next().await {
             let (id, meta) = listed?;
             if !self.has_expired(meta.last_upload) {
@@ -277,8 +277,8 @@ impl Sweep<'_> {
     }
 
     /// Counts all trash as kept; which of it is old. Notices a burst.
-    async fn look_at_trash(&mut self) -> Result<Due<Trashed>, Error> {
-        let mut old = Due::none();
+    async fn scan_trash(&mut self) -> Result<BoundedList<Trashed>, Error> {
+        let mut old = BoundedList::new();
         let mut removals = Removals::default();
         let mut trash = self.store.list_trash();
         while let Some(listed) = trash.next().await {
@@ -288,17 +288,17 @@ impl Sweep<'_> {
             if self.is_old_trash(trashed.removed_at) {
                 old.push(trashed);
             }
-            removals.count(&trashed, &self.promises, self.remembered.confirmed);
+            removals.count(&trashed, &self.periods, self.remembered.acknowledged_until);
         }
         // What was noticed once holds, also when there are more backups again, until all that was removed is back.
-        let remembered = self.remembered.burst;
-        let known = remembered.filter(|burst| removals.go_on_since(burst.since));
+        let remembered = self.remembered.deletion_burst;
+        let known = remembered.filter(|burst| removals.any_since(burst.since));
         self.report.trash_held = known.or_else(|| removals.burst(self.report.kept, unix(self.now)));
         Ok(old)
     }
 
-    async fn erase_old_trash(&mut self, old: Due<Trashed>) -> Result<(), Error> {
-        let mut trash = old.or_all(|| self.store.list_trash());
+    async fn erase_old_trash(&mut self, old: BoundedList<Trashed>) -> Result<(), Error> {
+        let mut trash = old.buffered_or_relisted(|| self.store.list_trash());
         while let Some(listed) = trash.next().await {
             let trashed = listed?;
             if !self.is_old_trash(trashed.removed_at) {
@@ -331,18 +331,18 @@ impl Sweep<'_> {
             return Ok(());
         }
         let now = unix(self.now);
-        let promises = self.promises.clone();
+        let periods = self.periods.clone();
         let held = self.report.trash_held;
-        let confirmed_before = self.remembered.confirmed;
+        let acknowledged_before = self.remembered.acknowledged_until;
         let change = move |state: &mut State| {
             if went_through {
                 state.last_sweep = Some(now);
             }
             state.highest_time = Some(now);
-            state.promises = promises;
+            state.retention_periods = periods;
             // Unless an operator has confirmed the removals while the sweep was under way.
-            if state.confirmed == confirmed_before {
-                state.burst = held;
+            if state.acknowledged_until == acknowledged_before {
+                state.deletion_burst = held;
             }
         };
         let begin_anew = self.mode == Mode::Force;

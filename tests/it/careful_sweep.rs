@@ -168,9 +168,9 @@ async fn after_retention_was_lowered_the_longer_holds_until_renewed_or_over() {
 
     assert_eq!(sweep_on(&site, short, 3, 40).await, [old, renewed]);
     assert_eq!(sweep_on(&site, short, 41, 187).await, [old]);
-    assert_eq!(remembered(&site).promises.len(), 2);
+    assert_eq!(remembered(&site).retention_periods.len(), 2);
     assert!(sweep_on(&site, short, 188, 190).await.is_empty());
-    assert_eq!(remembered(&site).promises.len(), 1, "nothing has it now");
+    assert_eq!(remembered(&site).retention_periods.len(), 1, "nothing has it now");
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn retention_that_is_raised_again_holds_for_all() {
 
     sweep_on(&site, short, 10, 30).await;
     assert_eq!(sweep_on(&site, long, 31, 189).await, [ID]);
-    assert_eq!(remembered(&site).promises.len(), 1);
+    assert_eq!(remembered(&site).retention_periods.len(), 1);
     assert!(sweep_on(&site, long, 190, 190).await.is_empty());
 }
 

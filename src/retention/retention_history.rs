@@ -2,39 +2,42 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::state::{Promise, unix};
+use crate::state::{RetentionPeriod, unix};
 
 /// The promises with the current one, which is made now, without those that nothing depends on any more.
-pub(super) fn with_current(promises: &[Promise], current: Promise) -> Vec<Promise> {
-    let mut all = promises.to_vec();
+pub(super) fn with_current(
+    periods: &[RetentionPeriod],
+    current: RetentionPeriod,
+) -> Vec<RetentionPeriod> {
+    let mut all = periods.to_vec();
     let now = current.since;
     match all.last_mut() {
         // Until now a server may have announced the one before.
-        Some(last) if last.keep_seconds == current.keep_seconds && last.by_hand => {
-            if !current.by_hand {
+        Some(last) if last.keep_seconds == current.keep_seconds && last.manual => {
+            if !current.manual {
                 *last = current;
             }
         }
         Some(last) if last.keep_seconds == current.keep_seconds => {}
         // Before the first one that is known, it is taken to have been the same.
-        None => all.push(Promise {
+        None => all.push(RetentionPeriod {
             since: 0,
             ..current
         }),
         Some(_) => all.push(current),
     }
-    let mut kept: Vec<Promise> = Vec::new();
-    for mut promise in all {
+    let mut kept: Vec<RetentionPeriod> = Vec::new();
+    for mut period in all {
         // A longer one holds also for what was uploaded under a shorter one before it.
-        while let Some(exceeded) = kept.pop_if(|last| last.keep_seconds <= promise.keep_seconds) {
-            if promise.by_hand || !exceeded.by_hand {
-                promise.since = exceeded.since;
+        while let Some(exceeded) = kept.pop_if(|last| last.keep_seconds <= period.keep_seconds) {
+            if period.manual || !exceeded.manual {
+                period.since = exceeded.since;
             }
         }
-        kept.push(promise);
+        kept.push(period);
     }
-    let is_over = |pair: &[Promise]| match pair {
-        [promise, next] => next.since.saturating_add(promise.keep_seconds) < now,
+    let is_over = |pair: &[RetentionPeriod]| match pair {
+        [period, next] => next.since.saturating_add(period.keep_seconds) < now,
         _ => false,
     };
     let over = kept.windows(2).take_while(|pair| is_over(pair)).count();
@@ -42,18 +45,18 @@ pub(super) fn with_current(promises: &[Promise], current: Promise) -> Vec<Promis
 }
 
 /// How long a backup is kept that was last uploaded then: as long as the longest promise since.
-pub(super) fn keep(promises: &[Promise], last_upload: SystemTime) -> Duration {
+pub(super) fn keep(periods: &[RetentionPeriod], last_upload: SystemTime) -> Duration {
     let uploaded = unix(last_upload);
-    let ends = promises
+    let ends = periods
         .iter()
         .skip(1)
         .map(|next| next.since)
         .chain([u64::MAX]);
-    let longest = promises
+    let longest = periods
         .iter()
         .zip(ends)
         .filter(|(_, end)| *end > uploaded)
-        .map(|(promise, _)| promise.keep_seconds)
+        .map(|(period, _)| period.keep_seconds)
         .max();
     Duration::from_secs(longest.unwrap_or(u64::MAX))
 }
@@ -70,31 +73,35 @@ mod tests {
         Duration::from_secs(days * DAY)
     }
 
-    fn with_current(promises: &[Promise], keep: Duration, since: u64) -> Vec<Promise> {
+    fn with_current(
+        periods: &[RetentionPeriod],
+        keep: Duration,
+        since: u64,
+    ) -> Vec<RetentionPeriod> {
         let keep_seconds = keep.as_secs();
-        let by_hand = false;
-        let current = Promise {
+        let manual = false;
+        let current = RetentionPeriod {
             since,
             keep_seconds,
-            by_hand,
+            manual,
         };
-        super::with_current(promises, current)
+        super::with_current(periods, current)
     }
 
-    fn kept_days(promises: &[Promise], uploaded_on: u64) -> u64 {
-        keep(promises, UNIX_EPOCH + days(uploaded_on)).as_secs() / DAY
+    fn kept_days(periods: &[RetentionPeriod], uploaded_on: u64) -> u64 {
+        keep(periods, UNIX_EPOCH + days(uploaded_on)).as_secs() / DAY
     }
 
     #[test]
     fn a_shorter_promise_holds_for_later_uploads_alone_and_a_longer_one_for_all() {
-        let mut promises = with_current(&[], days(187), 100 * DAY);
-        promises = with_current(&promises, days(37), 200 * DAY);
-        promises = with_current(&promises, days(37), 201 * DAY);
-        assert_eq!(promises.len(), 2);
-        assert_eq!(kept_days(&promises, 199), 187);
-        assert_eq!(kept_days(&promises, 200), 37);
+        let mut periods = with_current(&[], days(187), 100 * DAY);
+        periods = with_current(&periods, days(37), 200 * DAY);
+        periods = with_current(&periods, days(37), 201 * DAY);
+        assert_eq!(periods.len(), 2);
+        assert_eq!(kept_days(&periods, 199), 187);
+        assert_eq!(kept_days(&periods, 200), 37);
 
-        let longer = with_current(&promises, days(90), 210 * DAY);
+        let longer = with_current(&periods, days(90), 210 * DAY);
         assert_eq!(kept_days(&longer, 199), 187);
         assert_eq!(kept_days(&longer, 205), 90);
         assert_eq!(kept_days(&longer, 211), 90);
@@ -110,27 +117,27 @@ mod tests {
 
     #[test]
     fn a_shorter_promise_that_a_command_noted_holds_from_when_a_server_makes_it() {
-        let by_hand = |since| Promise {
+        let manual = |since| RetentionPeriod {
             since,
             keep_seconds: days(37).as_secs(),
-            by_hand: true,
+            manual: true,
         };
-        let mut promises = with_current(&[], days(187), 100 * DAY);
+        let mut periods = with_current(&[], days(187), 100 * DAY);
         for day in [200, 201] {
-            promises = super::with_current(&promises, by_hand(day * DAY));
-            assert_eq!(kept_days(&promises, 199), 187);
-            assert_eq!(kept_days(&promises, 200), 37);
+            periods = super::with_current(&periods, manual(day * DAY));
+            assert_eq!(kept_days(&periods, 199), 187);
+            assert_eq!(kept_days(&periods, 200), 37);
         }
 
-        let changed_again = with_current(&promises, days(90), 202 * DAY);
+        let changed_again = with_current(&periods, days(90), 202 * DAY);
         assert_eq!(kept_days(&changed_again, 201), 187);
         assert_eq!(kept_days(&changed_again, 202), 90);
 
-        promises = with_current(&promises, days(37), 202 * DAY);
-        promises = super::with_current(&promises, by_hand(203 * DAY));
-        promises = with_current(&promises, days(37), 204 * DAY);
-        assert_eq!(kept_days(&promises, 201), 187);
-        assert_eq!(kept_days(&promises, 202), 37);
+        periods = with_current(&periods, days(37), 202 * DAY);
+        periods = super::with_current(&periods, manual(203 * DAY));
+        periods = with_current(&periods, days(37), 204 * DAY);
+        assert_eq!(kept_days(&periods, 201), 187);
+        assert_eq!(kept_days(&periods, 202), 37);
     }
 
     #[test]

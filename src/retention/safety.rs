@@ -93,7 +93,7 @@ impl fmt::Display for Span {
 }
 
 /// What the clock gives reason for.
-pub(super) fn look_at_clock(state: &State, now: u64, retention_days: u32) -> Option<Refusal> {
+pub(super) fn check_clock(state: &State, now: u64, retention_days: u32) -> Option<Refusal> {
     let highest = state.highest_time?;
     if now < highest {
         return Some(Refusal::ClockBehind {
@@ -106,7 +106,7 @@ pub(super) fn look_at_clock(state: &State, now: u64, retention_days: u32) -> Opt
 }
 
 /// What the number of expired backups gives reason for.
-pub(super) fn look_at_count(expired: u64, of: u64) -> Option<Refusal> {
+pub(super) fn check_expired_count(expired: u64, of: u64) -> Option<Refusal> {
     (expired > MANY && expired.saturating_mul(PART) > of)
         .then_some(Refusal::TooMany { expired, of })
 }
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_or_jumps_ahead_is_noticed_to_the_second() {
         let state = seen(1_000 * DAY);
-        let look = |now| look_at_clock(&state, now, 180);
+        let look = |now| check_clock(&state, now, 180);
 
         assert_eq!(
             look(1_000 * DAY - 1),
@@ -135,14 +135,14 @@ mod tests {
         assert_eq!(look(1_090 * DAY), None);
         let seconds = 90 * DAY + 1;
         assert_eq!(look(1_090 * DAY + 1), Some(Refusal::ClockAhead { seconds }));
-        assert_eq!(look_at_clock(&State::default(), 0, 180), None);
+        assert_eq!(check_clock(&State::default(), 0, 180), None);
     }
 
     #[test]
     fn more_than_ten_and_more_than_a_fifth_are_too_many() {
-        assert_eq!(look_at_count(10, 10), None);
-        assert_eq!(look_at_count(11, 55), None);
-        let refusal = look_at_count(11, 54).unwrap();
+        assert_eq!(check_expired_count(10, 10), None);
+        assert_eq!(check_expired_count(11, 55), None);
+        let refusal = check_expired_count(11, 54).unwrap();
         assert_eq!(
             refusal,
             Refusal::TooMany {

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::promises;
-use crate::state::{Burst, Promise, unix};
+use super::retention_history;
+use crate::state::{DeletionBurst, RetentionPeriod, unix};
 use crate::store::Trashed;
 
 /// So many removals within a day are nothing, however few backups there are: a phone or two were set up anew.
@@ -24,25 +24,25 @@ impl Removals {
     pub(super) fn count(
         &mut self,
         trashed: &Trashed,
-        promises: &[Promise],
-        confirmed: Option<u64>,
+        periods: &[RetentionPeriod],
+        acknowledged_until: Option<u64>,
     ) {
         let uploaded = unix(trashed.last_upload);
-        let keep = promises::keep(promises, trashed.last_upload).as_secs();
+        let keep = retention_history::keep(periods, trashed.last_upload).as_secs();
         let had_expired = trashed.removed_at > uploaded.saturating_add(keep);
-        let is_confirmed = confirmed.is_some_and(|confirmed| trashed.removed_at <= confirmed);
-        if !had_expired && !is_confirmed {
+        let is_acknowledged = acknowledged_until.is_some_and(|until| trashed.removed_at <= until);
+        if !had_expired && !is_acknowledged {
             *self.0.entry(trashed.removed_at / HOUR).or_default() += 1;
         }
     }
 
     /// Whether there are any since that time.
-    pub(super) fn go_on_since(&self, time: u64) -> bool {
+    pub(super) fn any_since(&self, time: u64) -> bool {
         self.0.range(time / HOUR..).next().is_some()
     }
 
     /// The worst day, if it was a burst, where `there` backups are there now.
-    pub(super) fn burst(&self, there: u64, now: u64) -> Option<Burst> {
+    pub(super) fn burst(&self, there: u64, now: u64) -> Option<DeletionBurst> {
         let day_from = |first: u64| self.0.range(first..first.saturating_add(HOURS));
         let (removed, first) = self
             .0
@@ -51,7 +51,7 @@ impl Removals {
             .max()
             .unwrap_or((0_u64, 0));
         let of = there + removed;
-        (removed > FEW && removed * PART > of).then_some(Burst {
+        (removed > FEW && removed * PART > of).then_some(DeletionBurst {
             noticed: now,
             since: first * HOUR,
             removed,
@@ -68,11 +68,14 @@ mod tests {
 
     const DAY: u64 = 24 * HOUR;
 
-    fn removed_at(times: impl IntoIterator<Item = u64>, confirmed: Option<u64>) -> Removals {
-        let promises = [Promise {
+    fn removed_at(
+        times: impl IntoIterator<Item = u64>,
+        acknowledged_until: Option<u64>,
+    ) -> Removals {
+        let periods = [RetentionPeriod {
             since: 0,
             keep_seconds: 187 * DAY,
-            by_hand: false,
+            manual: false,
         }];
         let mut removals = Removals::default();
         for removed_at in times {
@@ -82,7 +85,7 @@ mod tests {
                 length: 41,
                 last_upload: UNIX_EPOCH + Duration::from_secs(1_000 * DAY),
             };
-            removals.count(&trashed, &promises, confirmed);
+            removals.count(&trashed, &periods, acknowledged_until);
         }
         removals
     }
@@ -109,9 +112,9 @@ mod tests {
         let day = 1_001 * DAY;
         let removals = removed_at([day + HOUR - 1], None);
 
-        assert!(removals.go_on_since(day));
-        assert!(!removals.go_on_since(day + HOUR));
-        assert!(!removed_at([day], Some(day)).go_on_since(day));
+        assert!(removals.any_since(day));
+        assert!(!removals.any_since(day + HOUR));
+        assert!(!removed_at([day], Some(day)).any_since(day));
     }
 
     #[test]

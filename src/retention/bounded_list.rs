@@ -5,27 +5,27 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use crate::store;
 
 /// So many are kept in mind: more than expire in an hour where there are a million backups, in less than 100 KiB.
-pub(super) const KEPT_IN_MIND: usize = 1_000;
+pub(super) const MAX_BUFFERED: usize = 1_000;
 
 /// How many files are due, and which, as long as they are few: memory does not depend on their number.
 #[derive(Debug)]
-pub(super) struct Due<T> {
+pub(super) struct BoundedList<T> {
     count: u64,
-    first: Vec<T>,
+    buffered: Vec<T>,
 }
 
-impl<T: Send + 'static> Due<T> {
-    pub(super) fn none() -> Self {
+impl<T: Send + 'static> BoundedList<T> {
+    pub(super) fn new() -> Self {
         Self {
             count: 0,
-            first: Vec::new(),
+            buffered: Vec::new(),
         }
     }
 
     pub(super) fn push(&mut self, item: T) {
         self.count += 1;
-        if self.first.len() < KEPT_IN_MIND {
-            self.first.push(item);
+        if self.buffered.len() < MAX_BUFFERED {
+            self.buffered.push(item);
         }
     }
 
@@ -34,14 +34,14 @@ impl<T: Send + 'static> Due<T> {
     }
 
     /// All that are due; where they were too many to be kept in mind, what `list` lists, with others among them.
-    pub(super) fn or_all(
+    pub(super) fn buffered_or_relisted(
         self,
         list: impl FnOnce() -> BoxStream<'static, Result<T, store::Error>>,
     ) -> BoxStream<'static, Result<T, store::Error>> {
-        if self.count > self.first.len() as u64 {
+        if self.count > self.buffered.len() as u64 {
             list()
         } else {
-            stream::iter(self.first).map(Ok).boxed()
+            stream::iter(self.buffered).map(Ok).boxed()
         }
     }
 }
