@@ -191,7 +191,7 @@ impl StateFile {
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub fn update_or_begin_anew(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
+    pub fn update_or_reset(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
         let load = || match self.load() {
             Err(Error::Syntax { .. }) => Ok(State::default()),
             other => other,
@@ -203,7 +203,7 @@ impl StateFile {
     ///
     /// # Errors
     /// Those of `work`.
-    pub async fn aside<T: Send + 'static>(
+    pub async fn spawn_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -306,7 +306,7 @@ mod tests {
         assert!(error.contains("prune --force"), "{error}");
         assert!(file.update(|_| ()).is_err());
 
-        file.update_or_begin_anew(|state| state.last_sweep = Some(3))
+        file.update_or_reset(|state| state.last_sweep = Some(3))
             .unwrap();
         assert_eq!(file.load().unwrap().last_sweep, Some(3));
     }

@@ -136,7 +136,7 @@ pub async fn sweep(
     now: SystemTime,
     mode: Mode,
 ) -> Result<Report, Error> {
-    let remembered = match state.aside(StateFile::load).await {
+    let remembered = match state.spawn_blocking(StateFile::load).await {
         Err(state::Error::Syntax { .. }) if mode == Mode::Force => State::default(),
         other => other?,
     };
@@ -345,10 +345,10 @@ impl Sweep<'_> {
                 state.deletion_burst = held;
             }
         };
-        let begin_anew = self.mode == Mode::Force;
-        file.aside(move |file| {
-            if begin_anew {
-                file.update_or_begin_anew(change)
+        let reset = self.mode == Mode::Force;
+        file.spawn_blocking(move |file| {
+            if reset {
+                file.update_or_reset(change)
             } else {
                 file.update(change)
             }

@@ -34,7 +34,7 @@ impl Background {
     /// Sweeps at once and then every hour.
     pub(crate) async fn sweep_hourly(self) {
         // Where nothing can be read, the sweep says so.
-        if let Ok(remembered) = self.state.aside(StateFile::load).await {
+        if let Ok(remembered) = self.state.spawn_blocking(StateFile::load).await {
             self.vitals.uploads().add(&remembered.uploads);
         }
         let mut hours = interval(SWEEP_EVERY);
@@ -90,7 +90,7 @@ impl Background {
         loop {
             looks.tick().await;
             let now = (self.clock)();
-            let last = match self.state.aside(StateFile::load).await {
+            let last = match self.state.spawn_blocking(StateFile::load).await {
                 Ok(remembered) => remembered.scrub,
                 // Where nothing can be remembered, this run at least knows what it has done.
                 Err(_) => self.vitals.status(now).scrub,
@@ -116,7 +116,7 @@ impl Background {
                 };
                 let change =
                     move |file: &StateFile| file.update(|state| state.scrub = Some(scrubbed));
-                let written = self.state.aside(change).await;
+                let written = self.state.spawn_blocking(change).await;
                 self.vitals.scrubbed(scrubbed);
                 tell_scrubbed(scrubbed);
                 if let Err(error) = written {
