@@ -40,9 +40,9 @@ pub enum ClientAddresses {
 impl Log {
     pub(super) fn read(log: &mut Reader<'_>) -> Self {
         Self {
-            format: log.text("format", "text", format),
-            level: log.text("level", "info", level),
-            client_addresses: log.text("clientAddresses", "none", client_addresses),
+            format: log.string("format", "text", format),
+            level: log.string("level", "info", level),
+            client_addresses: log.string("clientAddresses", "none", client_addresses),
         }
     }
 }

@@ -3,10 +3,11 @@
 //! Everything is checked before anything starts, and all errors are reported at once, each with its path
 //! in the file or the name of its variable. After this there are no strings that mean something.
 
-mod budgets;
 mod environment;
 mod log;
 mod network;
+mod quotas;
+mod rate_limits;
 mod reader;
 mod tls;
 mod value;
@@ -20,9 +21,10 @@ use network::{listen, network};
 use reader::{Reader, Tree};
 use value::{address, base_path, path, public_url};
 
-pub use budgets::{Budgets, Quotas};
 pub use log::{ClientAddresses, Log, LogFormat};
 pub use network::Listen;
+pub use quotas::Quotas;
+pub use rate_limits::RateLimits;
 pub use reader::Problem;
 pub use tls::{Acme, Tls, TlsFiles};
 
@@ -115,7 +117,7 @@ pub struct Limits {
     /// Bytes of all uploads under way.
     pub upload_memory: usize,
     /// Guesses.
-    pub budgets: Budgets,
+    pub rate_limits: RateLimits,
 }
 
 /// Why there is no configuration.
@@ -271,20 +273,20 @@ impl Config {
                     tcp @ Listen::Tcp(_) => tcp,
                 })
                 .collect(),
-            base_path: reader.text("basePath", "/", base_path),
+            base_path: reader.string("basePath", "/", base_path),
             tls: Tls::read(reader, file),
             trusted_proxies: reader.list("trustedProxies", &[], network),
-            proxy_protocol: reader.switch("proxyProtocol", false),
-            accounts_file: file(reader.text("accountsFile", "accounts.json", path)),
-            anonymous_restore: reader.switch("anonymousRestore", false),
-            allow_anonymous: reader.switch("allowAnonymous", false),
+            proxy_protocol: reader.bool("proxyProtocol", false),
+            accounts_file: file(reader.string("accountsFile", "accounts.json", path)),
+            anonymous_restore: reader.bool("anonymousRestore", false),
+            allow_anonymous: reader.bool("allowAnonymous", false),
             storage: reader.section("storage", |storage| {
                 storage.section("files", |files| Storage::Files {
-                    directory: file(files.text("directory", "data", path)),
+                    directory: file(files.string("directory", "data", path)),
                 })
             }),
             admin_listen: reader.section("admin", |admin| {
-                admin.text("listen", "127.0.0.1:9180", address)
+                admin.string("listen", "127.0.0.1:9180", address)
             }),
             limits: reader.section("limits", |limits| {
                 let seconds = |limits: &mut Reader<'_>, key, default| {
@@ -316,7 +318,7 @@ impl Config {
                         134_217_728,
                         4_096..=4_294_967_295,
                     ),
-                    budgets: Budgets::read(limits),
+                    rate_limits: RateLimits::read(limits),
                 }
             }),
             quotas: reader.section("quotas", Quotas::read),

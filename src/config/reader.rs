@@ -34,7 +34,7 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn parse(text: &[u8]) -> serde_json::Result<Self> {
-        let Unambiguous(root) = serde_json::from_slice(text)?;
+        let UniqueKeys(root) = serde_json::from_slice(text)?;
         Ok(Self {
             root,
             variables: BTreeMap::new(),
@@ -123,14 +123,14 @@ impl<'a> Reader<'a> {
         usize::try_from(self.number(key, default, range)).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn switch(&mut self, key: &'static str, default: bool) -> bool {
-        let switch = match self.value(key) {
+    pub(super) fn bool(&mut self, key: &'static str, default: bool) -> bool {
+        let value = match self.value(key) {
             None => Some(default),
-            Some(Value::Bool(switch)) => Some(*switch),
+            Some(Value::Bool(value)) => Some(*value),
             Some(Value::String(text)) if self.is_variable(key) => text.trim().parse().ok(),
             Some(_) => None,
         };
-        switch.unwrap_or_else(|| {
+        value.unwrap_or_else(|| {
             self.problem(key, "must be true or false");
             default
         })
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
             .ok()
     }
 
-    pub(super) fn text<T>(
+    pub(super) fn string<T>(
         &mut self,
         key: &'static str,
         default: &str,
@@ -213,12 +213,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether the value of `key` is this word.
-    pub(super) fn is_word(&mut self, key: &'static str, word: &str) -> bool {
+    pub(super) fn equals(&mut self, key: &'static str, word: &str) -> bool {
         self.value(key).and_then(Value::as_str) == Some(word)
     }
 
     /// Whether there is a value for `key`; a variable that is set to nothing is none, and neither is an empty list.
-    pub(super) fn is_given(&mut self, key: &'static str) -> bool {
+    pub(super) fn is_set(&mut self, key: &'static str) -> bool {
         let is_variable = self.is_variable(key);
         let is_empty = |value: &Value| match value {
             Value::String(text) => is_variable && text.is_empty(),
@@ -295,9 +295,9 @@ impl<'a> Reader<'a> {
 }
 
 /// A JSON value in whose objects no key stands twice (serde_json would silently take the last).
-struct Unambiguous(Value);
+struct UniqueKeys(Value);
 
-impl<'de> Deserialize<'de> for Unambiguous {
+impl<'de> Deserialize<'de> for UniqueKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Values;
         impl<'de> Visitor<'de> for Values {
@@ -325,14 +325,14 @@ impl<'de> Deserialize<'de> for Unambiguous {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
                 let mut values = Vec::new();
-                while let Some(Unambiguous(value)) = list.next_element()? {
+                while let Some(UniqueKeys(value)) = list.next_element()? {
                     values.push(value);
                 }
                 Ok(values.into())
             }
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
                 let mut values = Map::new();
-                while let Some((key, Unambiguous(value))) = object.next_entry::<String, _>()? {
+                while let Some((key, UniqueKeys(value))) = object.next_entry::<String, _>()? {
                     if values.contains_key(&key) {
                         return Err(A::Error::custom(format!("the key \"{key}\" stands twice")));
                     }

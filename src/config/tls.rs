@@ -49,20 +49,20 @@ pub struct Acme {
 
 impl Tls {
     pub(super) fn read(reader: &mut Reader<'_>, file: impl Fn(String) -> PathBuf) -> Self {
-        if reader.is_word("tls", "off") {
+        if reader.equals("tls", "off") {
             return Self::Off;
         }
         reader.section("tls", |tls| {
-            if !tls.is_given("acme") {
+            if !tls.is_set("acme") {
                 let [certificate, private_key] = FILE_KEYS;
                 return Self::Files(TlsFiles {
-                    certificate: file(tls.text(certificate, "certs/fullchain.pem", path)),
-                    private_key: file(tls.text(private_key, "certs/privkey.pem", path)),
+                    certificate: file(tls.string(certificate, "certs/fullchain.pem", path)),
+                    private_key: file(tls.string(private_key, "certs/privkey.pem", path)),
                 });
             }
             let acme = tls.section("acme", |acme| Acme::read(acme, &file));
             for key in FILE_KEYS {
-                if tls.is_given(key) {
+                if tls.is_set(key) {
                     let text = "cannot stand beside acme: the certificate comes from files, or from an authority that \
                                 is asked for it; leave one of the two out (in the environment, set this to nothing)";
                     tls.problem(key, text);
@@ -84,7 +84,7 @@ impl Tls {
 
 impl Acme {
     fn read(acme: &mut Reader<'_>, file: impl Fn(String) -> PathBuf) -> Self {
-        let has_domains = acme.is_given("domains");
+        let has_domains = acme.is_set("domains");
         let domains = acme.list("domains", &[], domain);
         let mut sorted = domains.clone();
         sorted.sort();
@@ -97,8 +97,8 @@ impl Acme {
         Self {
             domains,
             contact: acme.optional("contact", contact),
-            directory_url: acme.text("directoryUrl", DIRECTORY_URL, directory_url),
-            directory: file(acme.text("directory", "acme", path)),
+            directory_url: acme.string("directoryUrl", DIRECTORY_URL, directory_url),
+            directory: file(acme.string("directory", "acme", path)),
             authority_file: acme.optional("authorityFile", path).map(file),
         }
     }

@@ -70,7 +70,7 @@ impl Shared {
     fn new(config: &Config, means: &Means) -> Self {
         Self {
             guard: Arc::new(Guard::new(
-                &config.limits.budgets,
+                &config.limits.rate_limits,
                 Arc::clone(&means.vitals),
             )),
             quotas: Arc::new(Quotas::new(config.quotas, Arc::clone(&means.vitals))),
@@ -93,8 +93,8 @@ impl Shared {
         Self {
             guard: Arc::new(Guard::after(
                 &self.guard,
-                &old_limits.budgets,
-                &limits.budgets,
+                &old_limits.rate_limits,
+                &limits.rate_limits,
             )),
             quotas: if config.quotas == before.quotas {
                 Arc::clone(&self.quotas)

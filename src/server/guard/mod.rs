@@ -30,7 +30,7 @@ use super::limit::Limit;
 use super::reply::Reject;
 use super::status::Vitals;
 use crate::account::{AccountName, Authenticator, Caller, Credentials, Role};
-use crate::config::Budgets;
+use crate::config::RateLimits;
 
 pub(crate) use quotas::{Before, Quotas};
 
@@ -102,7 +102,7 @@ enum Counted<'a> {
 }
 
 impl Guard {
-    pub(crate) fn new(budgets: &Budgets, vitals: Arc<Vitals>) -> Self {
+    pub(crate) fn new(budgets: &RateLimits, vitals: Arc<Vitals>) -> Self {
         Self {
             keys: RandomState::new(),
             passwords: Arc::new(Pair::new(
@@ -124,11 +124,11 @@ impl Guard {
     }
 
     /// For other budgets: where they are as they were, guesses stay counted; and whoever is known stays known.
-    pub(crate) fn after(before: &Self, old: &Budgets, budgets: &Budgets) -> Self {
+    pub(crate) fn after(before: &Self, old: &RateLimits, budgets: &RateLimits) -> Self {
         let mut guard = Self::new(budgets, Arc::clone(&before.vitals));
         guard.keys = before.keys.clone();
         guard.known = Arc::clone(&before.known);
-        let passwords = |of: &Budgets| {
+        let passwords = |of: &RateLimits| {
             (
                 of.wrong_passwords_per_account,
                 of.wrong_passwords_per_address,
@@ -137,7 +137,7 @@ impl Guard {
         if passwords(old) == passwords(budgets) {
             guard.passwords = Arc::clone(&before.passwords);
         }
-        let unknown = |of: &Budgets| {
+        let unknown = |of: &RateLimits| {
             (
                 of.unknown_backups_per_address,
                 of.unknown_backups_per_account,
@@ -336,7 +336,7 @@ mod tests {
     /// Ten wrong passwords an hour for an account, twenty for an address; twenty and thirty unknown ids, five new ones.
     fn guard(patience: Duration) -> Guard {
         let number = |number| NonZeroU32::new(number).unwrap();
-        let budgets = Budgets {
+        let budgets = RateLimits {
             wrong_passwords_per_account: number(10),
             wrong_passwords_per_address: number(20),
             wrong_password_delay: patience,

@@ -9,13 +9,12 @@ use super::reader::Reader;
 const MOST: u64 = 1_000_000;
 /// Android gives up after 30 seconds without an answer.
 const DELAY_LIMIT: u64 = 25;
-const BYTES_LIMIT: u64 = 1 << 60;
 
 /// How much guessing the server bears. An "address" is one of IPv4, or a /64 of IPv6; and a /48 in
 /// [`wrong_passwords_per_address`](Self::wrong_passwords_per_address) and
 /// [`new_backups_per_address`](Self::new_backups_per_address).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budgets {
+pub struct RateLimits {
     /// Wrong passwords for one account from one address, in an hour.
     pub wrong_passwords_per_account: NonZeroU32,
     /// Wrong passwords for all accounts from one address, in an hour.
@@ -30,7 +29,7 @@ pub struct Budgets {
     pub new_backups_per_address: NonZeroU32,
 }
 
-impl Budgets {
+impl RateLimits {
     /// Reads them among the `limits`.
     pub(super) fn read(limits: &mut Reader<'_>) -> Self {
         let each_hour = |limits: &mut Reader<'_>, key, default| {
@@ -61,39 +60,6 @@ impl Budgets {
     }
 }
 
-/// How much may be kept. Beyond it no new backup is taken; those that are there are renewed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Quotas {
-    /// Backups, without the trash.
-    pub max_backups: Option<u64>,
-    /// Bytes of all backups and of the trash.
-    pub max_total_bytes: Option<u64>,
-    /// Bytes that a new backup leaves free on the disk.
-    pub min_free_bytes: Option<u64>,
-    /// New backups of one account, in a day.
-    pub new_backups_per_account: Option<NonZeroU32>,
-}
-
-impl Quotas {
-    pub(super) fn read(quotas: &mut Reader<'_>) -> Self {
-        let limit = |quotas: &mut Reader<'_>, key, default| {
-            Some(quotas.number(key, default, 0..=BYTES_LIMIT)).filter(|limit| *limit > 0)
-        };
-        Self {
-            max_backups: limit(quotas, "maxBackups", 0),
-            max_total_bytes: limit(quotas, "maxTotalBytes", 0),
-            min_free_bytes: limit(quotas, "minFreeBytes", 67_108_864),
-            new_backups_per_account: u32::try_from(quotas.number(
-                "newBackupsPerAccountAndDay",
-                0,
-                0..=MOST,
-            ))
-            .ok()
-            .and_then(NonZeroU32::new),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -111,8 +77,8 @@ mod tests {
 
         let count = |number| NonZeroU32::new(number).unwrap();
         assert_eq!(
-            config.limits.budgets,
-            Budgets {
+            config.limits.rate_limits,
+            RateLimits {
                 wrong_passwords_per_account: count(360),
                 wrong_passwords_per_address: count(3_600),
                 wrong_password_delay: Duration::from_secs(15),
@@ -121,24 +87,6 @@ mod tests {
                 new_backups_per_address: count(3_600),
             }
         );
-        assert_eq!(
-            config.quotas,
-            Quotas {
-                min_free_bytes: Some(64 << 20),
-                ..Quotas::default()
-            }
-        );
-    }
-
-    #[test]
-    fn a_quota_of_nothing_is_none() {
-        let config = parse(r#"{ "quotas": { "maxBackups": 7, "minFreeBytes": 0 } }"#);
-
-        let expected = Quotas {
-            max_backups: Some(7),
-            ..Quotas::default()
-        };
-        assert_eq!(config.quotas, expected);
     }
 
     #[test]
