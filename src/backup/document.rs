@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::field::{Field, Json, SecretText, Unknown};
+use super::field::{Field, Json, SecretString, Unknown};
 
 /// Why some bytes are not a backup document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,13 +32,13 @@ pub enum DocumentError {
     #[error("JSON, but not an object")]
     NotAnObject,
     /// Arrays and objects within each other, more than a parser should have to remember.
-    #[error("nested deeper than {LEVELS} levels")]
+    #[error("nested deeper than {MAX_LEVELS} levels")]
     TooDeep,
 }
 
 /// The most levels of a document, itself the first (RFC 8259 §9 allows a bound). The parser keeps a byte
 /// for each, and a small bomb inflates to millions.
-const LEVELS: usize = 16_384;
+const MAX_LEVELS: usize = 16_384;
 
 /// A backup document: the JSON text of one person's backup. Holds a private key; wiped when dropped,
 /// and cannot be printed.
@@ -58,7 +58,7 @@ impl Document {
             DocumentError::NotJson { line, column }
         })?;
         // Most documents have fewer brackets than that, and counting those is quick.
-        if count(&json, is_bracket) > LEVELS && levels(&json) > LEVELS {
+        if count(&json, is_bracket) > MAX_LEVELS && nesting_depth(&json) > MAX_LEVELS {
             return Err(DocumentError::TooDeep);
         }
         // Nothing is kept of it: reading allocates a byte for each level.
@@ -92,11 +92,11 @@ impl Document {
         // inflates to millions of values, each of which takes hundreds of bytes here. The names of a
         // person's contacts may hold them too.
         let is_separator = |byte| is_bracket(byte) || byte == b',';
-        if count(&self.json, is_separator) > VALUES
-            && outside_texts(&self.json)
+        if count(&self.json, is_separator) > MAX_VALUES
+            && outside_strings(&self.json)
                 .filter(|&byte| is_separator(byte))
                 .count()
-                > VALUES
+                > MAX_VALUES
         {
             return Err(ContentsError::TooMany);
         }
@@ -110,13 +110,13 @@ impl Document {
 }
 
 /// The most values in contents. A person with 50,000 contacts has about 750,000.
-const VALUES: usize = 1_000_000;
+const MAX_VALUES: usize = 1_000_000;
 
 /// Why a document cannot be taken apart, though it is JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContentsError {
     /// More values than any app writes.
-    #[error("more than {VALUES} values")]
+    #[error("more than {MAX_VALUES} values")]
     TooMany,
     /// Something that this program cannot hold.
     #[error(
@@ -195,7 +195,7 @@ objects! {
     User {
         /// Required: the identity's private key, base64 of 32 bytes.
         #[serde(rename = "privatekey")]
-        private_key: SecretText,
+        private_key: SecretString,
         /// The name that the person chose, at most 32 bytes of UTF-8.
         nickname: String,
         /// The profile picture, base64 of a JPEG of at most 400 × 400 pixels (iOS: or as it was).
@@ -209,7 +209,7 @@ objects! {
         links: List<Box<Link>>,
         /// iOS, in backups for linking a device only: the device group key, base64.
         #[serde(rename = "temporaryDeviceGroupKeyTodoRemove")]
-        device_group_key: SecretText,
+        device_group_key: SecretString,
     }
 
     /// A telephone number or an email address that is linked to the identity.
@@ -351,9 +351,9 @@ impl Contents {
     #[must_use]
     pub fn to_document(&self) -> Document {
         // Measured first: a buffer that grows leaves copies of the private key behind.
-        let mut measure = Measure(0);
-        self.write(&mut measure);
-        let mut json = Zeroizing::new(Vec::with_capacity(measure.0));
+        let mut counter = ByteCounter(0);
+        self.write(&mut counter);
+        let mut json = Zeroizing::new(Vec::with_capacity(counter.0));
         self.write(&mut *json);
         Document { json }
     }
@@ -396,9 +396,9 @@ impl Contents {
 }
 
 /// Counts what is written.
-struct Measure(usize);
+struct ByteCounter(usize);
 
-impl Write for Measure {
+impl Write for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())
@@ -438,9 +438,9 @@ fn count(json: &[u8], is_one: impl Fn(u8) -> bool) -> usize {
 }
 
 /// How many arrays and objects stand within each other at the most.
-fn levels(json: &[u8]) -> usize {
+fn nesting_depth(json: &[u8]) -> usize {
     let (mut level, mut deepest) = (0_usize, 0);
-    for byte in outside_texts(json) {
+    for byte in outside_strings(json) {
         if is_bracket(byte) {
             level += 1;
             deepest = deepest.max(level);
@@ -452,14 +452,14 @@ fn levels(json: &[u8]) -> usize {
 }
 
 /// The bytes of JSON that are not part of a text.
-fn outside_texts(json: &[u8]) -> impl Iterator<Item = u8> {
-    let (mut in_text, mut is_escaped) = (false, false);
+fn outside_strings(json: &[u8]) -> impl Iterator<Item = u8> {
+    let (mut in_string, mut is_escaped) = (false, false);
     json.iter().copied().filter(move |&byte| {
-        let is_outside = !in_text && byte != b'"';
+        let is_outside = !in_string && byte != b'"';
         if byte == b'"' && !is_escaped {
-            in_text = !in_text;
+            in_string = !in_string;
         }
-        is_escaped = in_text && byte == b'\\' && !is_escaped;
+        is_escaped = in_string && byte == b'\\' && !is_escaped;
         is_outside
     })
 }
@@ -572,13 +572,16 @@ mod tests {
     fn contents_have_a_bound() {
         let zeros = |count: usize| format!("{{\"contacts\":[{}0]}}", "0,".repeat(count - 1));
         let contents = |json: String| parse(json.as_bytes()).unwrap().contents();
-        assert!(contents(zeros(VALUES - 1)).is_ok());
-        assert_eq!(contents(zeros(VALUES)).err(), Some(ContentsError::TooMany));
+        assert!(contents(zeros(MAX_VALUES - 1)).is_ok());
+        assert_eq!(
+            contents(zeros(MAX_VALUES)).err(),
+            Some(ContentsError::TooMany)
+        );
     }
 
     #[test]
     fn commas_and_brackets_in_a_text_are_no_values_and_no_levels() {
-        let text = r#",[{\\\","#.repeat(VALUES);
+        let text = r#",[{\\\","#.repeat(MAX_VALUES);
         let document = parse(format!("{{\"user\":{{\"nickname\":\"{text}\"}}}}").as_bytes());
         let contents = document.unwrap().contents().unwrap();
         let nickname = &contents.user.get().unwrap().nickname;
@@ -591,10 +594,10 @@ mod tests {
             let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
             parse(format!("{{\"a\":[{{}},\"\\\"[\"],\"b\":{open}{close}}}").as_bytes())
         };
-        assert!(nested(LEVELS).is_ok());
-        assert_eq!(nested(LEVELS + 1).err(), Some(DocumentError::TooDeep));
+        assert!(nested(MAX_LEVELS).is_ok());
+        assert_eq!(nested(MAX_LEVELS + 1).err(), Some(DocumentError::TooDeep));
         // Side by side they are no levels.
-        let flat = format!("{{\"a\":[{}0]}}", "[],".repeat(2 * LEVELS));
+        let flat = format!("{{\"a\":[{}0]}}", "[],".repeat(2 * MAX_LEVELS));
         assert!(parse(flat.as_bytes()).is_ok());
     }
 

@@ -33,7 +33,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// flags and operating system.
 const ANDROID_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0];
 /// The longest stored block of deflate, in bytes (RFC 1951 §3.2.4).
-const BLOCK_LENGTH: usize = 0xffff;
+const MAX_BLOCK_LENGTH: usize = 0xffff;
 
 /// A nonce: 24 bytes, drawn at random for every sealing. Reusing one under the same key reveals both
 /// documents.
@@ -123,7 +123,7 @@ pub fn seal(document: &Document, key: &BackupKey, nonce: Nonce) -> SealedBackup 
     let mut sealed = Vec::with_capacity(OVERHEAD + gzip_length(json.len()));
     sealed.extend_from_slice(&nonce.0);
     sealed.extend_from_slice(&[0; TAG_LENGTH]);
-    pack(json, &mut sealed);
+    write_gzip(json, &mut sealed);
 
     let (_, tag, contents) = split(&mut sealed).expect("there are nonce and tag, just put in");
     let made = cipher(key)
@@ -174,11 +174,11 @@ fn cipher(key: &BackupKey) -> XSalsa20Poly1305 {
 }
 
 /// Appends contents as gzip in stored blocks (RFC 1952, RFC 1951 §3.2.4), in as few as can be.
-fn pack(contents: &[u8], into: &mut Vec<u8>) {
+fn write_gzip(contents: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(&ANDROID_HEADER);
     let mut rest = contents;
     loop {
-        let (block, after) = rest.split_at(rest.len().min(BLOCK_LENGTH));
+        let (block, after) = rest.split_at(rest.len().min(MAX_BLOCK_LENGTH));
         let is_last = after.is_empty();
         let length =
             u16::try_from(block.len()).expect("a block is no longer than its field can say");
@@ -199,9 +199,9 @@ fn pack(contents: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(&length[..4]);
 }
 
-/// How long [`pack`] makes contents of this length.
+/// How long [`write_gzip`] makes contents of this length.
 fn gzip_length(contents: usize) -> usize {
-    let blocks = contents.div_ceil(BLOCK_LENGTH).max(1);
+    let blocks = contents.div_ceil(MAX_BLOCK_LENGTH).max(1);
     ANDROID_HEADER.len() + 5 * blocks + contents + 8
 }
 
@@ -320,7 +320,7 @@ mod tests {
         ] {
             let contents: Vec<u8> = (0..length).map(|at| at.to_le_bytes()[0]).collect();
             let mut packed = Vec::new();
-            pack(&contents, &mut packed);
+            write_gzip(&contents, &mut packed);
 
             assert_eq!(packed.len(), gzip_length(contents.len()));
             assert_eq!(*inflate(&packed, contents.len()).unwrap(), contents);

@@ -144,7 +144,7 @@ impl Json for u64 {
     /// Without its fraction, and 0 for what is below it.
     fn on_android(value: &Value) -> Option<Self> {
         let number = match value.as_str() {
-            Some(text) => double_in_java(text)?,
+            Some(text) => parse_java_double(text)?,
             None => value.as_f64()?,
         };
         #[expect(
@@ -157,7 +157,7 @@ impl Json for u64 {
 }
 
 /// `Double.parseDouble`, but for numbers in hexadecimal.
-fn double_in_java(text: &str) -> Option<f64> {
+fn parse_java_double(text: &str) -> Option<f64> {
     let text = text.trim_matches(|character| character <= ' ');
     match text.trim_start_matches(['+', '-']) {
         "NaN" => Some(f64::NAN),
@@ -189,9 +189,9 @@ pub type Unknown = Map<String, Value>;
 
 /// A string that is a secret: wiped when dropped, and cannot be printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretText(Zeroizing<String>);
+pub struct SecretString(Zeroizing<String>);
 
-impl SecretText {
+impl SecretString {
     /// Takes over the text.
     #[must_use]
     pub fn new(text: String) -> Self {
@@ -205,19 +205,19 @@ impl SecretText {
     }
 }
 
-impl Serialize for SecretText {
+impl Serialize for SecretString {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for SecretText {
+impl<'de> Deserialize<'de> for SecretString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::new)
     }
 }
 
-impl Json for SecretText {
+impl Json for SecretString {
     const TYPE: &'static str = String::TYPE;
     fn has_type_of(value: &Value) -> bool {
         String::has_type_of(value)

@@ -93,14 +93,14 @@ const NONE: Effects = (Fine, Fine);
 /// Both apps need it.
 pub(super) const REQUIRED: Rule = Rule::same((Fails, Fails));
 /// A text that may be absent. Android makes a text of whatever stands there.
-pub(super) const TEXT: Rule = Rule {
+pub(super) const STRING: Rule = Rule {
     null: (Loses("takes the word null for it"), Fine),
     ..Rule::wrong((Fine, Fails))
 };
 /// A number that may be absent.
 pub(super) const NUMBER: Rule = Rule::wrong((Loses("takes its default"), Fails));
 /// A switch that may be absent.
-pub(super) const SWITCH: Rule = NUMBER;
+pub(super) const BOOL: Rule = NUMBER;
 /// A list that may be absent.
 pub(super) const LIST: Rule = Rule::wrong((Loses("ignores the list"), Fails));
 
@@ -147,16 +147,16 @@ impl Rule {
 }
 
 /// The longest key that a path shows whole, in bytes. The schema's own are shorter.
-const LONGEST_KEY: usize = 64;
+const MAX_KEY_LENGTH: usize = 64;
 
 /// Where in the document we are, and what was found so far.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct Walker {
     path: String,
     pub(super) findings: Vec<Finding>,
 }
 
-impl Place {
+impl Walker {
     /// Looks at the field `key` of an object: by its rule if it is not what it should be, otherwise
     /// more closely.
     pub(super) fn field<T: Json>(
@@ -164,7 +164,7 @@ impl Place {
         key: &str,
         field: &Field<T>,
         rule: Rule,
-        look: impl FnOnce(&T, &mut Self),
+        check: impl FnOnce(&T, &mut Self),
     ) {
         let length = self.path.len();
         if length > 0 && !key.starts_with('[') {
@@ -172,14 +172,14 @@ impl Place {
         }
         self.path.push_str(key);
         match field {
-            Field::Is(value) => look(value, self),
+            Field::Is(value) => check(value, self),
             Field::Absent => self.note("missing", rule.absent),
             Field::Null => self.note("null", rule.null),
             Field::Other(value) => match T::respelled(value) {
                 Some(whole) => {
                     let unsure = (Fine, Loses("may not be able to read it"));
                     self.note("a whole number with a fraction", unsure);
-                    look(&whole, self);
+                    check(&whole, self);
                 }
                 None => {
                     let (mut android, mut ios) = rule.wrong;
@@ -187,7 +187,7 @@ impl Place {
                         // Android looks at it as at any other, and so does iOS if the type does not matter
                         // to it. What they find there is part of this finding.
                         let before = self.findings.len();
-                        look(&taken, self);
+                        check(&taken, self);
                         let found = self.findings.split_off(before);
                         let first = |effect: fn(&Finding) -> Effect| {
                             let mut effects = found.iter().map(effect);
@@ -210,10 +210,10 @@ impl Place {
         &mut self,
         list: &List<T>,
         rule: Rule,
-        mut look: impl FnMut(&T, &mut Self),
+        mut check: impl FnMut(&T, &mut Self),
     ) {
         for (number, item) in list.iter().enumerate() {
-            self.field(&format!("[{number}]"), item, rule, &mut look);
+            self.field(&format!("[{number}]"), item, rule, &mut check);
         }
     }
 
@@ -223,7 +223,7 @@ impl Place {
         for key in fields.keys() {
             let length = self.path.len();
             let is_word = |character: char| character.is_alphanumeric() || "_-".contains(character);
-            let (word, rest) = key.split_at(key.ceil_char_boundary(LONGEST_KEY.min(key.len())));
+            let (word, rest) = key.split_at(key.ceil_char_boundary(MAX_KEY_LENGTH.min(key.len())));
             let cut = if rest.is_empty() { "" } else { "…" };
             if !word.is_empty() && word.chars().all(is_word) {
                 let dot = if length > 0 { "." } else { "" };
@@ -248,5 +248,5 @@ impl Place {
     }
 
     /// There is nothing more to look at.
-    pub(super) fn enough<T>(_: &T, _: &mut Self) {}
+    pub(super) fn accept<T>(_: &T, _: &mut Self) {}
 }

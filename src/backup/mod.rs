@@ -30,7 +30,7 @@ pub use document::{
 pub use envelope::{
     INFLATE_LIMIT, NONCE_LENGTH, Nonce, OVERHEAD, OpenError, SealedBackup, TAG_LENGTH, open, seal,
 };
-pub use field::{Field, Json, SecretText, Unknown};
+pub use field::{Field, Json, SecretString, Unknown};
 pub use finding::{Effect, Finding, Grade};
 pub use id::{BackupId, ParseIdError, ThreemaId};
 pub use key::{BackupKey, MasterKey};

@@ -5,11 +5,11 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 /// The shortest password that the apps take: in UTF-16 units on Android, in characters on iOS.
-const SHORTEST: usize = 8;
+const MIN_LENGTH: usize = 8;
 /// The longest password that Android takes, in UTF-16 units.
-const LONGEST: usize = 4096;
+const MAX_LENGTH: usize = 4096;
 /// Up to how many digits the apps call a password bad that consists of nothing else.
-const MANY_DIGITS: usize = 15;
+const MAX_BAD_DIGITS: usize = 15;
 
 /// The password of a backup, as the person typed it. Wiped when dropped, and cannot be printed.
 ///
@@ -39,7 +39,7 @@ impl Password {
             return Vec::new();
         };
         let length = text.encode_utf16().count();
-        let too_short = length < SHORTEST;
+        let too_short = length < MIN_LENGTH;
         let mut characters = text.chars().flat_map(char::to_lowercase);
         let first = characters.next();
         let one_character = first.is_some() && characters.all(|other| Some(other) == first);
@@ -47,20 +47,23 @@ impl Password {
         [
             (too_short, PasswordConcern::TooShort),
             (
-                !too_short && length_on_ios(text) < SHORTEST,
+                !too_short && grapheme_count(text) < MIN_LENGTH,
                 PasswordConcern::TooShortForIos,
             ),
-            (length > LONGEST, PasswordConcern::TooLong),
+            (length > MAX_LENGTH, PasswordConcern::TooLong),
             (
                 length > 1 && one_character,
                 PasswordConcern::OneCharacterRepeated,
             ),
             (
-                (1..=MANY_DIGITS).contains(&length) && digits_only,
+                (1..=MAX_BAD_DIGITS).contains(&length) && digits_only,
                 PasswordConcern::DigitsOnly,
             ),
             (text.contains('\0'), PasswordConcern::Nul),
-            (text.starts_with(MARK), PasswordConcern::ByteOrderMark),
+            (
+                text.starts_with(BYTE_ORDER_MARK),
+                PasswordConcern::ByteOrderMark,
+            ),
         ]
         .into_iter()
         .filter_map(|(found, concern)| found.then_some(concern))
@@ -70,15 +73,15 @@ impl Password {
 
 /// What a person takes for characters, as Swift counts them (Unicode's extended grapheme clusters): in Latin,
 /// Greek, Cyrillic, Hebrew, Arabic, Korean and Japanese writing, and of emoji.
-fn length_on_ios(text: &str) -> usize {
+fn grapheme_count(text: &str) -> usize {
     let mut length = 0;
     let mut before = '\0';
     let mut is_half_a_flag = false;
     for character in text.chars() {
-        let is_flag = is_regional(character);
+        let is_flag = is_regional_indicator(character);
         let joins = length > 0
             && (extends(character)
-                || before == JOINER
+                || before == ZERO_WIDTH_JOINER
                 || (before, character) == ('\r', '\n')
                 || (is_flag && is_half_a_flag));
         length += usize::from(!joins);
@@ -89,12 +92,12 @@ fn length_on_ios(text: &str) -> usize {
 }
 
 /// Binds two emoji into one.
-const JOINER: char = '\u{200d}';
+const ZERO_WIDTH_JOINER: char = '\u{200d}';
 /// Byte order mark, or a space without width.
-const MARK: char = '\u{feff}';
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Half of a flag.
-fn is_regional(character: char) -> bool {
+fn is_regional_indicator(character: char) -> bool {
     ('\u{1f1e6}'..='\u{1f1ff}').contains(&character)
 }
 
@@ -109,7 +112,7 @@ fn extends(character: char) -> bool {
             | '\u{1160}'..='\u{11ff}'
             | '\u{1ab0}'..='\u{1aff}'
             | '\u{1dc0}'..='\u{1dff}'
-            | '\u{200c}'..=JOINER
+            | '\u{200c}'..=ZERO_WIDTH_JOINER
             | '\u{20d0}'..='\u{20ff}'
             | '\u{3099}'..='\u{309a}'
             | '\u{fe00}'..='\u{fe0f}'

@@ -10,7 +10,7 @@ use super::app::App;
 use super::document::{
     Contact, Contents, DistributionList, Group, Info, Link, List, Settings, User,
 };
-use super::field::{Field, SecretText};
+use super::field::{Field, SecretString};
 use super::id::ThreemaId;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -120,7 +120,7 @@ impl Sample<'_> {
             }))
         };
         User {
-            private_key: Field::Is(SecretText::new(random_key())),
+            private_key: Field::Is(SecretString::new(random_key())),
             nickname: "Sample".into(),
             profile_picture: Field::Is(BASE64_STANDARD.encode(PICTURE)),
             profile_picture_release: Field::Is(vec!["*".into()]),
@@ -141,7 +141,7 @@ impl Sample<'_> {
         let last_name = (!number.is_multiple_of(7)).then(|| pick(&LAST_NAMES, number));
         Contact {
             identity: Field::Is(contact_id(number)),
-            public_key: given((verification == 2).then(random_key)),
+            public_key: present((verification == 2).then(random_key)),
             created_at: Field::Is(self.days_ago(30 + number % 1_000)),
             verification: Field::Is(verification),
             work_verified: Field::Is(verification == 1),
@@ -149,7 +149,7 @@ impl Sample<'_> {
             first_name: pick(&FIRST_NAMES, number).into(),
             last_name: self.name(last_name),
             nickname: self.name((!number.is_multiple_of(3)).then(|| pick(&FIRST_NAMES, number))),
-            last_update: given((!number.is_multiple_of(4)).then(|| self.days_ago(number % 400))),
+            last_update: present((!number.is_multiple_of(4)).then(|| self.days_ago(number % 400))),
             typing_indicators: Field::Is(u64::from(number.is_multiple_of(50)) * 2),
             read_receipts: Field::Is(0),
             private: Field::Is(false),
@@ -221,12 +221,12 @@ impl Sample<'_> {
 
     /// A field that only Android writes.
     fn android<T>(&self, value: T) -> Field<T> {
-        given((self.app == App::Android).then_some(value))
+        present((self.app == App::Android).then_some(value))
     }
 
     /// A field that only iOS writes.
     fn ios<T>(&self, value: T) -> Field<T> {
-        given((self.app == App::Ios).then_some(value))
+        present((self.app == App::Ios).then_some(value))
     }
 
     /// A name that may not be known: Android leaves it out, iOS writes an empty one.
@@ -244,7 +244,7 @@ impl Sample<'_> {
     }
 }
 
-fn given<T>(value: Option<T>) -> Field<T> {
+fn present<T>(value: Option<T>) -> Field<T> {
     value.map_or(Field::Absent, Field::Is)
 }
 

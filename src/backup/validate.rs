@@ -1,4 +1,4 @@
-//! What the apps would make of a document: every finding, with its place and what each app does.
+//! What the apps would make of a document: every finding, with its walk and what each app does.
 //!
 //! Android reads entry by entry and uses a default where it can; iOS decodes the whole document with
 //! fixed types, and one wrong type anywhere ends the restore. Read in Threema for Android 6.4.2
@@ -15,7 +15,7 @@ use super::document::{
 };
 use super::field::Field;
 use super::finding::Effect::{self, Fails, Fine, Loses};
-use super::finding::{Effects, Finding, LIST, NUMBER, Place, REQUIRED, Rule, SWITCH, TEXT};
+use super::finding::{BOOL, Effects, Finding, LIST, NUMBER, REQUIRED, Rule, STRING, Walker};
 use super::id::ThreemaId;
 
 /// Length of a public or private key, in bytes.
@@ -28,9 +28,9 @@ impl Contents {
     /// person is, nor which contacts the directory knows.
     #[must_use]
     pub fn validate(&self) -> Vec<Finding> {
-        let mut place = Place::default();
-        place.field("info", &self.info, REQUIRED, Info::look);
-        place.field("user", &self.user, REQUIRED, User::look);
+        let mut walk = Walker::default();
+        walk.field("info", &self.info, REQUIRED, Info::check);
+        walk.field("user", &self.user, REQUIRED, User::check);
         let has_groups = self.groups.items().next().is_some()
             || self.distribution_lists.items().next().is_some();
         let without = if has_groups {
@@ -46,105 +46,105 @@ impl Contents {
                 Fails,
             ),
         };
-        place.field("contacts", &self.contacts, contacts, |contacts, place| {
+        walk.field("contacts", &self.contacts, contacts, |contacts, walk| {
             let mut seen = HashMap::new();
             let item = Rule::entry(Loses("skips the contact"));
-            place.items(contacts, item, |contact, place| {
-                contact.look(place, &mut seen);
+            walk.items(contacts, item, |contact, walk| {
+                contact.check(walk, &mut seen);
             });
         });
-        place.field("groups", &self.groups, LIST, |groups, place| {
+        walk.field("groups", &self.groups, LIST, |groups, walk| {
             let item = Rule::entry(Loses("skips the group"));
-            place.items(groups, item, |group, place| group.look(place));
+            walk.items(groups, item, |group, walk| group.check(walk));
         });
         let lists = LIST.android_only();
-        place.field(
+        walk.field(
             "distributionlists",
             &self.distribution_lists,
             lists,
-            |lists, place| {
+            |lists, walk| {
                 if !lists.is_empty() {
-                    place.note(
+                    walk.note(
                         "distribution lists",
                         (Fine, Loses("has none and ignores them")),
                     );
                 }
                 let item = Rule::entry(Loses("skips the list")).android_only();
-                place.items(lists, item, |list, place| list.look(place));
+                walk.items(lists, item, |list, walk| list.check(walk));
             },
         );
         let kept = Loses("keeps its own settings");
-        place.field(
+        walk.field(
             "settings",
             &self.settings,
             Rule::same((kept, Fails)),
-            Settings::look,
+            Settings::check,
         );
-        place.unknown(&self.unknown);
-        place.findings
+        walk.unknown(&self.unknown);
+        walk.findings
     }
 }
 
 impl Info {
-    fn look(&self, place: &mut Place) {
-        place.field("version", &self.version, REQUIRED, |&version, place| {
+    fn check(&self, walk: &mut Walker) {
+        walk.field("version", &self.version, REQUIRED, |&version, walk| {
             let problem = format!("version {version}, and 1 is the only one");
             match version {
-                0 => place.note(problem, (Fine, Fails)),
+                0 => walk.note(problem, (Fine, Fails)),
                 1 => {}
-                2.. => place.note(problem, (Fails, Fails)),
+                2.. => walk.note(problem, (Fails, Fails)),
             }
         });
-        place.field("device", &self.device, TEXT.ios_only(), Place::enough);
-        place.unknown(&self.unknown);
+        walk.field("device", &self.device, STRING.ios_only(), Walker::accept);
+        walk.unknown(&self.unknown);
     }
 }
 
 impl User {
-    fn look(&self, place: &mut Place) {
-        place.field("privatekey", &self.private_key, REQUIRED, |key, place| {
+    fn check(&self, walk: &mut Walker) {
+        walk.field("privatekey", &self.private_key, REQUIRED, |key, walk| {
             if !is_key(key.reveal()) {
-                place.note("not the base64 of 32 bytes", (Fails, Fails));
+                walk.note("not the base64 of 32 bytes", (Fails, Fails));
             }
         });
-        place.field("nickname", &self.nickname, TEXT, |nickname, place| {
+        walk.field("nickname", &self.nickname, STRING, |nickname, walk| {
             if nickname.len() > NICKNAME_LENGTH {
-                place.note("longer than 32 bytes", (Loses("cuts it"), Fine));
+                walk.note("longer than 32 bytes", (Loses("cuts it"), Fine));
             }
         });
         let ignored = Loses("ignores the picture");
         let picture = Rule::wrong((ignored, Fails));
-        place.field(
+        walk.field(
             "profilePic",
             &self.profile_picture,
             picture,
-            |picture, place| {
+            |picture, walk| {
                 if BASE64_STANDARD.decode(picture).is_err() {
-                    place.note("not base64", (ignored, ignored));
+                    walk.note("not base64", (ignored, ignored));
                 }
             },
         );
         let release = &self.profile_picture_release;
-        place.field("profilePicRelease", release, LIST, |release, place| {
-            look_at_release(release, place);
+        walk.field("profilePicRelease", release, LIST, |release, walk| {
+            check_release(release, walk);
         });
-        place.field("links", &self.links, LIST, |links, place| {
+        walk.field("links", &self.links, LIST, |links, walk| {
             let item = Rule::entry(Loses("ignores the link"));
-            place.items(links, item, |link, place| link.look(place));
+            walk.items(links, item, |link, walk| link.check(walk));
         });
         let group_key = &self.device_group_key;
-        place.field(
+        walk.field(
             "temporaryDeviceGroupKeyTodoRemove",
             group_key,
-            TEXT.ios_only(),
-            Place::enough,
+            STRING.ios_only(),
+            Walker::accept,
         );
-        place.unknown(&self.unknown);
+        walk.unknown(&self.unknown);
     }
 }
 
 /// `["*"]`, `[null]`, or Threema IDs.
-fn look_at_release(release: &List<String>, place: &mut Place) {
+fn check_release(release: &List<String>, walk: &mut Walker) {
     let ignored = Loses("ignores the entry");
     let nobody = Loses("gives the picture to nobody");
     let everyone = Loses("gives the picture to everyone");
@@ -159,16 +159,16 @@ fn look_at_release(release: &List<String>, place: &mut Place) {
             null: if among_others { null } else { (Fine, Fine) },
             ..Rule::entry(ignored)
         };
-        place.field(&format!("[{number}]"), item, item_rule, |entry, place| {
+        walk.field(&format!("[{number}]"), item, item_rule, |entry, walk| {
             if entry == "*" {
                 if among_others {
-                    place.note("* among others", (decides(everyone), ignored));
+                    walk.note("* among others", (decides(everyone), ignored));
                 }
             } else if is_nobody(entry) {
-                place.note("the word null", (decides(nobody), ignored));
+                walk.note("the word null", (decides(nobody), ignored));
             } else if entry.chars().count() != 8 {
                 // Neither app looks more closely.
-                place.note("not a Threema ID", (ignored, ignored));
+                walk.note("not a Threema ID", (ignored, ignored));
             }
         });
         is_decided |= match item {
@@ -180,92 +180,92 @@ fn look_at_release(release: &List<String>, place: &mut Place) {
 }
 
 impl Link {
-    fn look(&self, place: &mut Place) {
+    fn check(&self, walk: &mut Walker) {
         let ignored = Loses("ignores the link");
         let rule = Rule {
             wrong: (ignored, Fails),
             ..Rule::same((ignored, ignored))
         };
-        place.field("type", &self.kind, rule, |kind, place| {
+        walk.field("type", &self.kind, rule, |kind, walk| {
             if kind != "mobile" && kind != "email" {
-                place.note("neither mobile nor email", (ignored, ignored));
+                walk.note("neither mobile nor email", (ignored, ignored));
             }
         });
-        place.field("value", &self.value, rule, |value, place| {
+        walk.field("value", &self.value, rule, |value, walk| {
             let kind = self.kind.get().map(String::as_str);
             let digits = value.strip_prefix('+').unwrap_or(value);
             let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
             let cannot = Loses("cannot link it");
             if kind == Some("mobile") && !is_number {
-                place.note("not a telephone number in E.164", (cannot, cannot));
+                walk.note("not a telephone number in E.164", (cannot, cannot));
             }
             if kind == Some("email") && !value.contains('@') {
-                place.note("not an email address", (cannot, cannot));
+                walk.note("not an email address", (cannot, cannot));
             }
         });
-        place.field("name", &self.name, TEXT.ios_only(), Place::enough);
-        place.unknown(&self.unknown);
+        walk.field("name", &self.name, STRING.ios_only(), Walker::accept);
+        walk.unknown(&self.unknown);
     }
 }
 
 impl Contact {
     /// `seen` holds the IDs of the contacts before it, in capitals, and whether one was spelt so.
-    fn look(&self, place: &mut Place, seen: &mut HashMap<String, bool>) {
+    fn check(&self, walk: &mut Walker, seen: &mut HashMap<String, bool>) {
         let skipped = Loses("skips the contact");
         let identity = Rule {
             wrong: (skipped, Fails),
             ..Rule::same((skipped, skipped))
         };
-        place.field("identity", &self.identity, identity, |identity, place| {
+        walk.field("identity", &self.identity, identity, |identity, walk| {
             let capitals = identity.to_ascii_uppercase();
             if !is_id(&capitals) {
-                place.note("not a Threema ID", (skipped, skipped));
+                walk.note("not a Threema ID", (skipped, skipped));
                 return;
             }
             let in_capitals = *identity == capitals;
             if !in_capitals {
-                place.note("small letters", (skipped, Fine));
+                walk.note("small letters", (skipped, Fine));
             }
             let earlier = seen.get(&capitals).copied();
             if let Some(one_in_capitals) = earlier {
                 let first = Loses("uses the first only");
                 let is_second = in_capitals && one_in_capitals;
                 let android = if is_second { first } else { Fine };
-                place.note("an ID that stands there already", (android, first));
+                walk.note("an ID that stands there already", (android, first));
             }
             seen.insert(capitals, in_capitals || earlier == Some(true));
         });
-        self.look_at_key(place);
-        place.field("createdAt", &self.created_at, NUMBER, Place::enough);
+        self.check_key(walk);
+        walk.field("createdAt", &self.created_at, NUMBER, Walker::accept);
         let unverified = Loses("takes the contact as unverified");
-        look_at_choice(
-            place,
+        check_choice(
+            walk,
             "verification",
             &self.verification,
             (unverified, unverified),
         );
-        place.field("workVerified", &self.work_verified, SWITCH, Place::enough);
-        place.field("hidden", &self.hidden, SWITCH, Place::enough);
-        place.field("firstname", &self.first_name, TEXT, Place::enough);
-        place.field("lastname", &self.last_name, TEXT, Place::enough);
-        place.field(
+        walk.field("workVerified", &self.work_verified, BOOL, Walker::accept);
+        walk.field("hidden", &self.hidden, BOOL, Walker::accept);
+        walk.field("firstname", &self.first_name, STRING, Walker::accept);
+        walk.field("lastname", &self.last_name, STRING, Walker::accept);
+        walk.field(
             "nickname",
             &self.nickname,
             Rule::wrong((Fine, Fails)),
-            Place::enough,
+            Walker::accept,
         );
         let last_update = Rule::wrong((skipped, Fails));
-        place.field("lastUpdate", &self.last_update, last_update, Place::enough);
+        walk.field("lastUpdate", &self.last_update, last_update, Walker::accept);
         let default = (Fine, Loses("takes its default"));
-        look_at_choice(place, "typingIndicators", &self.typing_indicators, default);
-        look_at_choice(place, "readReceipts", &self.read_receipts, default);
-        place.field("private", &self.private, SWITCH, Place::enough);
-        place.unknown(&self.unknown);
+        check_choice(walk, "typingIndicators", &self.typing_indicators, default);
+        check_choice(walk, "readReceipts", &self.read_receipts, default);
+        walk.field("private", &self.private, BOOL, Walker::accept);
+        walk.unknown(&self.unknown);
     }
 
     /// Only Android uses the key, and only of a contact that was verified in person; iOS asks the
     /// directory for all keys.
-    fn look_at_key(&self, place: &mut Place) {
+    fn check_key(&self, walk: &mut Walker) {
         let mut rule = Rule::wrong((Fine, Fails));
         let in_person = self.verification.on_android() == Some(2);
         let skipped = Loses("skips the contact");
@@ -275,18 +275,18 @@ impl Contact {
             rule.null = (skipped, Fine);
             rule.wrong = (skipped, Fails);
         }
-        place.field("publickey", &self.public_key, rule, |key, place| {
+        walk.field("publickey", &self.public_key, rule, |key, walk| {
             if in_person && key.is_empty() {
-                place.note("empty", rule.absent);
+                walk.note("empty", rule.absent);
             } else if in_person && !is_key(key) {
-                place.note("not the base64 of 32 bytes", (skipped, Fine));
+                walk.note("not the base64 of 32 bytes", (skipped, Fine));
             }
         });
     }
 }
 
 impl Group {
-    fn look(&self, place: &mut Place) {
+    fn check(&self, walk: &mut Walker) {
         let skipped = Loses("skips the group");
         let needed = Rule {
             wrong: (skipped, Fails),
@@ -298,98 +298,98 @@ impl Group {
             null: (foreign, skipped),
             ..needed
         };
-        place.field("id", &self.id, id, |id, place| {
+        walk.field("id", &self.id, id, |id, walk| {
             if !id.len().is_multiple_of(2) {
-                place.note("an odd number of digits", (foreign, Fails));
+                walk.note("an odd number of digits", (foreign, Fails));
             } else if hex::decode(id).is_err() {
-                place.note("not hexadecimal", (foreign, skipped));
+                walk.note("not hexadecimal", (foreign, skipped));
             } else if id.len() != 16 {
-                place.note("not 16 digits", (foreign, foreign));
+                walk.note("not 16 digits", (foreign, foreign));
             }
         });
-        place.field("creator", &self.creator, needed, |creator, place| {
+        walk.field("creator", &self.creator, needed, |creator, walk| {
             if !is_id(&creator.to_ascii_uppercase()) {
-                place.note("not a Threema ID", (skipped, skipped));
+                walk.note("not a Threema ID", (skipped, skipped));
             } else if !is_id(creator) {
-                place.note("small letters", (skipped, Fine));
+                walk.note("small letters", (skipped, Fine));
             }
         });
-        place.field("groupname", &self.name, TEXT, Place::enough);
-        place.field("createdAt", &self.created_at, NUMBER, Place::enough);
+        walk.field("groupname", &self.name, STRING, Walker::accept);
+        walk.field("createdAt", &self.created_at, NUMBER, Walker::accept);
         let alone = Loses("restores the group without members");
         let members = Rule {
             absent: (alone, skipped),
             null: (alone, skipped),
             wrong: (alone, Fails),
         };
-        place.field("members", &self.members, members, |members, place| {
+        walk.field("members", &self.members, members, |members, walk| {
             let ignored = Loses("ignores the entry");
-            place.items(members, Rule::entry(ignored), |id, place| {
+            walk.items(members, Rule::entry(ignored), |id, walk| {
                 if !is_id(&id.to_ascii_uppercase()) {
-                    place.note("not a Threema ID", (ignored, ignored));
+                    walk.note("not a Threema ID", (ignored, ignored));
                 } else if !is_id(id) {
-                    place.note("small letters", (ignored, Fine));
+                    walk.note("small letters", (ignored, Fine));
                 }
             });
         });
-        place.field("deleted", &self.deleted, SWITCH, |&deleted, place| {
+        walk.field("deleted", &self.deleted, BOOL, |&deleted, walk| {
             if deleted {
-                place.note("a deleted group", (skipped, Fine));
+                walk.note("a deleted group", (skipped, Fine));
             }
         });
         let last_update = Rule::wrong((skipped, Fails));
-        place.field("lastUpdate", &self.last_update, last_update, Place::enough);
-        place.field("private", &self.private, SWITCH, Place::enough);
-        place.unknown(&self.unknown);
+        walk.field("lastUpdate", &self.last_update, last_update, Walker::accept);
+        walk.field("private", &self.private, BOOL, Walker::accept);
+        walk.unknown(&self.unknown);
     }
 }
 
 impl DistributionList {
-    fn look(&self, place: &mut Place) {
+    fn check(&self, walk: &mut Walker) {
         let skipped = Loses("skips the list");
         let another = Loses("gives the list another id");
         let id = Rule::wrong((another, Fine));
-        place.field("id", &self.id, id, |id, place| {
+        walk.field("id", &self.id, id, |id, walk| {
             if id.len() != 16 || hex::decode(id).is_err() {
-                place.note("not 16 hexadecimal digits", (another, Fine));
+                walk.note("not 16 hexadecimal digits", (another, Fine));
             }
         });
         let name = Rule {
             absent: (skipped, Fine),
-            ..TEXT.android_only()
+            ..STRING.android_only()
         };
-        place.field("name", &self.name, name, Place::enough);
-        place.field(
+        walk.field("name", &self.name, name, Walker::accept);
+        walk.field(
             "createdAt",
             &self.created_at,
             NUMBER.android_only(),
-            Place::enough,
+            Walker::accept,
         );
         let empty = Loses("restores the list without members");
         let members = Rule::same((empty, Fine));
-        place.field("members", &self.members, members, |members, place| {
-            look_at_ids(place, members, Fine);
+        walk.field("members", &self.members, members, |members, walk| {
+            check_ids(walk, members, Fine);
         });
         let last_update = Rule::wrong((skipped, Fine));
-        place.field("lastUpdate", &self.last_update, last_update, Place::enough);
-        place.field(
+        walk.field("lastUpdate", &self.last_update, last_update, Walker::accept);
+        walk.field(
             "private",
             &self.private,
-            SWITCH.android_only(),
-            Place::enough,
+            BOOL.android_only(),
+            Walker::accept,
         );
-        place.unknown(&self.unknown);
+        walk.unknown(&self.unknown);
     }
 }
 
 impl Settings {
-    fn look(&self, place: &mut Place) {
+    fn check(&self, walk: &mut Walker) {
         let needed = Rule {
             absent: (Fine, Fails),
             null: (Fine, Fails),
-            ..SWITCH
+            ..BOOL
         };
-        place.field("syncContacts", &self.sync_contacts, needed, Place::enough);
+        walk.field("syncContacts", &self.sync_contacts, needed, Walker::accept);
         for (key, field) in [
             ("blockUnknown", &self.block_unknown),
             ("sendTyping", &self.send_typing),
@@ -397,25 +397,25 @@ impl Settings {
             ("threemaCalls", &self.calls),
             ("relayThreemaCalls", &self.relay_calls),
         ] {
-            place.field(key, field, SWITCH, Place::enough);
+            walk.field(key, field, BOOL, Walker::accept);
         }
         let android_alone = (Fine, Loses("has no such setting and ignores it"));
         for (key, field) in [
             ("disableScreenshots", &self.disable_screenshots),
             ("incognitoKeyboard", &self.incognito_keyboard),
         ] {
-            place.field(key, field, SWITCH.android_only(), |&is_on, place| {
+            walk.field(key, field, BOOL.android_only(), |&is_on, walk| {
                 if is_on {
-                    place.note("switched on", android_alone);
+                    walk.note("switched on", android_alone);
                 }
             });
         }
-        place.field(
+        walk.field(
             "blockedContacts",
             &self.blocked_contacts,
             LIST,
-            |blocked, place| {
-                look_at_ids(place, blocked, Fails);
+            |blocked, walk| {
+                check_ids(walk, blocked, Fails);
             },
         );
         let other_key = Loses("has another name for it and ignores it");
@@ -423,65 +423,60 @@ impl Settings {
         let has_more = |one: &Field<List<String>>, other: &Field<List<String>>| {
             one.items().any(|id| !other.items().any(|same| same == id))
         };
-        place.field(
+        walk.field(
             "syncExcludedIds",
             android,
             LIST.android_only(),
-            |excluded, place| {
+            |excluded, walk| {
                 if has_more(android, ios) {
-                    place.note("IDs for Android alone", (Fine, other_key));
+                    walk.note("IDs for Android alone", (Fine, other_key));
                 }
-                look_at_ids(place, excluded, Fine);
+                check_ids(walk, excluded, Fine);
             },
         );
-        place.field(
-            "syncExcludedIDs",
-            ios,
-            LIST.ios_only(),
-            |excluded, place| {
-                if has_more(ios, android) {
-                    place.note("IDs for iOS alone", (other_key, Fine));
-                }
-                look_at_ids(place, excluded, Fails);
-            },
-        );
+        walk.field("syncExcludedIDs", ios, LIST.ios_only(), |excluded, walk| {
+            if has_more(ios, android) {
+                walk.note("IDs for iOS alone", (other_key, Fine));
+            }
+            check_ids(walk, excluded, Fails);
+        });
         let emojis = LIST.android_only();
-        place.field(
+        walk.field(
             "recentEmojis",
             &self.recent_emojis,
             emojis,
-            |emojis, place| {
+            |emojis, walk| {
                 if !emojis.is_empty() {
-                    place.note("emojis", android_alone);
+                    walk.note("emojis", android_alone);
                 }
             },
         );
-        place.unknown(&self.unknown);
+        walk.unknown(&self.unknown);
     }
 }
 
 /// Looks at a number that is 0, 1 or 2. Both apps read others too, if iOS can hold them: 64 bits with a sign.
-fn look_at_choice(place: &mut Place, key: &str, field: &Field<u64>, other: Effects) {
+fn check_choice(walk: &mut Walker, key: &str, field: &Field<u64>, other: Effects) {
     let is_negative = matches!(field, Field::Other(value) if value.is_i64());
     let negative = Field::Is(3);
     let field = if is_negative { &negative } else { field };
-    place.field(key, field, NUMBER, |&choice, place| {
+    walk.field(key, field, NUMBER, |&choice, walk| {
         if i64::try_from(choice).is_err() {
-            place.note("beyond 63 bits", (other.0, Fails));
+            walk.note("beyond 63 bits", (other.0, Fails));
         } else if choice > 2 {
-            place.note("neither 0, 1 nor 2", other);
+            walk.note("neither 0, 1 nor 2", other);
         }
     });
 }
 
 /// Looks at a list of Threema IDs.
-fn look_at_ids(place: &mut Place, list: &List<String>, wrong_on_ios: Effect) {
+fn check_ids(walk: &mut Walker, list: &List<String>, wrong_on_ios: Effect) {
     let ignored = Loses("ignores the entry");
     let item = Rule::same((ignored, wrong_on_ios));
     let ignored_on_ios = if wrong_on_ios == Fine { Fine } else { ignored };
-    place.items(list, item, |id, place| {
+    walk.items(list, item, |id, walk| {
         if !is_id(id) {
-            place.note("not a Threema ID", (ignored, ignored_on_ios));
+            walk.note("not a Threema ID", (ignored, ignored_on_ios));
         }
     });
 }

@@ -234,7 +234,9 @@ impl EndToEndTest {
             }
             Step::Delete if self.uploads == Uploads::None => return Err(Failure::NothingUploaded),
             Step::Delete => phone.delete(self.id).await?,
-            Step::VerifyDeleted if self.uploads != Uploads::Some => return Err(Failure::NothingUploaded),
+            Step::VerifyDeleted if self.uploads != Uploads::Some => {
+                return Err(Failure::NothingUploaded);
+            }
             Step::VerifyDeleted => match phone.get(self.id).await {
                 Err(Error::NotFound) => {}
                 Err(error) => return Err(error.into()),

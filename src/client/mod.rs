@@ -4,8 +4,8 @@
 //! Sources: Threema for Android 6.4.2 (`ThreemaSafeApiClient.kt`, OkHttp 5.1), Threema for iOS 7.2.2
 //! (`HTTPClient.swift`, `SafeApiService.swift`, URLSession). Knows the format, nothing of the server.
 
-mod error;
 mod end_to_end;
+mod error;
 mod requests;
 mod server_url;
 mod trust;
@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 
 use crate::backup::{App, BackupId, SealedBackup};
 
+pub use end_to_end::{EndToEndTest, Failure, OnFailure, Outcome, STEP_LIMIT, Step};
 pub use error::Error;
-pub use end_to_end::{Failure, EndToEndTest, OnFailure, Outcome, STEP_LIMIT, Step};
 pub use server_url::{BadUrl, ServerUrl};
 pub use trust::{Trust, TrustError};
 
@@ -123,7 +123,8 @@ impl Phone {
     /// # Errors
     /// When there is none, or the server cannot be reached or refuses.
     pub async fn get(&self, id: BackupId) -> Result<Bytes, Error> {
-        self.request(Method::GET, self.server.backup(id), None).await
+        self.request(Method::GET, self.server.backup(id), None)
+            .await
     }
 
     /// What turning Safe off does: `DELETE` of the backup.
@@ -151,7 +152,9 @@ impl Phone {
             App::Ios => {
                 // Every operation of the iOS app has a session, and so a connection, of its own.
                 let session = Session::new(self.app, &self.trust)?;
-                session.send_as_ios(method, url, body, self.login.as_ref()).await
+                session
+                    .send_as_ios(method, url, body, self.login.as_ref())
+                    .await
             }
         }
     }

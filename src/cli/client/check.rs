@@ -14,7 +14,7 @@ use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
 use crate::cli::argument::Unrepeated;
 use crate::cli::terminal::{is_broken_pipe, say, warn};
 use crate::cli::{AUTHORITY_HINT, block_on, now};
-use crate::client::{Failure, EndToEndTest, OnFailure, Outcome, Phone, STEP_LIMIT, ServerUrl};
+use crate::client::{EndToEndTest, Failure, OnFailure, Outcome, Phone, STEP_LIMIT, ServerUrl};
 
 /// Contacts in the made-up backups: about 7 kB.
 const CONTACTS: [u32; 2] = [20, 21];

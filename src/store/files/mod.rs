@@ -8,8 +8,8 @@
 //! removes an existing backup holds an exclusive `flock` on that file, so that retention cannot erase a
 //! backup that is being renewed, in this process or from another.
 
-mod checksum;
 mod backup_files;
+mod checksum;
 mod listing;
 
 use std::fs::{self, File};
@@ -69,12 +69,7 @@ impl FileStore {
             trash: directory.join("trash"),
             tmp: directory.join("tmp"),
         };
-        for path in [
-            directory,
-            &files.tmp,
-            &files.backups,
-            &files.trash,
-        ] {
+        for path in [directory, &files.tmp, &files.backups, &files.trash] {
             let unusable = |source| OpenError::Unusable {
                 path: path.to_owned(),
                 source,
