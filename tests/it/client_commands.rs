@@ -206,9 +206,9 @@ fn a_summary_says_who_how_much_and_what_the_apps_would_not_restore() {
             "  size                {size} bytes encrypted, 0.1 % of the usual maxBackupBytes (524288)"
         ),
         "what the apps would not restore as it stands:",
-        "  error: contacts[0].hidden: not true or false; Android: takes its default; iOS: cannot restore \
+        "  error: contacts[0].hidden: not a boolean; Android: uses its default; iOS: cannot restore \
          the backup (and 1 more like it)",
-        "  warning: distributionlists: distribution lists; iOS: has none and ignores them",
+        "  warning: distributionlists: distribution lists; iOS: has no distribution lists and ignores them",
     ] {
         let line = lines.next().unwrap();
         if expected.ends_with(", ") {
