@@ -1,5 +1,6 @@
-//! Writes the manual pages and the shells' completions, from the definition of the command line itself:
-//! `cargo run --example pages -- FOLDER`. Not a command of the program, so that the program need not carry it.
+//! Generator of the manual pages and shell completions, from the definition of the command line:
+//! `cargo run --example pages -- FOLDER`. It is not a command of the program, to keep the program
+//! small.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ fn main() -> anyhow::Result<()> {
     write(&folder).with_context(|| format!("write to {}", folder.display()))
 }
 
-/// Writes `man/NAME*.1`, and `completions/` with a file for each shell under the name by which it finds it.
+/// Writes `man/NAME*.1`, and into `completions/` one file per shell under the name that it expects.
 pub(crate) fn write(folder: &Path) -> io::Result<()> {
     let [pages, completions] = ["man", "completions"].map(|name| folder.join(name));
     for folder in [&pages, &completions] {
@@ -36,8 +37,9 @@ pub(crate) fn write(folder: &Path) -> io::Result<()> {
     write_page(&program, &pages)
 }
 
-/// clap_complete 4.6.11 takes the hyphens in the program's name for a way to a subcommand where it offers words, and
-/// not where it reads them: after `threema-safe-server account` it would offer nothing (clap-rs/clap#6421).
+/// Works around a bug of clap_complete 4.6.11 (clap-rs/clap#6421): its script for Bash treats the
+/// hyphens in the program's name as separators of subcommands where it offers completions, but not
+/// where it parses the command line. After `threema-safe-server account` it would offer nothing.
 fn mend(bash: &Path) -> io::Result<()> {
     let text = std::fs::read_to_string(bash)?;
     let read = NAME.replace('-', "__");
@@ -49,13 +51,13 @@ fn mend(bash: &Path) -> io::Result<()> {
     file.write_all(text.replace(&offered, &read).as_bytes())
 }
 
-/// The page of a command, and those of the commands under it, each of which says of which program it is.
+/// Writes the pages of a command and of its subcommands, each with the program's name.
 fn write_page(command: &clap::Command, folder: &Path) -> io::Result<()> {
     for inner in command.get_subcommands() {
         write_page(inner, folder)?;
     }
     let page = Man::new(command.clone())
-        // Left empty, it would not be written at all, and what follows would be taken for it.
+        // An empty date would be omitted, and the next field would take its position.
         .date(" ")
         .source(concat!("threema-safe-server ", env!("CARGO_PKG_VERSION")))
         .manual("Threema Safe backups");

@@ -1,12 +1,13 @@
-//! Backups as files: `backups/<64 hex>`, mode 0600, whose modification time is the time of the upload.
+//! File storage: one file per backup, `backups/<64 hex>`, mode 0600, with the time of the upload as
+//! modification time.
 //!
-//! The directory looks like one made by hand for any WebDAV server, so an existing one is taken over by
-//! pointing at it, and any tool that copies files copies it. There is no index: what is on disk is the
-//! truth.
+//! The layout is that of any WebDAV server: an existing directory is taken over by configuring its
+//! path, and any tool that copies files can copy it. There is no index: the files are the only
+//! state.
 //!
-//! Invariants: a name in `backups/` only ever points at a complete, synced file. Whoever replaces or
-//! removes an existing backup holds an exclusive `flock` on that file, so that retention cannot erase a
-//! backup that is being renewed, in this process or from another.
+//! Invariants: a name in `backups/` always points to a complete, synced file. Every operation that
+//! replaces or removes an existing backup holds an exclusive `flock` on its file, so that retention
+//! cannot remove a backup that is being replaced, in this process or by another one.
 
 mod backup_files;
 mod checksum;
@@ -29,7 +30,7 @@ use super::{Error, Meta, Put, Restored, Store, Trashed, Verified};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
 
-/// The name under which a start tries whether it can put files in a directory.
+/// Name of the file with which a start tests whether files can be created in a directory.
 const TRIAL_NAME: &str = ".trial.tmp";
 
 /// Why a data directory cannot be used.
@@ -44,22 +45,21 @@ pub enum OpenError {
         #[source]
         source: durable::Error,
     },
-    /// Another server runs on this directory.
-    #[error("data directory {}: another server is using it; stop that one first", .0.display())]
+    /// Another server is using this directory.
+    #[error("data directory {}: in use by another server; stop that server first", .0.display())]
     InUse(PathBuf),
 }
 
-/// Backups in a directory.
+/// A store of backups as files in a data directory.
 #[derive(Debug)]
 pub struct FileStore {
     files: Arc<BackupFiles>,
-    /// Held as long as this server runs on the directory.
+    /// The server's exclusive lock on the directory.
     _claim: Option<File>,
 }
 
 impl FileStore {
-    /// Opens `directory` beside a server that may be running on it: for the command line. Creates what
-    /// is missing.
+    /// Opens `directory` for a command, while a server may be using it. Creates what is missing.
     ///
     /// # Errors
     /// When the files cannot be created or written.
@@ -85,15 +85,15 @@ impl FileStore {
         })
     }
 
-    /// Opens `directory` for the one server that runs on it, and sweeps what an earlier one left in
-    /// `tmp/`.
+    /// Opens `directory` for the one server that may use it, and removes leftovers of an earlier
+    /// server from `tmp/`.
     ///
     /// # Errors
-    /// As [`FileStore::open`], and when another server has the directory.
+    /// As [`FileStore::open`], and when another server is using the directory.
     pub fn claim(directory: &Path) -> Result<Self, OpenError> {
         if !directory.join("backups").exists() {
-            // Said aloud, because it may also be a disk that is not mounted.
-            tracing::warn!(directory = %directory.display(), "the data directory is new: it holds no backups");
+            // A warning, because the cause may also be a disk that is not mounted.
+            tracing::warn!(directory = %directory.display(), "new data directory: it contains no backups");
         }
         let mut store = Self::open(directory)?;
         let unusable = |operation| {
@@ -108,9 +108,9 @@ impl FileStore {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 return Err(OpenError::InUse(directory.to_owned()));
             }
-            // A file system without locks: the operator has to see to it that there is one server.
+            // A file system without locks: the operator has to ensure that only one server uses it.
             Err(error) => {
-                tracing::warn!(%error, "the file system of the data directory has no locks");
+                tracing::warn!(%error, "data directory: file system has no locks");
             }
         }
         sweep_leftovers(&store.files.tmp).map_err(unusable("sweep tmp"))?;
@@ -123,12 +123,12 @@ impl FileStore {
         work: impl FnOnce(&BackupFiles) -> Result<T, durable::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let files = Arc::clone(&self.files);
-        // Once started, the work runs to its end, whoever is still waiting for it: a request that goes
-        // away in the middle leaves the old backup or the new one.
+        // Once started, the work runs to its end even if its future is dropped: a request that is
+        // cancelled in the middle leaves the old backup or the new one.
         tokio::task::spawn_blocking(move || work(&files))
             .await
             .unwrap_or_else(|_| {
-                // A panic's own text may hold anything; the panic hook says where it was.
+                // The panic message may contain anything; the panic hook logs where it was.
                 let source = io::Error::other("it panicked");
                 Err(durable::Error::at("task")(source))
             })
@@ -171,7 +171,7 @@ impl Store for FileStore {
     fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
         read_directory(&self.files.trash, |name, found| {
             let (id, removed_at) = name.split_once('.')?;
-            // In the one spelling that the name is made of again.
+            // Only the canonical spelling, from which the same name is formed again.
             if removed_at != "0" && removed_at.starts_with(['0', '+']) {
                 return None;
             }
@@ -205,12 +205,12 @@ impl Store for FileStore {
     }
 }
 
-/// Does with an empty file what an upload does: what would fail then fails at the start.
+/// Creates and renames an empty file as an upload does, so that errors show at the start.
 fn try_rename(from: &Path, to: &Path) -> Result<(), durable::Error> {
-    // Always the same name: what a crash leaves of it, the next start replaces and removes.
+    // Always the same name: the next start replaces and removes what a crash leaves.
     let target = to.join(TRIAL_NAME);
     TempFile::create_in(from)?.rename_to(&target)?;
-    // Somebody who tries at the same time may have removed it already.
+    // Another process that starts at the same time may have removed it already.
     erase(&target).map(drop)
 }
 
@@ -218,7 +218,7 @@ fn sweep_leftovers(tmp: &Path) -> io::Result<()> {
     for entry in fs::read_dir(tmp)? {
         let entry = entry?;
         if entry.file_type()?.is_file() {
-            // A command beside it may just have given a file its name.
+            // A concurrent command may just have renamed the file.
             erase(&entry.path()).map_err(|error| error.source)?;
         }
     }
