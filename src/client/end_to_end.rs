@@ -1,5 +1,5 @@
-//! The whole life of a backup against a live server: what an operator runs to know that phones can
-//! back up and restore there.
+//! End-to-end test against a live server: uploads, downloads, replaces and deletes a made-up
+//! backup, so that an operator knows that phones can back up and restore there.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,27 +10,27 @@ use crate::backup::{
     seal,
 };
 
-/// How long a step may take, unless something else is said.
+/// Default time limit of a step.
 pub const STEP_LIMIT: Duration = Duration::from_secs(60);
 
-/// A step in the life of a backup.
+/// A step of the end-to-end test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// `GET config`.
     Config,
-    /// `PUT`, of a backup that was not there.
+    /// `PUT` of a new backup.
     Put,
-    /// `GET`.
+    /// `GET` of the backup.
     Get,
-    /// Opening what came back, and comparing it with what was sent.
+    /// Opens the downloaded backup, and compares it with the uploaded one.
     Compare,
     /// `PUT` of another document under the same id.
     Overwrite,
-    /// `GET`, opening and comparing: it is the second document.
+    /// `GET` of the backup, which has to be the second document.
     GetAgain,
-    /// `DELETE`.
+    /// `DELETE` of the backup.
     Delete,
-    /// `GET`, which has to find nothing.
+    /// `GET` of the backup, which has to give 404.
     VerifyDeleted,
 }
 
@@ -47,18 +47,18 @@ impl Step {
         Self::VerifyDeleted,
     ];
 
-    /// What it means to the person with the phone.
+    /// What the step means for the user of a phone.
     #[must_use]
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::Config => "activate: ask the server for its config",
+            Self::Config => "activate Safe: request the server's config",
             Self::Put => "back up: encrypt and upload",
             Self::Get => "restore: download",
-            Self::Compare => "decrypt, and compare with what was backed up",
+            Self::Compare => "decrypt, and compare with the uploaded backup",
             Self::Overwrite => "back up again, replacing the first",
-            Self::GetAgain => "restore again: it is the second",
+            Self::GetAgain => "restore again, and compare with the second",
             Self::Delete => "turn Safe off: delete the backup",
-            Self::VerifyDeleted => "look again: it is gone",
+            Self::VerifyDeleted => "verify that the backup is deleted",
         }
     }
 }
@@ -78,53 +78,53 @@ impl fmt::Display for Step {
     }
 }
 
-/// Why a step failed.
+/// The reason for which a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The server refused, or could not be reached.
+    /// The request failed.
     #[error(transparent)]
     Phone(#[from] Error),
-    /// What came back does not open.
-    #[error("what came back does not open")]
+    /// The downloaded backup cannot be opened.
+    #[error("the downloaded backup cannot be opened")]
     Open(#[from] OpenError),
-    /// It opens, and is another document.
-    #[error("what came back is not what was backed up")]
+    /// The downloaded backup can be opened, and contains another document.
+    #[error("the downloaded backup differs from the uploaded one")]
     Different,
-    /// It could be read after it was deleted.
-    #[error("the backup is still there after it was deleted")]
+    /// The backup could be downloaded after it was deleted.
+    #[error("the backup still exists after it was deleted")]
     StillThere,
-    /// There is nothing to compare: the download failed.
-    #[error("nothing came back that could be compared")]
+    /// The download failed, so that there is no backup to compare.
+    #[error("no backup was downloaded, so there is nothing to compare")]
     Nothing,
-    /// There is nothing that could be deleted or be gone.
-    #[error("no upload succeeded, so this step says nothing")]
+    /// No upload succeeded, so that there is no backup whose deletion could be tested.
+    #[error("no upload succeeded, so this step proves nothing")]
     NothingUploaded,
-    /// The step was broken off.
+    /// The step exceeded its time limit.
     #[error("took longer than {} second{}", .0.as_secs(), if .0.as_secs() == 1 { "" } else { "s" })]
     TooSlow(Duration),
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Debug)]
 pub struct Outcome {
     /// The step.
     pub step: Step,
-    /// How long it took.
+    /// The step's duration.
     pub took: Duration,
-    /// What is to be said about it, or why it failed.
+    /// Details for the operator, or the reason for the failure.
     pub result: Result<String, Failure>,
 }
 
-/// What to do when a step fails.
+/// The reaction to a failed step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// Leave out the remaining steps. What was uploaded is deleted nevertheless.
+    /// Skip the remaining steps, except the deletion of an uploaded backup.
     Stop,
-    /// Take them.
+    /// Run the remaining steps.
     Continue,
 }
 
-/// A made-up person who backs up twice.
+/// The end-to-end test: two backups of a made-up user under one id.
 pub struct EndToEndTest {
     id: BackupId,
     key: BackupKey,
@@ -135,19 +135,19 @@ pub struct EndToEndTest {
     step_limit: Duration,
 }
 
-/// What may be on the server.
+/// Whether the server may hold an uploaded backup.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Uploads {
-    /// No upload was begun.
+    /// No upload was started.
     None,
-    /// One was begun, and its answer was lost or bad: it may have arrived all the same.
+    /// An upload was started and failed: the backup may have arrived nevertheless.
     Uncertain,
-    /// One succeeded.
+    /// An upload succeeded.
     Some,
 }
 
 impl EndToEndTest {
-    /// A life with these two documents, one after the other.
+    /// Creates a test that uploads `first` and then replaces it by `second`.
     #[must_use]
     pub fn new(key: &MasterKey, first: Document, second: Document) -> Self {
         Self {
@@ -161,15 +161,15 @@ impl EndToEndTest {
         }
     }
 
-    /// The same life with another bound for each step.
+    /// Sets the time limit of each step, which is [`STEP_LIMIT`] by default.
     #[must_use]
     pub fn with_step_limit(mut self, limit: Duration) -> Self {
         self.step_limit = limit;
         self
     }
 
-    /// Takes the steps with `phone`, and hands the outcome of each to `tell`. Returns whether all went
-    /// well.
+    /// Runs the steps with `phone`, and calls `report` with the outcome of each. Returns whether
+    /// all steps passed.
     pub async fn run(
         mut self,
         phone: &Phone,
@@ -193,7 +193,7 @@ impl EndToEndTest {
                 && may_be_missing
                 && matches!(result, Err(Failure::Phone(Error::NotFound)))
             {
-                result = Ok("there was none".into());
+                result = Ok("no backup existed".into());
             }
             all_passed &= result.is_ok();
             report(Outcome {
@@ -280,7 +280,10 @@ mod tests {
     fn a_failure_names_its_cause_once() {
         let cause = OpenError::WrongPasswordOrDamaged.to_string();
         let failure = Failure::from(OpenError::WrongPasswordOrDamaged);
-        assert_eq!(failure.to_string(), "what came back does not open");
+        assert_eq!(
+            failure.to_string(),
+            "the downloaded backup cannot be opened"
+        );
         assert_eq!(failure.source().unwrap().to_string(), cause);
     }
 }

@@ -1,4 +1,4 @@
-//! One operation on the wire: headers, credentials and the reading of statuses, app by app.
+//! HTTP requests of each app: headers, credentials, and interpretation of the status.
 
 use std::time::Duration;
 
@@ -17,21 +17,24 @@ use super::error::Error;
 use super::trust::{Trust, TrustError};
 use crate::backup::App;
 
-/// What both apps call themselves, without a version.
+/// The `User-Agent` of both apps, without a version (Android 6.4.2 `ThreemaSafeApiClient.kt`, iOS
+/// 7.2.2 `HTTPClient.swift`).
 const APP_USER_AGENT: HeaderValue = HeaderValue::from_static("Threema");
-/// How often iOS answers a challenge with the same credentials (`previousFailureCount < 7`).
+/// Number of times that iOS answers a challenge with the same credentials (iOS 7.2.2
+/// `HTTPClient.swift`, `previousFailureCount < 7`).
 const IOS_ATTEMPTS: usize = 7;
-/// The largest answer that is read, in bytes: as much as the largest backup of any server.
+/// Limit for the length of a response body, in bytes (256 MiB): the largest `maxBackupBytes` that a
+/// server may have.
 const RESPONSE_LIMIT: usize = 256 << 20;
-/// OkHttp's time for connecting, as the Android app sets it.
+/// Time limit for connecting, which the Android app sets for OkHttp (Android 6.4.2).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Connections to a server, as one app keeps them.
+/// A connection pool with the timeouts of one app.
 pub(super) struct Session(Client);
 
 impl Session {
     pub(super) fn new(app: App, trust: &Trust) -> Result<Self, Error> {
-        // How long each app waits for the server to say something.
+        // The longest time without a byte from the server: Android 6.4.2 30 s, iOS 7.2.2 90 s.
         let read_timeout = match app {
             App::Android => Duration::from_secs(30),
             App::Ios => Duration::from_secs(90),
@@ -48,7 +51,7 @@ impl Session {
             .map_err(|error| TrustError::Setup(error).into())
     }
 
-    /// Credentials up front, once.
+    /// Sends a request as Android 6.4.2 does: once, with preemptive credentials in ISO-8859-1.
     pub(super) async fn send_as_android(
         &self,
         method: Method,
@@ -65,7 +68,8 @@ impl Session {
         interpret(response, login).await
     }
 
-    /// Without credentials, then with them after each 401, up to seven times.
+    /// Sends a request as iOS 7.2.2 does: first without credentials, and after each 401 again with
+    /// them, at most seven times.
     pub(super) async fn send_as_ios(
         &self,
         method: Method,
@@ -93,7 +97,7 @@ impl Session {
             if !challenges_basic(response.headers()) {
                 return Err(Error::NoChallenge);
             }
-            // The answer is read to its end, so that the connection can be used again.
+            // The body is read to its end so that the connection can be reused.
             read_body(response).await?;
             headers.insert(AUTHORIZATION, basic(login, utf_8));
             response = self
@@ -118,7 +122,7 @@ impl Session {
     }
 }
 
-/// What both apps send.
+/// The headers that both apps send.
 fn headers(method: &Method, url: &Url) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(USER_AGENT, APP_USER_AGENT);
@@ -133,11 +137,12 @@ fn headers(method: &Method, url: &Url) -> HeaderMap {
     headers
 }
 
+/// The value of `Authorization` for Basic authentication (RFC 7617), with the charset of the app.
 fn basic(login: &Login, encode: fn(&str) -> Vec<u8>) -> HeaderValue {
     let joined = Zeroizing::new(format!("{}:{}", login.username, *login.password));
     let encoded = Zeroizing::new(BASE64_STANDARD.encode(Zeroizing::new(encode(&joined))));
     let mut value = HeaderValue::from_str(&format!("Basic {}", *encoded))
-        .expect("base64 is made of characters that stand in a header");
+        .expect("base64 consists of characters that are valid in a header");
     value.set_sensitive(true);
     value
 }
@@ -146,7 +151,8 @@ fn utf_8(text: &str) -> Vec<u8> {
     text.as_bytes().to_vec()
 }
 
-/// OkHttp's default; what ISO-8859-1 does not have becomes a question mark.
+/// ISO-8859-1, the default charset of OkHttp's `Credentials.basic` (Android 6.2 and later). Other
+/// characters become question marks.
 fn latin_1(text: &str) -> Vec<u8> {
     text.chars()
         .map(|character| u8::try_from(character).unwrap_or(b'?'))
@@ -160,7 +166,7 @@ fn challenges_basic(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Reads a status as the apps do: any 2xx is success.
+/// Interprets the status as the apps do (Android 6.2 and later, iOS 7.x): any 2xx is success.
 async fn interpret(response: Response, login: Option<&Login>) -> Result<Bytes, Error> {
     let status = response.status();
     if status.is_success() {

@@ -296,7 +296,7 @@ async fn a_test_whose_uploads_break_off_tells_the_failure_and_no_other() {
             .await;
         assert!(!all_well);
         assert_eq!(failed, failing);
-        assert_eq!(deleted.as_deref(), Some("there was none"));
+        assert_eq!(deleted.as_deref(), Some("no backup existed"));
     }
 }
 

@@ -197,7 +197,7 @@ fn the_demo_plays_both_phones_and_spares_the_folders_of_others() {
             "{said}"
         );
         assert_eq!(
-            said.matches("decrypt, and compare with what was backed up … ok")
+            said.matches("decrypt, and compare with the uploaded backup … ok")
                 .count(),
             2,
             "{said}"

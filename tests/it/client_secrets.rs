@@ -263,7 +263,7 @@ async fn an_address_without_config_is_called_wrong() {
         (Some(1), 1),
         "{said}"
     );
-    let why = "there is no config at this address (404), so the address is probably wrong";
+    let why = "no config at this address (404); check the server's address";
     assert!(
         said.contains("FAILED") && said.trim_end().ends_with(why),
         "{said}"
