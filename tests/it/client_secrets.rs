@@ -46,7 +46,7 @@ fn the_private_key_is_printed_only_if_it_is_asked_for_by_name() {
     assert_eq!(text(&json.stdout), format!("{without}\n"));
     assert_eq!(
         text(&json.stderr),
-        "the private key is left out; --private-key prints it\n"
+        "the private key is omitted; --private-key prints it\n"
     );
     assert_eq!(
         (text(&redacted.stdout), text(&redacted.stderr)),
@@ -75,7 +75,7 @@ fn a_document_out_of_which_no_key_can_be_taken_is_printed_whole_or_not_at_all() 
     );
     let said = text(&json.stderr);
     assert!(
-        said.starts_with("error: the document cannot be taken apart to leave the private key out"),
+        said.starts_with("error: the document cannot be parsed, so the private key cannot be omitted"),
         "{said}"
     );
     assert!(

@@ -1,13 +1,13 @@
-//! Text of others, made sanitized for a terminal and for the person before it.
+//! Sanitising of untrusted text for a terminal: control, bidirectional and invisible characters.
 
 use std::fmt::Write;
 
 use zeroize::Zeroizing;
 
-/// The most characters of somebody else's text in a summary.
+/// Number of characters to which untrusted text is truncated in a summary.
 const MAX_CHARACTERS: usize = 100;
 
-/// The text with U+FFFD for each character that would act instead of being shown.
+/// Replaces each unsafe character by U+FFFD.
 pub(super) fn sanitized(text: &str) -> String {
     let replaced = |character| {
         if is_unsafe(character) {
@@ -19,7 +19,7 @@ pub(super) fn sanitized(text: &str) -> String {
     text.chars().map(replaced).collect()
 }
 
-/// The same, and cut where it is too long for a line.
+/// Replaces unsafe characters, and truncates the text to [`MAX_CHARACTERS`].
 pub(super) fn truncated(text: &str) -> String {
     match text.char_indices().nth(MAX_CHARACTERS) {
         Some((end, _)) => sanitized(text.get(..end).unwrap_or_default()) + "…",
@@ -27,7 +27,8 @@ pub(super) fn truncated(text: &str) -> String {
     }
 }
 
-/// JSON that means the same, in which nothing is_unsafe on a terminal. It may hold a private key.
+/// Escapes unsafe characters in JSON without changing its meaning. The text may contain a private
+/// key and is wiped when dropped.
 pub(super) fn escaped(json: &[u8]) -> Zeroizing<String> {
     let json = String::from_utf8_lossy(json);
     let escape = |character: char| is_unsafe(character) && !character.is_ascii_whitespace();
@@ -35,7 +36,8 @@ pub(super) fn escaped(json: &[u8]) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(json.len() + added));
     for character in json.chars() {
         if character == '\r' {
-            // It stands between two values and would lead back to the beginning of the line.
+            // In valid JSON it is whitespace; on a terminal it would return to the start of the
+            // line.
             text.push(' ');
         } else if escape(character) {
             write!(text, "\\u{:04x}", u32::from(character)).expect("memory can be written to");
@@ -46,7 +48,7 @@ pub(super) fn escaped(json: &[u8]) -> Zeroizing<String> {
     text
 }
 
-/// Whether a character moves the cursor, turns the direction of writing round, or cannot be seen.
+/// Whether a character controls the terminal, changes the text direction, or is invisible.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -67,7 +69,7 @@ mod tests {
     const UNSAFE: &str = "\u{0}\u{1b}\u{7f}\u{9b}\u{ad}\u{61c}\u{200b}\u{200f}\u{2028}\u{202e}\u{2060}\u{2069}\u{feff}";
 
     #[test]
-    fn what_acts_on_a_terminal_is_replaced_and_what_is_too_long_is_cut() {
+    fn unsafe_characters_are_replaced_and_long_text_is_truncated() {
         assert_eq!(sanitized(UNSAFE), "\u{fffd}".repeat(UNSAFE.chars().count()));
         assert_eq!(truncated("Zoë 日本 🎉"), "Zoë 日本 🎉");
         assert_eq!(truncated(&"ë".repeat(100)), "ë".repeat(100));
