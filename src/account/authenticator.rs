@@ -1,9 +1,10 @@
-//! Verifies credentials against the accounts file, which may change at any time.
+//! Verification of credentials against the accounts file, which may change at any time.
 //!
-//! A chosen password costs 15 ms of hashing on purpose. A phone pays that once: verified credentials are
-//! remembered by a keyed hash until the file changes. Refusals are never remembered, and each costs what
-//! any other costs, whether the name exists or not. How often anybody may try is decided elsewhere; here is only
-//! told apart what has to be tried ([`Authenticator::verify`]) from what nobody can guess ([`Authenticator::verify_generated`]).
+//! A chosen password costs 15 ms of hashing on purpose. A phone pays that once: verified
+//! credentials are cached by a keyed hash until the file changes. Refusals are never cached, and
+//! each costs the same as any other, whether the name exists or not. Attempts are rate limited by
+//! the caller; this module only separates passwords that can be guessed ([`Authenticator::verify`])
+//! from generated secrets, which cannot ([`Authenticator::verify_generated`]).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,25 +22,25 @@ use super::file::{self, Account, FileError};
 use super::{Caller, Credentials, Secret};
 use crate::file_version::FileVersion;
 
-/// The way in: the accounts file and what is remembered of it.
+/// Verifies credentials against the accounts file, and reloads it when it was replaced.
 pub struct Authenticator {
     path: PathBuf,
     current: ArcSwap<Loaded>,
-    /// One reload at a time. Holds the state of the file (`None`: missing) that was last found to be bad,
-    /// so that it is read and reported once.
+    /// One reload at a time. Holds the state of the file (`None`: missing) that was last found to
+    /// be bad, so that it is read and reported once.
     bad: Mutex<Option<Option<FileVersion>>>,
-    /// Slow hashes that run at once; each takes a core and 19 MiB.
+    /// One permit for each concurrent argon2id hash, which takes a core and 19 MiB.
     hashing: Arc<Semaphore>,
     hashed: Arc<Counters>,
     cache_key: [u8; 32],
 }
 
-/// Passwords that were hashed, since the start.
+/// Numbers of hashed passwords since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HashCounts {
-    /// With SHA-256, to compare them with a generated secret.
+    /// SHA-256 hashes, for comparison with generated secrets.
     pub fast: u64,
-    /// With argon2id, to compare them with a chosen password.
+    /// argon2id hashes, for comparison with chosen passwords.
     pub slow: u64,
 }
 
@@ -49,22 +50,24 @@ struct Counters {
     slow: AtomicU64,
 }
 
-/// What comparing a password with a secret costs.
+/// The kind of a secret's hash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HashKind {
+    /// SHA-256 of a generated secret.
     Fast,
+    /// argon2id of a chosen password.
     Slow,
 }
 
-/// The secrets of one cost.
+/// The secrets of one kind, over all accounts.
 struct SecretStats {
-    /// The most that one account has: what every refusal costs.
+    /// The largest number of them in one account: the number of hashes of every refusal.
     max_per_account: usize,
-    /// Hashed instead of those that an account does not have.
+    /// Hashed in place of the secrets that an account lacks, so that all refusals cost the same.
     dummy: Option<Secret>,
 }
 
-/// The accounts of one version of the file, and who was verified against them.
+/// The accounts of one version of the file, and the cache of credentials verified against them.
 struct Loaded {
     version: Option<FileVersion>,
     accounts: HashMap<String, Account>,
@@ -74,18 +77,19 @@ struct Loaded {
 }
 
 impl Authenticator {
-    /// Reads the accounts file.
+    /// Loads the accounts file.
     ///
     /// # Errors
-    /// When it is missing, unreadable, open to others, or not valid; when the system has no randomness.
+    /// When it is missing, unreadable, not valid, or its permissions are too open; when the system
+    /// provides no randomness.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         Self::of(path, Loaded::read(path)?)
     }
 
-    /// A way in without any account, until one is written to `path`.
+    /// An authenticator without accounts, until a file is written to `path`.
     ///
     /// # Errors
-    /// When the system has no randomness.
+    /// When the system provides no randomness.
     pub fn without_accounts(path: &Path) -> Result<Self, FileError> {
         Self::of(path, Loaded::new(None, Vec::new()))
     }
@@ -108,8 +112,8 @@ impl Authenticator {
         })
     }
 
-    /// Whether the accounts file as it is now cannot be used, so that those read before are in force. Reads the file
-    /// again first if it was replaced.
+    /// Whether the accounts file as it is now cannot be used, so that those read before are in
+    /// force. Reads the file again first if it was replaced.
     #[must_use]
     pub fn is_bad(&self) -> bool {
         let loaded = self.current();
@@ -118,35 +122,37 @@ impl Authenticator {
         version != loaded.version && *bad == Some(version)
     }
 
-    /// Whether there is nobody to let in.
+    /// True if there are no accounts. Reloads the file first if it was replaced.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.current().accounts.is_empty()
     }
 
-    /// Whose credentials these are, where the password is a generated secret: of these nobody has a list. `None` says
-    /// nothing; they have to be verified. Reads the file again first if it was replaced.
+    /// Verifies a generated secret, which no dictionary contains. `None` if the password does not
+    /// look generated or does not match: the credentials may still pass [`Self::verify`]. Reloads
+    /// the file first if it was replaced.
     #[must_use]
     pub fn verify_generated(&self, credentials: &Credentials) -> Option<Caller> {
         let loaded = self.current();
         let mut decodings = credentials.decodings();
         decodings.find_map(|decoding| {
-            // A chosen password that somebody put into the file as a SHA-256 is not let in here.
+            // A weak password that an operator stored as SHA-256 must not pass here.
             let generated = Secret::looks_generated(&decoding.password);
             let caller = generated.then(|| loaded.check(&decoding, HashKind::Fast, &self.hashed));
             caller.flatten()
         })
     }
 
-    /// Whose credentials these are, where they were verified before, from wherever. Whoever may ask this freely guesses
-    /// as fast as he likes.
+    /// The account of credentials that were verified before, from any address. Rate limit this
+    /// call: without a limit, an attacker could guess at full speed. Reloads the file first if it
+    /// was replaced.
     #[must_use]
     pub fn verify_cached(&self, credentials: &Credentials) -> Option<Caller> {
         self.current().cached(&self.cache_key(credentials))
     }
 
-    /// Whose credentials these are; `None` when the name is unknown, the account disabled or the secret
-    /// wrong, and nothing tells which. Reads the file again first if it was replaced.
+    /// Verifies credentials; `None` if the name is unknown, the account disabled or the secret
+    /// wrong, and neither time nor work tells which. Reloads the file first if it was replaced.
     pub async fn verify(&self, credentials: &Credentials) -> Option<Caller> {
         let loaded = self.current();
         let key = self.cache_key(credentials);
@@ -165,7 +171,7 @@ impl Authenticator {
         Some(caller)
     }
 
-    /// How many passwords were hashed, for whoever watches the server.
+    /// The numbers of hashed passwords, for the metrics.
     #[must_use]
     pub fn hashed(&self) -> HashCounts {
         HashCounts {
@@ -180,8 +186,8 @@ impl Authenticator {
         let loaded = Arc::clone(loaded);
         let hashed = Arc::clone(&self.hashed);
         tokio::task::spawn_blocking(move || {
-            // Given back when the hashes are done, not when the request goes away: else whoever asks and
-            // hangs up fills the memory.
+            // Released when the hashes are done, not when the request is cancelled: otherwise
+            // clients that send requests and disconnect would fill the memory.
             let _permit = permit;
             let mut decodings = decodings.iter();
             decodings.find_map(|decoding| loaded.check(decoding, HashKind::Slow, &hashed))
@@ -249,8 +255,8 @@ impl Loaded {
         }
     }
 
-    /// Compares a password with the account's secrets of this cost. Hashes as often for every name, so that neither
-    /// time nor work tells which names exist.
+    /// Compares a password with the account's secrets of this kind. The number of hashes is the
+    /// same for every name, so that neither time nor work tells which names exist.
     fn check(&self, decoding: &Decoding, kind: HashKind, hashed: &Counters) -> Option<Caller> {
         let (secrets, counter) = match kind {
             HashKind::Fast => (&self.fast, &hashed.fast),
@@ -281,7 +287,8 @@ impl Loaded {
             .cloned()
     }
 
-    /// Only what verified comes here, so there are at most a few entries for each secret in the file.
+    /// Adds verified credentials only, so the cache holds a few entries for each secret in the
+    /// file.
     fn cache(&self, key: [u8; 32], caller: Caller) {
         self.verified
             .lock()
@@ -311,7 +318,7 @@ impl SecretStats {
         let mut all = accounts.iter().flat_map(|account| &account.secrets);
         Self {
             max_per_account: accounts.iter().map(of_account).max().unwrap_or_default(),
-            // One of the file's own costs what they cost.
+            // A secret of the file itself, with the same cost parameters.
             dummy: all.find(|secret| HashKind::of(secret) == kind).cloned(),
         }
     }
@@ -333,11 +340,11 @@ mod tests {
     use super::*;
     use crate::account::Role;
 
-    struct Office {
+    struct Fixture {
         directory: tempfile::TempDir,
     }
 
-    impl Office {
+    impl Fixture {
         fn new() -> Self {
             Self {
                 directory: tempfile::tempdir().unwrap(),
@@ -382,14 +389,14 @@ mod tests {
 
     #[tokio::test]
     async fn generated_and_chosen_secrets_open_and_wrong_ones_do_not() {
-        let office = Office::new();
+        let fixture = Fixture::new();
         let (text, generated) = Secret::generate().unwrap();
         let chosen = Secret::of_password("chosen password").unwrap();
-        office.set(vec![
+        fixture.set(vec![
             ("phones", Role::Phone, false, vec![generated]),
             ("boss", Role::Operator, false, vec![chosen]),
         ]);
-        let authenticator = Authenticator::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
 
         let phones = format!("phones:{}", text.reveal());
         assert_eq!(
@@ -423,14 +430,14 @@ mod tests {
 
     #[tokio::test]
     async fn both_charsets_of_a_password_open() {
-        let office = Office::new();
-        office.set(vec![(
+        let fixture = Fixture::new();
+        fixture.set(vec![(
             "jörg",
             Role::Phone,
             false,
             vec![Secret::of_password("pässwört").unwrap()],
         )]);
-        let authenticator = Authenticator::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
 
         assert!(
             name(&authenticator, "jörg:pässwört".as_bytes())
@@ -447,45 +454,45 @@ mod tests {
 
     #[tokio::test]
     async fn a_changed_file_is_in_force_at_once() {
-        let office = Office::new();
+        let fixture = Fixture::new();
         let secret = Secret::of_password("password").unwrap();
-        office.set(vec![("phones", Role::Phone, false, vec![secret.clone()])]);
-        let authenticator = Authenticator::open(&office.path()).unwrap();
+        fixture.set(vec![("phones", Role::Phone, false, vec![secret.clone()])]);
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
         assert!(name(&authenticator, b"phones:password").await.is_some());
 
-        office.set(vec![("phones", Role::Phone, true, vec![secret.clone()])]);
+        fixture.set(vec![("phones", Role::Phone, true, vec![secret.clone()])]);
         assert!(name(&authenticator, b"phones:password").await.is_none());
-        office.set(vec![("phones", Role::Phone, false, vec![secret])]);
+        fixture.set(vec![("phones", Role::Phone, false, vec![secret])]);
         assert!(name(&authenticator, b"phones:password").await.is_some());
-        office.set(vec![]);
+        fixture.set(vec![]);
         assert!(name(&authenticator, b"phones:password").await.is_none());
         assert!(authenticator.is_empty());
     }
 
     #[tokio::test]
     async fn a_bad_or_missing_file_leaves_the_accounts_in_force() {
-        let office = Office::new();
-        office.set(vec![(
+        let fixture = Fixture::new();
+        fixture.set(vec![(
             "phones",
             Role::Phone,
             false,
             vec![Secret::of_password("password").unwrap()],
         )]);
-        let authenticator = Authenticator::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
 
-        crate::durable::replace(&office.path(), b"{").unwrap();
+        crate::durable::replace(&fixture.path(), b"{").unwrap();
         assert!(name(&authenticator, b"phones:password").await.is_some());
-        fs::remove_file(office.path()).unwrap();
+        fs::remove_file(fixture.path()).unwrap();
         assert!(name(&authenticator, b"phones:password").await.is_some());
         assert!(name(&authenticator, b"phones:wrong").await.is_none());
     }
 
     #[tokio::test]
-    async fn hashes_of_a_request_that_went_away_keep_their_place_until_they_are_done() {
-        let office = Office::new();
+    async fn hashes_of_a_cancelled_request_keep_their_permit_until_they_are_done() {
+        let fixture = Fixture::new();
         let secrets = vec![Secret::of_password("password").unwrap()];
-        office.set(vec![("phones", Role::Phone, false, secrets)]);
-        let mut authenticator = Authenticator::open(&office.path()).unwrap();
+        fixture.set(vec![("phones", Role::Phone, false, secrets)]);
+        let mut authenticator = Authenticator::open(&fixture.path()).unwrap();
         authenticator.hashing = Arc::new(Semaphore::new(1));
 
         let wrong = basic(b"phones:wrong");
@@ -493,19 +500,19 @@ mod tests {
 
         assert!(begun.is_none(), "a slow hash was done at once");
         assert_eq!(authenticator.hashing.available_permits(), 0);
-        // Whoever comes next waits for the place, and gets it.
+        // The next request waits for the permit, and gets it.
         assert!(name(&authenticator, b"phones:password").await.is_some());
     }
 
     #[tokio::test]
     async fn two_secrets_open_during_a_rotation() {
-        let office = Office::new();
+        let fixture = Fixture::new();
         let secrets = vec![
             Secret::of_password("old").unwrap(),
             Secret::of_password("new").unwrap(),
         ];
-        office.set(vec![("phones", Role::Phone, false, secrets)]);
-        let authenticator = Authenticator::open(&office.path()).unwrap();
+        fixture.set(vec![("phones", Role::Phone, false, secrets)]);
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
 
         assert!(name(&authenticator, b"phones:old").await.is_some());
         assert!(name(&authenticator, b"phones:new").await.is_some());
@@ -514,16 +521,16 @@ mod tests {
 
     #[tokio::test]
     async fn every_refusal_costs_the_same_hashes() {
-        let office = Office::new();
+        let fixture = Fixture::new();
         let generated = || Secret::generate().unwrap();
         let chosen = Secret::of_password("chosen password").unwrap();
         let (right, one) = generated();
-        office.set(vec![
+        fixture.set(vec![
             ("phones", Role::Phone, false, vec![one, generated().1]),
             ("former", Role::Phone, true, vec![chosen.clone()]),
             ("boss", Role::Operator, false, vec![chosen.clone(), chosen]),
         ]);
-        let authenticator = Authenticator::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
         let mut cost = HashCounts { fast: 0, slow: 0 };
 
         let guess = generated().0;
@@ -551,11 +558,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_can_guess_is_recognised_and_what_was_verified_is_remembered() {
-        let office = Office::new();
+    async fn generated_secrets_verify_without_guesses_and_verified_credentials_are_cached() {
+        let fixture = Fixture::new();
         let (text, generated) = Secret::generate().unwrap();
         let weak = "sha256:5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
-        office.set(vec![
+        fixture.set(vec![
             ("phones", Role::Phone, false, vec![generated]),
             ("weak", Role::Phone, false, vec![weak.parse().unwrap()]),
             (
@@ -565,7 +572,7 @@ mod tests {
                 vec![Secret::of_password("password").unwrap()],
             ),
         ]);
-        let authenticator = Authenticator::open(&office.path()).unwrap();
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
 
         let phones = basic(format!("phones:{}", text.reveal()).as_bytes());
         assert!(authenticator.verify_generated(&phones).is_some());

@@ -1,4 +1,4 @@
-//! The value of an `Authorization: Basic` header (RFC 7617).
+//! HTTP Basic credentials: the value of an `Authorization` header (RFC 7617).
 //!
 //! The RFC leaves the charset open, and the apps differ: Android up to 6.1 and Desktop send UTF-8,
 //! Android from 6.2 (OkHttp) sends ISO-8859-1. Both decodings are offered.
@@ -14,24 +14,26 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What somebody claims: a name and a password, still in the charset they came in. Wiped when dropped.
+/// Unverified credentials: a user name and a password in the charset the client sent them in. Wiped
+/// when dropped.
 pub struct Credentials(Zeroizing<Vec<u8>>);
 
-/// As they were sent: two charsets are two.
+/// Hashes the bytes as sent: the same credentials in two charsets have two hashes.
 impl Hash for Credentials {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.as_slice().hash(state);
     }
 }
 
-/// One reading of credentials.
+/// Credentials decoded with one charset.
 pub(super) struct Decoding {
     pub(super) name: String,
     pub(super) password: Zeroizing<String>,
 }
 
 impl Credentials {
-    /// Reads the value of an `Authorization` header; `None` if it is not Basic credentials.
+    /// Parses the value of an `Authorization` header; `None` unless it is `Basic` and the Base64 of
+    /// a text with a colon. Base64 padding is optional.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<Self> {
         let (scheme, rest) = header.split_at_checked("Basic ".len())?;
@@ -42,12 +44,13 @@ impl Credentials {
         decoded.contains(&b':').then_some(Self(decoded))
     }
 
-    /// `name:password` as it was sent.
+    /// `name:password` as sent, after Base64.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The name that is claimed, to count what is claimed for it: one name for both charsets.
+    /// The claimed user name, as the key for rate limits: the same in both charsets. Empty if there
+    /// is none.
     #[must_use]
     pub fn name(&self) -> String {
         self.decodings()
@@ -55,7 +58,8 @@ impl Credentials {
             .map_or_else(String::new, |decoding| decoding.name)
     }
 
-    /// As UTF-8 where it is that, then as ISO-8859-1 where that is a different text.
+    /// The credentials decoded as UTF-8 if they are valid UTF-8, then as ISO-8859-1 if they are not
+    /// ASCII.
     pub(super) fn decodings(&self) -> impl Iterator<Item = Decoding> + use<> {
         let utf_8 = str::from_utf8(&self.0)
             .ok()

@@ -131,7 +131,7 @@ mod tests {
         for name in ["", "phones:hunter2"] {
             let error = of(Some(name), Some("secret")).unwrap_err();
             assert!(
-                error.starts_with("SAFE_FIRST_ACCOUNT: an account name has"),
+                error.starts_with("SAFE_FIRST_ACCOUNT: account name must have"),
                 "{error}"
             );
             assert!(!error.contains("hunter2"), "{error}");
