@@ -1,4 +1,4 @@
-//! How old backups are, counted.
+//! Histogram of backup ages, by the time since the last upload.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,26 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use super::DAY;
 
-/// Days that divide the ages of backups, beside the retention period itself.
+/// Upper bounds of the buckets in days; the announced retention is added as the last one.
 const BOUNDS: [u32; 5] = [1, 2, 7, 30, 90];
 
-/// Backups by the time since their last upload, the youngest first.
+/// Numbers of backups by the time since their last upload, the youngest bucket first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AgeHistogram(Vec<AgeBucket>);
 
-/// Backups of some age.
+/// One bucket: the number of backups in a range of ages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AgeBucket {
-    /// Younger than this many days, and not counted before. `None`: all that are older.
+    /// The upper bound in days, exclusive; backups of lower buckets are not included. `None`: no
+    /// bound.
     pub younger_than_days: Option<u32>,
-    /// How many.
+    /// The number of backups in this bucket alone.
     pub backups: u64,
 }
 
 impl AgeHistogram {
-    /// Counts nothing yet; the last bound is the announced retention.
+    /// An empty histogram whose last bound is the announced retention.
     pub(super) fn up_to(retention_days: u32) -> Self {
         let bounds = BOUNDS.into_iter().filter(|bound| *bound < retention_days);
         let ends = bounds.chain([retention_days]).map(Some).chain([None]);
@@ -39,7 +40,7 @@ impl AgeHistogram {
     }
 
     pub(super) fn count(&mut self, last_upload: SystemTime, now: SystemTime) {
-        // A backup from the future is as young as can be.
+        // An upload time in the future counts as age 0.
         let age = now.duration_since(last_upload).unwrap_or_default();
         let is_within = |bucket: &&mut AgeBucket| {
             bucket
@@ -51,7 +52,7 @@ impl AgeHistogram {
         }
     }
 
-    /// Backups that are younger than so many days, one of the bounds.
+    /// The number of backups younger than `days`, which must be one of the bounds.
     #[must_use]
     pub fn younger_than(&self, days: u32) -> u64 {
         let young =
@@ -63,7 +64,7 @@ impl AgeHistogram {
             .sum()
     }
 
-    /// The classes, the youngest first.
+    /// The buckets, the youngest first.
     #[must_use]
     pub fn buckets(&self) -> &[AgeBucket] {
         &self.0

@@ -1,13 +1,16 @@
-//! What a sweep has found to act on. It looks at everything before it touches anything, and rarely has to look twice.
+//! List of the files a sweep will act on, in bounded memory. A sweep scans everything before it
+//! changes anything, and rarely has to scan twice.
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::store;
 
-/// So many are kept in mind: more than expire in an hour where there are a million backups, in less than 100 KiB.
+/// The number of entries held in memory: more than expire in an hour with a million backups, in
+/// less than 100 KiB.
 pub(super) const MAX_BUFFERED: usize = 1_000;
 
-/// How many files are due, and which, as long as they are few: memory does not depend on their number.
+/// A count of entries, and the entries themselves up to [`MAX_BUFFERED`], so that memory does not
+/// depend on their number.
 #[derive(Debug)]
 pub(super) struct BoundedList<T> {
     count: u64,
@@ -33,7 +36,8 @@ impl<T: Send + 'static> BoundedList<T> {
         self.count
     }
 
-    /// All that are due; where they were too many to be kept in mind, what `list` lists, with others among them.
+    /// All entries; or, if they were too many to buffer, everything that `list` lists, from which
+    /// the caller has to select again.
     pub(super) fn buffered_or_relisted(
         self,
         list: impl FnOnce() -> BoxStream<'static, Result<T, store::Error>>,

@@ -1,5 +1,6 @@
-//! A burst of removals: when a setting in the MDM is mistyped, every iPhone deletes its backup. They lie in the
-//! trash then, and stay there until a person has looked.
+//! Detection of deletion bursts. When an MDM setting is mistyped, every iPhone deletes its backup.
+//! The backups are in the trash then, and stay there until an operator restores them or confirms
+//! the deletion.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +8,23 @@ use super::retention_history;
 use crate::state::{DeletionBurst, RetentionPeriod, unix};
 use crate::store::Trashed;
 
-/// So many removals within a day are nothing, however few backups there are: a phone or two were set up anew.
-const FEW: u64 = 2;
-/// Otherwise more than one in this many of all is a burst.
-const PART: u64 = 5;
+/// Up to this many removals within a day are no burst, however few backups there are: a phone or
+/// two were set up again.
+const MAX_ORDINARY: u64 = 2;
+/// Above that, more than one in this many of all backups is a burst.
+const FRACTION: u64 = 5;
 const HOUR: u64 = 60 * 60;
-/// Whole hours that hold every day, wherever in an hour it begins.
-const HOURS: u64 = 25;
+/// Whole hours that cover a day, wherever in an hour it begins.
+const HOURS_OF_A_DAY: u64 = 25;
 
-/// Removals by phones, by the hour: a sum for each hour that had one, however many they are.
+/// Numbers of removals by phones, by the hour. One sum for each hour with a removal, so memory does
+/// not depend on the number of removals.
 #[derive(Debug, Default)]
 pub(super) struct Removals(BTreeMap<u64, u64>);
 
 impl Removals {
-    /// Counts a backup in the trash, unless it had expired or an operator has confirmed its removal.
+    /// Counts a backup in the trash, unless it was removed because it had expired, or an operator
+    /// has confirmed its removal.
     pub(super) fn count(
         &mut self,
         trashed: &Trashed,
@@ -36,22 +40,22 @@ impl Removals {
         }
     }
 
-    /// Whether there are any since that time.
+    /// True if there are removals in the hour of this Unix time or later.
     pub(super) fn any_since(&self, time: u64) -> bool {
         self.0.range(time / HOUR..).next().is_some()
     }
 
-    /// The worst day, if it was a burst, where `there` backups are there now.
-    pub(super) fn burst(&self, there: u64, now: u64) -> Option<DeletionBurst> {
-        let day_from = |first: u64| self.0.range(first..first.saturating_add(HOURS));
+    /// The day with the most removals, if it was a burst. `stored` is the number of backups now.
+    pub(super) fn burst(&self, stored: u64, now: u64) -> Option<DeletionBurst> {
+        let day_from = |first: u64| self.0.range(first..first.saturating_add(HOURS_OF_A_DAY));
         let (removed, first) = self
             .0
             .keys()
             .map(|&first| (day_from(first).map(|(_, removed)| removed).sum(), first))
             .max()
             .unwrap_or((0_u64, 0));
-        let of = there + removed;
-        (removed > FEW && removed * PART > of).then_some(DeletionBurst {
+        let of = stored + removed;
+        (removed > MAX_ORDINARY && removed * FRACTION > of).then_some(DeletionBurst {
             noticed: now,
             since: first * HOUR,
             removed,

@@ -1,12 +1,12 @@
-//! What expires when, and one sweep that acts on it.
+//! Retention: expiry of backups and of trash, and the sweep that applies it.
 //!
-//! A phone that renews unchanged data does so only after the full announced retention (protocol of iOS,
-//! all versions up to 7.2.2). Hence the margin: a backup is kept for `retention + margin` after its last
-//! upload, and one that is exactly that old is still kept. What expires goes through the trash, so that
-//! a clock that was wrong can be mended.
+//! A phone that renews unchanged data does so only after the full announced retention (iOS app, all
+//! versions up to 7.2.2). Hence the margin: a backup is kept for `retention + margin` after its
+//! last upload, and one that is exactly that old is still kept. Expired backups are moved to the
+//! trash, so that the damage of a wrong clock can be undone.
 //!
-//! A sweep looks at everything before it touches anything, and does nothing at all where what it sees is more likely
-//! a wrong clock or a wrong setting than the passing of time.
+//! A sweep scans everything before it changes anything, and changes nothing at all if its findings
+//! are more likely due to a wrong clock or a wrong setting than to the passing of time.
 
 mod age_histogram;
 mod bounded_list;
@@ -31,21 +31,22 @@ pub use size_histogram::{SizeBucket, SizeHistogram};
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// How long things are kept.
+/// Retention periods of backups and trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// What is announced to phones, in days.
+    /// The retention announced to phones, in days.
     pub announced_days: u32,
-    /// A backup, after its last upload.
+    /// How long a backup is kept after its last upload.
     pub keep: Duration,
-    /// A removed backup, in the trash.
+    /// How long a removed backup stays in the trash.
     pub keep_trash: Duration,
-    /// The size that is allowed, against which backups are measured.
+    /// `maxBackupBytes`, the reference of the size histogram.
     pub max_backup_bytes: u64,
 }
 
 impl Retention {
-    /// Retention and margin add up; all three in days.
+    /// Creates it from days. A backup is kept for `retention` plus `margin`; `max_backup_bytes` has
+    /// no limit.
     #[must_use]
     pub fn of_days(retention: u32, margin: u32, trash: u32) -> Self {
         let days = |days: u64| Duration::from_secs(days * DAY);
@@ -57,7 +58,7 @@ impl Retention {
         }
     }
 
-    /// The same, where so many bytes are allowed for one backup.
+    /// Sets `max_backup_bytes`.
     #[must_use]
     pub fn for_backups_of(self, max_backup_bytes: usize) -> Self {
         Self {
@@ -67,68 +68,70 @@ impl Retention {
     }
 }
 
-/// Whether a sweep acts or only counts.
+/// What a sweep may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// As [`Mode::Remove`], by the server itself: it announces this retention to phones.
+    /// As [`Mode::Remove`], by the server itself, which announces this retention to phones.
     Serve,
-    /// Remove what has expired, unless there is a reason to be careful.
+    /// Remove expired backups, unless a safety check fails.
     Remove,
-    /// Remove what has expired: a person has looked.
+    /// Remove expired backups without safety checks: an operator has checked.
     Force,
     /// Change nothing.
     DryRun,
 }
 
-/// What a sweep found and did. In a dry run, what it would have done.
+/// The result of a sweep. In a dry run, what a sweep would have done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Backups that stay.
+    /// The number of backups kept.
     pub kept: u64,
     /// Their bytes.
     pub kept_bytes: u64,
-    /// Backups that had expired and went into the trash.
+    /// The number of expired backups moved to the trash.
     pub removed: u64,
     /// Their bytes.
     pub removed_bytes: u64,
-    /// Backups in the trash that stay.
+    /// The number of backups kept in the trash.
     pub trash_kept: u64,
     /// Their bytes.
     pub trash_bytes: u64,
-    /// Backups in the trash that were erased for good.
+    /// The number of backups erased from the trash.
     pub trash_erased: u64,
-    /// Why nothing is erased from the trash.
+    /// The deletion burst that stops erasing from the trash, if there is one.
     pub trash_held: Option<DeletionBurst>,
-    /// Backups that could not be looked at or erased; the next sweep tries again.
+    /// The number of backups that could not be removed or erased; the next sweep tries again.
     pub failed: u64,
-    /// Why nothing was done; in a dry run, why nothing would be.
+    /// The safety check that stopped the sweep; in a dry run, the one that would stop it.
     pub refused: Option<Refusal>,
-    /// All backups by age, as they were before.
+    /// All backups by age, before the sweep.
     pub ages: AgeHistogram,
-    /// All backups by size, as they were before.
+    /// All backups by size, before the sweep.
     pub sizes: SizeHistogram,
-    /// Backups that expire within 14 days unless they are renewed; without those that have expired.
+    /// The number of backups that expire within 14 days unless they are renewed, without expired
+    /// ones.
     pub expiring_in_14_days: u64,
-    /// As before, within 30 days.
+    /// The same within 30 days.
     pub expiring_in_30_days: u64,
 }
 
-/// Why a sweep broke off.
+/// An error that aborted a sweep.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A listing could not be begun or went wrong.
+    /// Listing the store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// What is remembered of earlier sweeps cannot be read or written.
+    /// The state file cannot be read or written.
     #[error(transparent)]
     State(#[from] state::Error),
 }
 
-/// Goes through all backups and all trash.
+/// Runs one sweep over all backups and all trash.
 ///
 /// # Errors
-/// When a listing goes wrong, or the state cannot be read or written; single files that fail are counted.
+/// When listing fails, or the state file cannot be read or written. Failures of single files are
+/// only counted.
 pub async fn sweep(
     store: &dyn Store,
     state: &StateFile,
@@ -136,7 +139,7 @@ pub async fn sweep(
     now: SystemTime,
     mode: Mode,
 ) -> Result<Report, Error> {
-    let remembered = match state.spawn_blocking(StateFile::load).await {
+    let previous = match state.spawn_blocking(StateFile::load).await {
         Err(state::Error::Syntax { .. }) if mode == Mode::Force => State::default(),
         other => other?,
     };
@@ -147,8 +150,8 @@ pub async fn sweep(
     };
     let mut sweep = Sweep {
         store,
-        periods: retention_history::with_current(&remembered.retention_periods, current),
-        remembered,
+        periods: retention_history::with_current(&previous.retention_periods, current),
+        previous,
         retention,
         now,
         mode,
@@ -173,18 +176,18 @@ pub async fn sweep(
         sweep.erase_old_trash(old_trash).await?;
     }
     if mode != Mode::DryRun {
-        sweep.remember(state).await?;
+        sweep.save_state(state).await?;
     }
     Ok(sweep.report)
 }
 
-/// A backup as a store lists it.
+/// A backup, as listed by a store.
 type Listed = (BackupId, Meta);
 
-/// One sweep under way.
+/// A running sweep.
 struct Sweep<'a> {
     store: &'a dyn Store,
-    remembered: State,
+    previous: State,
     periods: Vec<RetentionPeriod>,
     retention: Retention,
     now: SystemTime,
@@ -193,7 +196,7 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// When a backup of this time has been kept for long enough: it stays if it was uploaded then or later.
+    /// The oldest upload time that is still kept, for a backup last uploaded at `last_upload`.
     fn oldest_kept(&self, last_upload: SystemTime) -> SystemTime {
         let keep = retention_history::keep(&self.periods, last_upload);
         self.now.checked_sub(keep).unwrap_or(UNIX_EPOCH)
@@ -207,7 +210,7 @@ impl Sweep<'_> {
         removed_at < unix(self.now).saturating_sub(self.retention.keep_trash.as_secs())
     }
 
-    /// Counts all backups as kept; which of them have expired.
+    /// Counts all backups as kept, and returns the expired ones.
     async fn scan_backups(&mut self) -> Result<BoundedList<Listed>, Error> {
         let mut expired = BoundedList::new();
         let mut backups = self.store.list();
@@ -220,7 +223,7 @@ impl Sweep<'_> {
         Ok(expired)
     }
 
-    /// Counts one backup as kept; whether it has expired.
+    /// Counts one backup as kept; returns true if it has expired.
     fn count(&mut self, meta: &Meta) -> bool {
         let oldest_kept = self.oldest_kept(meta.last_upload);
         let is_older_in =
@@ -240,7 +243,7 @@ impl Sweep<'_> {
 
     fn refusal(&self, expired: u64) -> Option<Refusal> {
         let clock = safety::check_clock(
-            &self.remembered,
+            &self.previous,
             unix(self.now),
             self.retention.announced_days,
         );
@@ -276,7 +279,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Counts all trash as kept; which of it is old. Notices a burst.
+    /// Counts all trash as kept, returns the trash due to be erased, and detects a deletion burst.
     async fn scan_trash(&mut self) -> Result<BoundedList<Trashed>, Error> {
         let mut old = BoundedList::new();
         let mut removals = Removals::default();
@@ -288,11 +291,12 @@ impl Sweep<'_> {
             if self.is_old_trash(trashed.removed_at) {
                 old.push(trashed);
             }
-            removals.count(&trashed, &self.periods, self.remembered.acknowledged_until);
+            removals.count(&trashed, &self.periods, self.previous.acknowledged_until);
         }
-        // What was noticed once holds, also when there are more backups again, until all that was removed is back.
-        let remembered = self.remembered.deletion_burst;
-        let known = remembered.filter(|burst| removals.any_since(burst.since));
+        // A detected burst lasts, even if there are more backups again, until all removed backups
+        // are restored or the operator confirms.
+        let previous = self.previous.deletion_burst;
+        let known = previous.filter(|burst| removals.any_since(burst.since));
         self.report.trash_held = known.or_else(|| removals.burst(self.report.kept, unix(self.now)));
         Ok(old)
     }
@@ -322,25 +326,25 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// What this sweep leaves for the next one. A clock that was doubted leaves nothing.
-    async fn remember(&self, file: &StateFile) -> Result<(), state::Error> {
-        let went_through = self.report.refused.is_none();
+    /// Saves the state for the next sweep, unless the clock is in doubt.
+    async fn save_state(&self, file: &StateFile) -> Result<(), state::Error> {
+        let completed = self.report.refused.is_none();
         let clock_is_right =
-            went_through || matches!(self.report.refused, Some(Refusal::TooMany { .. }));
+            completed || matches!(self.report.refused, Some(Refusal::TooMany { .. }));
         if !clock_is_right {
             return Ok(());
         }
         let now = unix(self.now);
         let periods = self.periods.clone();
         let held = self.report.trash_held;
-        let acknowledged_before = self.remembered.acknowledged_until;
+        let acknowledged_before = self.previous.acknowledged_until;
         let change = move |state: &mut State| {
-            if went_through {
+            if completed {
                 state.last_sweep = Some(now);
             }
             state.highest_time = Some(now);
             state.retention_periods = periods;
-            // Unless an operator has confirmed the removals while the sweep was under way.
+            // Unless an operator confirmed the removals during the sweep.
             if state.acknowledged_until == acknowledged_before {
                 state.deletion_burst = held;
             }
@@ -363,7 +367,7 @@ impl Report {
         tracing::error!(
             operation,
             error = error as &dyn std::error::Error,
-            "sweep: one file failed"
+            "sweep: file failed"
         );
     }
 }

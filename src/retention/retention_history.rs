@@ -1,10 +1,12 @@
-//! What phones were promised: a shorter retention holds only for backups that were uploaded after it came into force.
+//! History of retention periods. Phones rely on the retention that was announced to them, so a
+//! shorter period applies only to backups uploaded after it took effect.
 
 use std::time::{Duration, SystemTime};
 
 use crate::state::{RetentionPeriod, unix};
 
-/// The promises with the current one, which is made now, without those that nothing depends on any more.
+/// Adds the current period, which starts now, and drops the periods that no backup depends on any
+/// more.
 pub(super) fn with_current(
     periods: &[RetentionPeriod],
     current: RetentionPeriod,
@@ -12,14 +14,14 @@ pub(super) fn with_current(
     let mut all = periods.to_vec();
     let now = current.since;
     match all.last_mut() {
-        // Until now a server may have announced the one before.
+        // A command recorded it; a server may have announced the previous period until now.
         Some(last) if last.keep_seconds == current.keep_seconds && last.manual => {
             if !current.manual {
                 *last = current;
             }
         }
         Some(last) if last.keep_seconds == current.keep_seconds => {}
-        // Before the first one that is known, it is taken to have been the same.
+        // The first known period is assumed to have applied before, too.
         None => all.push(RetentionPeriod {
             since: 0,
             ..current
@@ -28,7 +30,7 @@ pub(super) fn with_current(
     }
     let mut kept: Vec<RetentionPeriod> = Vec::new();
     for mut period in all {
-        // A longer one holds also for what was uploaded under a shorter one before it.
+        // A longer period also applies to backups uploaded under a shorter one before it.
         while let Some(exceeded) = kept.pop_if(|last| last.keep_seconds <= period.keep_seconds) {
             if period.manual || !exceeded.manual {
                 period.since = exceeded.since;
@@ -36,15 +38,15 @@ pub(super) fn with_current(
         }
         kept.push(period);
     }
-    let is_over = |pair: &[RetentionPeriod]| match pair {
+    let has_ended = |pair: &[RetentionPeriod]| match pair {
         [period, next] => next.since.saturating_add(period.keep_seconds) < now,
         _ => false,
     };
-    let over = kept.windows(2).take_while(|pair| is_over(pair)).count();
-    kept.split_off(over)
+    let ended = kept.windows(2).take_while(|pair| has_ended(pair)).count();
+    kept.split_off(ended)
 }
 
-/// How long a backup is kept that was last uploaded then: as long as the longest promise since.
+/// How long a backup with this last upload is kept: the longest period in force since then.
 pub(super) fn keep(periods: &[RetentionPeriod], last_upload: SystemTime) -> Duration {
     let uploaded = unix(last_upload);
     let ends = periods
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_promise_holds_for_later_uploads_alone_and_a_longer_one_for_all() {
+    fn a_shorter_period_applies_to_later_uploads_only_and_a_longer_one_to_all() {
         let mut periods = with_current(&[], days(187), 100 * DAY);
         periods = with_current(&periods, days(37), 200 * DAY);
         periods = with_current(&periods, days(37), 201 * DAY);
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_promise_that_a_command_noted_holds_from_when_a_server_makes_it() {
+    fn a_shorter_period_recorded_by_a_command_applies_once_a_server_announces_it() {
         let manual = |since| RetentionPeriod {
             since,
             keep_seconds: days(37).as_secs(),
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promise_is_forgotten_when_the_last_backup_that_has_it_is_over() {
+    fn a_period_is_dropped_when_its_last_backup_has_expired() {
         let before = with_current(&[], days(187), 0);
         let lowered = with_current(&before, days(37), 200 * DAY);
 

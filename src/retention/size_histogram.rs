@@ -1,28 +1,28 @@
-//! How large backups are, counted against the size that is allowed.
+//! Histogram of backup sizes, relative to `maxBackupBytes`.
 
 use serde::{Deserialize, Serialize};
 
-/// Percent of the size that is allowed, which divide the backups.
+/// Upper bounds of the buckets, in percent of `maxBackupBytes`.
 const BOUNDS: [u32; 6] = [10, 25, 50, 80, 90, 100];
 
-/// Backups by their size, the smallest first.
+/// Numbers of backups by size, the smallest bucket first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SizeHistogram(Vec<SizeBucket>);
 
-/// Backups of some size.
+/// One bucket: the number of backups in a range of sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SizeBucket {
-    /// At the most so many percent of `maxBackupBytes`, and not counted before. `None`: all that are larger, from a
-    /// time when more was allowed.
+    /// The upper bound in percent of `maxBackupBytes`, inclusive; backups of lower buckets are not
+    /// included. `None`: no bound, for backups stored while `maxBackupBytes` was larger.
     pub up_to_percent: Option<u32>,
-    /// How many.
+    /// The number of backups in this bucket alone.
     pub backups: u64,
 }
 
 impl SizeHistogram {
-    /// Counts nothing yet.
+    /// An empty histogram.
     pub(super) fn new() -> Self {
         let ends = BOUNDS.into_iter().map(Some).chain([None]);
         Self(
@@ -45,14 +45,14 @@ impl SizeHistogram {
         }
     }
 
-    /// The classes, the smallest first.
+    /// The buckets, the smallest first.
     #[must_use]
     pub fn buckets(&self) -> &[SizeBucket] {
         &self.0
     }
 
-    /// Backups that come close to the size that is allowed. An app whose backup exceeds it uploads no more, and says
-    /// nothing.
+    /// The number of backups larger than 80 % of `maxBackupBytes`. An app whose backup exceeds
+    /// `maxBackupBytes` stops uploading, and does not tell the user.
     #[must_use]
     pub fn over_80_percent(&self) -> u64 {
         let large = |bucket: &&SizeBucket| bucket.up_to_percent.is_none_or(|percent| percent > 80);
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backup_is_in_the_first_class_that_holds_it() {
+    fn a_backup_is_in_the_first_bucket_that_holds_it() {
         for (length, expected) in [
             (0, Some(10)),
             (100, Some(10)),

@@ -270,16 +270,16 @@ fn remember_time(site: &Site, time: SystemTime) {
 async fn a_refusal_is_in_the_log_the_metrics_and_the_status() {
     let site = Site::new();
     place(&site, 11, 20, now());
-    let text = "11 of 20 backups would be removed at once, which is more than a fifth";
+    let text = "11 of 20 backups would be removed at once, more than a fifth";
     let site = assert_refusal_is_said(site, "too_many", "tooMany", text).await;
 
     remember_time(&site, now() - DAY * 91);
     let text =
-        "the clock is 91 days after the last sweep, which is more than half of retentionDays";
+        "the clock is 91 days ahead of the last sweep, more than half of retentionDays";
     let site = assert_refusal_is_said(site, "clock_ahead", "clockAhead", text).await;
 
     remember_time(&site, now() + DAY * 9 / 2);
-    let text = "the clock is 4 days before a time that it has shown already";
+    let text = "the clock is 4 days behind the latest time seen";
     let site = assert_refusal_is_said(site, "clock_behind", "clockBehind", text).await;
 
     assert_eq!(run(&site, &["prune", "--force"]).code, Some(0));
@@ -328,7 +328,7 @@ backups: 10 kept, 11 would be removed
                 2 younger than 180 days
                13 older
 trash:   0 kept, 1 would be erased
-a sweep would do nothing without --force: 11 of 21 backups would be removed at once, which is more than a fifth
+a sweep would do nothing without --force: 11 of 21 backups would be removed at once, more than a fifth
 ";
     assert_eq!(dry.with_code(0), expected);
     let wet = run(&site, &["prune"]);
