@@ -1,4 +1,4 @@
-//! Storage quotas, and how many new backups an account may create: the section `quotas`.
+//! Storage quotas and the daily quota of new backups: the section `quotas`.
 
 use std::num::NonZeroU32;
 
@@ -9,16 +9,17 @@ const MAX_BYTES: u64 = 1 << 60;
 /// The largest number of new backups in a day.
 const MAX_NEW_BACKUPS: u64 = 1_000_000;
 
-/// How much may be kept. Beyond it no new backup is taken; those that are there are renewed.
+/// Quotas; `None` is no quota. Beyond a quota new backups are refused, and existing backups can
+/// still be updated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quotas {
-    /// Backups, without the trash.
+    /// The number of backups, without the trash.
     pub max_backups: Option<u64>,
-    /// Bytes of all backups and of the trash.
+    /// The bytes of all backups and of the trash.
     pub max_total_bytes: Option<u64>,
-    /// Bytes that a new backup leaves free on the disk.
+    /// The bytes that must stay free in the file system after a new backup.
     pub min_free_bytes: Option<u64>,
-    /// New backups of one account, in a day.
+    /// The number of new backups of one account in a day.
     pub new_backups_per_account: Option<NonZeroU32>,
 }
 

@@ -1,39 +1,39 @@
-//! What is counted over time and over all requests: wrong passwords, unknown ids, backups and their bytes.
+//! Rate limits against guessing: wrong passwords, unknown backup ids and new backups in an hour.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::reader::Reader;
 
-/// The most that a budget can be; at that it is none.
-const MOST: u64 = 1_000_000;
-/// Android gives up after 30 seconds without an answer.
-const DELAY_LIMIT: u64 = 25;
+/// The largest rate limit, which limits nothing in practice.
+const MAX_RATE: u64 = 1_000_000;
+/// The longest delay in seconds: Android gives up after 30 seconds without a response.
+const MAX_DELAY: u64 = 25;
 
-/// How much guessing the server bears. An "address" is one of IPv4, or a /64 of IPv6; and a /48 in
+/// Rate limits in requests per hour. An "address" is an IPv4 address or an IPv6 /64; in
 /// [`wrong_passwords_per_address`](Self::wrong_passwords_per_address) and
-/// [`new_backups_per_address`](Self::new_backups_per_address).
+/// [`new_backups_per_address`](Self::new_backups_per_address) it is an IPv6 /48.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimits {
-    /// Wrong passwords for one account from one address, in an hour.
+    /// Wrong passwords for one account from one address.
     pub wrong_passwords_per_account: NonZeroU32,
-    /// Wrong passwords for all accounts from one address, in an hour.
+    /// Wrong passwords for all accounts from one address.
     pub wrong_passwords_per_address: NonZeroU32,
-    /// How long a check of a password waits for its turn before it is refused.
+    /// How long a request waits for its password to be checked before it is refused. Whole seconds.
     pub wrong_password_delay: Duration,
-    /// Ids that do not exist, asked for by one account from one address, in an hour.
+    /// Requests of one account from one address for backup ids that do not exist.
     pub unknown_backups_per_address: NonZeroU32,
-    /// Ids that do not exist, asked for by one account from all addresses, in an hour.
+    /// Requests of one account from all addresses for backup ids that do not exist.
     pub unknown_backups_per_account: NonZeroU32,
-    /// Backups that one account uploads for the first time from one address, in an hour.
+    /// New backups of one account from one address. Updates of existing backups are not counted.
     pub new_backups_per_address: NonZeroU32,
 }
 
 impl RateLimits {
-    /// Reads them among the `limits`.
+    /// Reads the rate limits from the section `limits`.
     pub(super) fn read(limits: &mut Reader<'_>) -> Self {
         let each_hour = |limits: &mut Reader<'_>, key, default| {
-            let number = limits.number(key, default, 1..=MOST);
+            let number = limits.number(key, default, 1..=MAX_RATE);
             let number = u32::try_from(number).ok().and_then(NonZeroU32::new);
             number.unwrap_or(NonZeroU32::MAX)
         };
@@ -47,7 +47,7 @@ impl RateLimits {
             wrong_password_delay: Duration::from_secs(limits.number(
                 "wrongPasswordDelaySeconds",
                 15,
-                0..=DELAY_LIMIT,
+                0..=MAX_DELAY,
             )),
             unknown_backups_per_address: each_hour(limits, "unknownBackupsPerAddressAndHour", 120),
             unknown_backups_per_account: each_hour(
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_these() {
+    fn the_defaults_are_as_documented() {
         let config = parse("{}");
 
         let count = |number| NonZeroU32::new(number).unwrap();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_of_nothing_would_lock_everybody_out() {
+    fn a_rate_limit_of_zero_would_lock_out_all_clients() {
         for key in [
             "wrongPasswordsPerAccountAndHour",
             "wrongPasswordsPerAddressAndHour",
@@ -103,7 +103,7 @@ mod tests {
             let Err(super::super::Error::Invalid { problems, .. }) = parsed else {
                 panic!("{key} was accepted");
             };
-            let expected = format!("limits.{key}: must be a whole number from 1 to 1000000");
+            let expected = format!("limits.{key}: must be an integer from 1 to 1000000");
             assert_eq!(problems[0].to_string(), expected);
         }
     }

@@ -1,4 +1,5 @@
-//! Reads a JSON tree key by key, collecting every problem instead of stopping at the first.
+//! Reader for the JSON tree of a configuration. It collects all problems instead of stopping at the
+//! first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,12 +11,12 @@ use serde_json::{Map, Value};
 
 use super::environment;
 
-/// One thing that is wrong: where, and what is expected there.
+/// One problem in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The path in the file, such as `tls.certificateFile`, or the name of the variable.
+    /// The path of the key, such as `tls.certificateFile`, or the name of the environment variable.
     pub place: String,
-    /// What is expected.
+    /// What is wrong, and what is expected.
     pub text: String,
 }
 
@@ -25,10 +26,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A JSON object, and which of its values came from variables.
+/// A JSON object, and the names of the environment variables that set values in it.
 pub(super) struct Tree {
     root: Value,
-    /// Path of a key → the variable that set it.
+    /// Maps the path of a key to the variable that set it.
     variables: BTreeMap<String, String>,
 }
 
@@ -41,20 +42,22 @@ impl Tree {
         })
     }
 
-    /// Puts a variable's text in the place of the key that it stands for. What should be an object around it and is
-    /// not stays as it is, and is found when it is read.
+    /// Sets the key of a variable to the variable's value. A parent that is not an object stays as
+    /// it is, and is reported when it is read.
     pub(super) fn set(&mut self, variable: &str, text: String) {
         let keys = environment::keys(variable);
         self.variables.insert(keys.join("."), variable.to_owned());
-        let mut place = &mut self.root;
+        let mut target = &mut self.root;
         for key in keys {
-            let Value::Object(object) = place else { return };
-            place = object.entry(key).or_insert(Value::Null);
-            if place.is_null() {
-                *place = Value::Object(Map::new());
+            let Value::Object(object) = target else {
+                return;
+            };
+            target = object.entry(key).or_insert(Value::Null);
+            if target.is_null() {
+                *target = Value::Object(Map::new());
             }
         }
-        *place = Value::String(text);
+        *target = Value::String(text);
     }
 
     pub(super) fn reader(&self) -> Reader<'_> {
@@ -67,7 +70,7 @@ impl Tree {
         };
         reader.values = self.root.as_object();
         if reader.values.is_none() {
-            let text = "must be one JSON object".into();
+            let text = "must be a JSON object".into();
             reader.problems.push(Problem {
                 place: "the file".into(),
                 text,
@@ -77,7 +80,7 @@ impl Tree {
     }
 }
 
-/// Reads the keys of one object; what is not asked for by the end is a problem.
+/// Reads the keys of one object; keys never read are reported as unknown.
 pub(super) struct Reader<'a> {
     values: Option<&'a Map<String, Value>>,
     prefix: String,
@@ -104,16 +107,13 @@ impl<'a> Reader<'a> {
             Some(number) if range.contains(&number) => number,
             _ => {
                 let (least, most) = (range.start(), range.end());
-                self.problem(
-                    key,
-                    &format!("must be a whole number from {least} to {most}"),
-                );
+                self.problem(key, &format!("must be an integer from {least} to {most}"));
                 default
             }
         }
     }
 
-    /// A number of bytes or things that this machine can count.
+    /// As [`Self::number`], as `usize`; larger values are capped.
     pub(super) fn size(
         &mut self,
         key: &'static str,
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         let Some(text) = self.value(key)?.as_str() else {
-            self.problem(key, "must be a text");
+            self.problem(key, "must be a string");
             return None;
         };
         parse(text)
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
                     .collect()
             }
             Some(_) => {
-                self.problem(key, "must be a list of texts with at least one entry");
+                self.problem(key, "must be an array of strings with at least one entry");
                 return Vec::new();
             }
         };
@@ -212,12 +212,13 @@ impl<'a> Reader<'a> {
         good.into_iter().filter_map(Result::ok).collect()
     }
 
-    /// Whether the value of `key` is this word.
+    /// True if the value of `key` is this string.
     pub(super) fn equals(&mut self, key: &'static str, word: &str) -> bool {
         self.value(key).and_then(Value::as_str) == Some(word)
     }
 
-    /// Whether there is a value for `key`; a variable that is set to nothing is none, and neither is an empty list.
+    /// True if `key` has a value. A variable set to an empty string and an empty array count as
+    /// none.
     pub(super) fn is_set(&mut self, key: &'static str) -> bool {
         let is_variable = self.is_variable(key);
         let is_empty = |value: &Value| match value {
@@ -228,7 +229,7 @@ impl<'a> Reader<'a> {
         self.value(key).is_some_and(|value| !is_empty(value))
     }
 
-    /// Reads the object under `key`; a missing one is an empty one.
+    /// Reads the object at `key`; a missing object counts as an empty one.
     pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Self) -> T) -> T {
         let values = match self.value(key) {
             None => None,
@@ -250,7 +251,7 @@ impl<'a> Reader<'a> {
         result
     }
 
-    /// Notes a problem at `key`.
+    /// Reports a problem at `key`.
     pub(super) fn problem(&mut self, key: &str, text: &str) {
         let place = self.place(key);
         self.problems.push(Problem {
@@ -259,7 +260,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// All problems, with the keys that nobody asked for at the end.
+    /// Returns all problems, with the unknown keys at the end.
     pub(super) fn finish(mut self) -> Vec<Problem> {
         let keys = self.values.into_iter().flat_map(Map::keys);
         let unknown: Vec<_> = keys
@@ -269,10 +270,7 @@ impl<'a> Reader<'a> {
             let known: Vec<_> = self.used.iter().copied().collect();
             self.problem(
                 key,
-                &format!(
-                    "there is no such key here (there are: {})",
-                    known.join(", ")
-                ),
+                &format!("unknown key (known keys: {})", known.join(", ")),
             );
         }
         self.problems
@@ -294,7 +292,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A JSON value in whose objects no key stands twice (serde_json would silently take the last).
+/// A JSON value without duplicate keys in its objects (serde_json would silently use the last one).
 struct UniqueKeys(Value);
 
 impl<'de> Deserialize<'de> for UniqueKeys {
@@ -334,7 +332,7 @@ impl<'de> Deserialize<'de> for UniqueKeys {
                 let mut values = Map::new();
                 while let Some((key, UniqueKeys(value))) = object.next_entry::<String, _>()? {
                     if values.contains_key(&key) {
-                        return Err(A::Error::custom(format!("the key \"{key}\" stands twice")));
+                        return Err(A::Error::custom(format!("duplicate key \"{key}\"")));
                     }
                     values.insert(key, value);
                 }

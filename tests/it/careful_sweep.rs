@@ -170,7 +170,11 @@ async fn after_retention_was_lowered_the_longer_holds_until_renewed_or_over() {
     assert_eq!(sweep_on(&site, short, 41, 187).await, [old]);
     assert_eq!(remembered(&site).retention_periods.len(), 2);
     assert!(sweep_on(&site, short, 188, 190).await.is_empty());
-    assert_eq!(remembered(&site).retention_periods.len(), 1, "nothing has it now");
+    assert_eq!(
+        remembered(&site).retention_periods.len(),
+        1,
+        "nothing has it now"
+    );
 }
 
 #[tokio::test]
@@ -274,8 +278,7 @@ async fn a_refusal_is_in_the_log_the_metrics_and_the_status() {
     let site = assert_refusal_is_said(site, "too_many", "tooMany", text).await;
 
     remember_time(&site, now() - DAY * 91);
-    let text =
-        "the clock is 91 days ahead of the last sweep, more than half of retentionDays";
+    let text = "the clock is 91 days ahead of the last sweep, more than half of retentionDays";
     let site = assert_refusal_is_said(site, "clock_ahead", "clockAhead", text).await;
 
     remember_time(&site, now() + DAY * 9 / 2);

@@ -26,7 +26,7 @@ fn every_error_of_a_configuration_is_listed_and_nothing_is_started() {
         );
         assert!(lines[2].starts_with("  listen[0]: must be"), "{message}");
         assert!(
-            lines[3].starts_with("  tls.cert: there is no such key"),
+            lines[3].starts_with("  tls.cert: unknown key"),
             "{message}"
         );
     }

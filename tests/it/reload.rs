@@ -102,11 +102,11 @@ async fn a_configuration_that_cannot_be_used_changes_nothing_and_is_told() {
     for (changes, problem) in [
         (
             json!({ "retentionDays": 0 }),
-            "retentionDays: must be a whole number",
+            "retentionDays: must be an integer",
         ),
         (
             json!({ "retentionDays": 90, "retentionDay": 1 }),
-            "retentionDay: there is no such key",
+            "retentionDay: unknown key",
         ),
     ] {
         let log = reload(&mut server, &changes);
