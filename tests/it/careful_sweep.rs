@@ -247,7 +247,7 @@ async fn assert_refusal_is_said(site: Site, word: &str, reason: &str, text: &str
         ["safe_sweep_last_time_seconds 0"]
     );
     let shown = status(server.site(), admin, &[]);
-    let attention = format!("attention   nothing was removed: {text}");
+    let attention = format!("alert       nothing was removed: {text}");
     assert!(shown.with_code(0).contains(&attention), "{shown:?}");
     assert!(shown.out.contains("`prune --force`"), "{shown:?}");
     let shown = status(server.site(), admin, &["--json"]).json();
@@ -289,10 +289,7 @@ async fn a_refusal_is_in_the_log_the_metrics_and_the_status() {
     let server = ServerProcess::start(site);
     let admin = server.admin_address();
     let calm = status(server.site(), admin, &[]);
-    assert!(
-        calm.out.ends_with("attention   nothing needs any\n"),
-        "{calm:?}"
-    );
+    assert!(calm.out.ends_with("alerts      none\n"), "{calm:?}");
     let refused = metrics(admin, "safe_sweep_refused{").await;
     assert!(
         refused.iter().all(|line| line.ends_with(" 0")),
@@ -331,7 +328,7 @@ backups: 10 kept, 11 would be removed
                 2 younger than 180 days
                13 older
 trash:   0 kept, 1 would be erased
-a sweep would do nothing without --force: 11 of 21 backups would be removed at once, more than a fifth
+a sweep would remove nothing without --force: 11 of 21 backups would be removed at once, more than a fifth
 ";
     assert_eq!(dry.with_code(0), expected);
     let wet = run(&site, &["prune"]);

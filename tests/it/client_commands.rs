@@ -353,7 +353,10 @@ fn a_password_to_seal_with_is_typed_twice_and_alike() {
     let (code, shown) = folder.ended_on_a_terminal(&seal, "shootdeathstar\nshotdeathstar\n");
     assert_eq!(code, Some(2), "{shown}");
     assert!(shown.contains("backup's password again: "), "{shown}");
-    assert!(shown.contains("was not typed the same twice"), "{shown}");
+    assert!(
+        shown.contains("the two entries of the backup's password differ"),
+        "{shown}"
+    );
     assert!(!folder.path("blob").exists());
 
     folder.on_a_terminal(&seal, "shootdeathstar\nshootdeathstar\n");
@@ -451,10 +454,7 @@ fn a_document_that_an_app_cannot_restore_is_sealed_only_by_force() {
         folder.write("document.json", &format!("{{\"a\":{unreadable}}}"));
         let (code, message) = folder.failed(&seal);
         assert_eq!(code, 2, "{message}");
-        assert!(
-            message.contains("(--force accepts it): "),
-            "{message}"
-        );
+        assert!(message.contains("(--force accepts it): "), "{message}");
         let forced = folder.run(&[&seal[..], &["--force"]].concat());
         assert!(forced.status.success());
         let warned = text(&forced.stderr);
@@ -759,8 +759,8 @@ async fn a_server_that_is_not_trusted_is_told_from_one_that_cannot_be_reached() 
     let (config, check) = outputs.await.unwrap();
 
     let why = "the server's certificate is not trusted: invalid peer certificate: UnknownIssuer";
-    let hint = "hint: --ca FILE trusts an authority of your own, such as certs/development-ca.pem, which \
-                init makes\n";
+    let hint = "hint: --ca FILE adds a trusted certificate authority, such as \
+                certs/development-ca.pem from `init`\n";
     assert_eq!(config.status.code(), Some(1));
     assert_eq!(text(&config.stderr), format!("error: {why}\n{hint}"));
     assert_eq!(check.status.code(), Some(1));

@@ -155,7 +155,7 @@ async fn what_cannot_change_waits_for_a_restart_and_says_so() {
     assert_eq!(config(&mut phone).await["retentionDays"], 90);
     let shown = command(server.site(), server.admin_address(), &[]);
     let attention =
-        "attention   changes of the configuration wait for a restart: listen, log.format\n";
+        "alert       changes of the configuration wait for a restart: listen, log.format\n";
     assert!(shown.out.contains(attention), "{shown:?}");
 
     reload(
