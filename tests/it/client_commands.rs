@@ -251,7 +251,7 @@ fn the_bound_for_unpacking_can_be_set() {
     let (code, message) = open(DOCUMENT.len() - 1);
     let bound = DOCUMENT.len() - 1;
     let expected = format!(
-        "error: too large: the document inside has more than {bound} bytes; --max-document-bytes sets the bound\n"
+        "error: too large: the document inside has more than {bound} bytes; --max-document-bytes sets the limit\n"
     );
     assert_eq!((code, message), (1, expected));
 }
@@ -309,7 +309,7 @@ fn only_a_regular_file_that_is_not_read_is_replaced() {
         assert!(message.contains(why), "{message}");
     }
     let open = [&["client", "open", "blob"], &identity[..]].concat();
-    for (out, why) in [("blob", "blob is read"), ("-", "use --json")] {
+    for (out, why) in [("blob", "blob is an input file"), ("-", "use --json")] {
         let (code, message) = folder.failed(&[&open[..], &["--out", out]].concat());
         assert_eq!(code, 2, "{message}");
         assert!(message.contains(why), "{message}");
