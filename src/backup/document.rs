@@ -252,7 +252,7 @@ objects! {
         last_name: String,
         /// The nickname that the contact chose.
         nickname: String,
-        /// When the last message was sent or received; `null` or absent: never.
+        /// Time of the last activity in the chat; `null` or absent: never.
         #[serde(rename = "lastUpdate")]
         last_update: u64,
         /// 0 default setting, 1 send, 2 do not send.
@@ -281,7 +281,7 @@ objects! {
         members: List<String>,
         /// Always false; Android skips a group with true.
         deleted: bool,
-        /// When the last message was sent or received; `null` or absent: never.
+        /// Time of the last activity in the chat; `null` or absent: never.
         #[serde(rename = "lastUpdate")]
         last_update: u64,
         /// Whether the chat is protected by the app's PIN.
@@ -299,7 +299,7 @@ objects! {
         created_at: u64,
         /// Threema IDs.
         members: List<String>,
-        /// When the last message was sent; `null` or absent: never.
+        /// Time of the last activity in the chat; `null` or absent: never.
         #[serde(rename = "lastUpdate")]
         last_update: u64,
         /// Whether the chat is protected by the app's PIN.

@@ -25,8 +25,8 @@ pub enum Error {
     /// The server responds with 401, and no credentials are set.
     #[error("the server requires a user name and a password (401), and none are set")]
     NoCredentials,
-    /// The server responds with 401 without `WWW-Authenticate: Basic`, so that iOS 7.x never sends
-    /// credentials.
+    /// The server responds with 401 without `WWW-Authenticate: Basic`. iOS 7.x sends credentials
+    /// only after a Basic or Digest challenge; the iOS emulation supports Basic only.
     #[error(
         "the server responds with 401 without a Basic challenge, so an iPhone would never log in"
     )]
