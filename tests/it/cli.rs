@@ -135,7 +135,7 @@ fn init_makes_an_installation_that_check_finds_good() {
 
     let (code, message) = folder.failed(&["init", "--yes"]);
     assert_eq!(code, 2);
-    assert!(message.contains("config.json exists"), "{message}");
+    assert!(message.contains("config.json already exists"), "{message}");
 
     std::fs::write(folder.path("config.json"), free_ports(&folder)).unwrap();
     let checked = folder.done(&["check"]);
@@ -200,7 +200,7 @@ fn the_demo_plays_both_phones_and_spares_the_folders_of_others() {
             "{said}"
         );
         assert!(
-            said.contains("what was backed up came back, byte for byte"),
+            said.contains("every restored backup was identical, byte for byte"),
             "{said}"
         );
     }
