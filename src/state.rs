@@ -23,13 +23,14 @@ pub struct State {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub highest_time: Option<u64>,
     /// What phones were promised, the oldest first: a later promise does not shorten an earlier one.
-    pub promises: Vec<Promise>,
+    #[serde(alias = "promises")]
+    pub retention_periods: Vec<RetentionPeriod>,
     /// Why nothing is erased from the trash, until an operator confirms the removals.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub burst: Option<Burst>,
+    #[serde(alias = "burst", skip_serializing_if = "Option::is_none")]
+    pub deletion_burst: Option<DeletionBurst>,
     /// Removals up to this time were confirmed by an operator.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub confirmed: Option<u64>,
+    #[serde(alias = "confirmed", skip_serializing_if = "Option::is_none")]
+    pub acknowledged_until: Option<u64>,
     /// Uploads of the last days, the oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uploads: Vec<DayOfUploads>,
@@ -41,20 +42,20 @@ pub struct State {
 /// How long backups were kept from some time on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Promise {
+pub struct RetentionPeriod {
     /// From when on.
     pub since: u64,
     /// How long a backup is kept after its last upload.
     pub keep_seconds: u64,
     /// Whether a command noted it: perhaps a server still announces the one before.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub by_hand: bool,
+    #[serde(alias = "byHand", default, skip_serializing_if = "std::ops::Not::not")]
+    pub manual: bool,
 }
 
 /// More removals in one day than phones make by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Burst {
+pub struct DeletionBurst {
     /// When a sweep noticed.
     pub noticed: u64,
     /// When the day began in which the most were removed.
@@ -190,7 +191,7 @@ impl StateFile {
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub fn update_or_begin_anew(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
+    pub fn update_or_reset(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
         let load = || match self.load() {
             Err(Error::Syntax { .. }) => Ok(State::default()),
             other => other,
@@ -202,7 +203,7 @@ impl StateFile {
     ///
     /// # Errors
     /// Those of `work`.
-    pub async fn aside<T: Send + 'static>(
+    pub async fn spawn_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -250,14 +251,48 @@ mod tests {
         assert_eq!(file.load().unwrap(), State::default());
 
         file.update(|state| state.last_sweep = Some(1)).unwrap();
-        file.update(|state| state.confirmed = Some(2)).unwrap();
+        file.update(|state| state.acknowledged_until = Some(2))
+            .unwrap();
 
         let expected = State {
             last_sweep: Some(1),
-            confirmed: Some(2),
+            acknowledged_until: Some(2),
             ..State::default()
         };
         assert_eq!(file.load().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_keys_of_earlier_versions_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = br#"{
+            "lastSweep": 1,
+            "promises": [{ "since": 0, "keepSeconds": 2, "byHand": true }],
+            "burst": { "noticed": 3, "since": 4, "removed": 5, "of": 6 },
+            "confirmed": 7
+        }"#;
+        durable::replace(&directory.path().join("state.json"), text).unwrap();
+
+        let expected = State {
+            last_sweep: Some(1),
+            retention_periods: vec![RetentionPeriod {
+                since: 0,
+                keep_seconds: 2,
+                manual: true,
+            }],
+            deletion_burst: Some(DeletionBurst {
+                noticed: 3,
+                since: 4,
+                removed: 5,
+                of: 6,
+            }),
+            acknowledged_until: Some(7),
+            ..State::default()
+        };
+        assert_eq!(
+            StateFile::in_directory(directory.path()).load().unwrap(),
+            expected
+        );
     }
 
     #[test]
@@ -271,7 +306,7 @@ mod tests {
         assert!(error.contains("prune --force"), "{error}");
         assert!(file.update(|_| ()).is_err());
 
-        file.update_or_begin_anew(|state| state.last_sweep = Some(3))
+        file.update_or_reset(|state| state.last_sweep = Some(3))
             .unwrap();
         assert_eq!(file.load().unwrap().last_sweep, Some(3));
     }

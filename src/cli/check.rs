@@ -1,4 +1,4 @@
-//! `check`: says what is wrong before a phone finds out.
+//! `check`: finds problems before phones do.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `scrub`: reads every backup and says which are damaged, beside a running server or without one.
+//! `scrub`: reads every backup and reports damaged ones, whether a server is running or not.
 
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ pub(super) struct Scrub {
 impl Scrub {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let (store, state) = open_store(config)?;
-        let audit = Audit::begin_in_any_case(config, "scrub");
+        let audit = Audit::begin_best_effort(config, "scrub");
         let mut damaged = Vec::new();
         let mut scrubbed = block_on(async {
             let count = store.list().count().await;
@@ -52,7 +52,7 @@ impl Scrub {
             for (id, finding) in &damaged {
                 let text = match finding {
                     Finding::Short => "too short to be a backup",
-                    Finding::Changed => "changed, and not by an upload",
+                    Finding::Changed => "changed without an upload",
                     Finding::Unreadable => "cannot be read",
                 };
                 say(format!("{}  {text}", id.to_hex()))?;
@@ -63,7 +63,7 @@ impl Scrub {
                 damaged.len()
             ))?;
         }
-        // Last: what was found is worth more than that it is remembered.
+        // Last: printing the findings matters more than recording them.
         state.update(|state| state.scrub = Some(scrubbed))?;
         Ok(exit_code(damaged.is_empty() && is_audited))
     }

@@ -1,4 +1,4 @@
-//! `status`: what the running server says of itself.
+//! `status`: shows the status of the running server.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use super::when::unix_date;
 use crate::config::Config;
 use crate::server::{STATUS_PATH, Status, StatusSeverity as Severity};
 
-/// Nagios' code for what could not be found out.
+/// The Nagios exit code for an unknown state.
 const UNKNOWN: u8 = 3;
 
 #[derive(Debug, Args)]
@@ -19,7 +19,7 @@ pub(super) struct StatusCommand {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
-    /// Print one line and end as Nagios expects: 0 good, 1 warning, 2 critical, 3 unknown
+    /// Print one line and exit as a Nagios plugin: 0 OK, 1 warning, 2 critical, 3 unknown
     #[arg(long, conflicts_with = "json")]
     check: bool,
 }
@@ -41,10 +41,10 @@ impl StatusCommand {
 }
 
 fn parse(text: &str) -> anyhow::Result<Status> {
-    serde_json::from_str(text).context("understand the server's status; is it another version?")
+    serde_json::from_str(text).context("cannot parse the server's status; is it another version?")
 }
 
-/// One line for a monitoring plugin, with figures behind the bar.
+/// Prints one line in the format of Nagios plugins, with performance data after the bar.
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let text = match admin::ask(config, STATUS_PATH) {
         Ok(text) => text,
@@ -74,45 +74,49 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
                 report.kept,
                 report.ages.younger_than(1)
             ),
-            None => "no sweep has ended yet".to_owned(),
+            None => "no sweep has completed yet".to_owned(),
         });
     }
-    say(one_line(word, &lines, &figures(&status)))?;
+    say(one_line(word, &lines, &performance_data(&status)))?;
     Ok(ExitCode::from(code))
 }
 
-fn one_line(word: &str, lines: &[String], figures: &str) -> String {
-    // A bar would begin the figures.
+fn one_line(word: &str, lines: &[String], performance_data: &str) -> String {
+    // A bar would start the performance data.
     let text = lines.join("; ").replace(['\n', '|'], " ");
-    let bar = if figures.is_empty() { "" } else { " | " };
-    format!("SAFE {word} - {text}{bar}{figures}")
+    let bar = if performance_data.is_empty() {
+        ""
+    } else {
+        " | "
+    };
+    format!("SAFE {word} - {text}{bar}{performance_data}")
 }
 
-/// What Nagios draws.
-fn figures(status: &Status) -> String {
-    let mut figures = Vec::new();
+/// Nagios performance data.
+fn performance_data(status: &Status) -> String {
+    let mut performance_data = Vec::new();
     if let Some(report) = status.report() {
         let renewed = report.ages.younger_than(1);
-        figures.push(format!("backups={}", report.kept));
-        figures.push(format!("renewed_within_a_day={renewed}"));
-        figures.push(format!(
+        performance_data.push(format!("backups={}", report.kept));
+        performance_data.push(format!("renewed_within_a_day={renewed}"));
+        performance_data.push(format!(
             "expiring_in_14_days={}",
             report.expiring_in_14_days
         ));
-        figures.push(format!("trash={}", report.trash_kept));
-        figures.push(format!(
+        performance_data.push(format!("trash={}", report.trash_kept));
+        performance_data.push(format!(
             "stored={}B",
             report.kept_bytes + report.trash_bytes
         ));
     }
     if let Some(free) = status.storage.free_bytes {
-        figures.push(format!("free={free}B"));
+        performance_data.push(format!("free={free}B"));
     }
     if let Some(certificate) = &status.certificate {
         let left = certificate.ends.saturating_sub(status.now);
-        figures.push(format!("certificate_left={left}s"));
+        performance_data.push(format!("certificate_left={left}s"));
     }
-    figures.join(" ")
+    performance_data.join(" ")
 }
 
 fn print(status: &Status) -> anyhow::Result<()> {
@@ -129,16 +133,16 @@ fn print(status: &Status) -> anyhow::Result<()> {
         }
     }
     match (&status.storage.problem, status.storage.free_bytes) {
-        (Some(_), _) => say("storage     cannot be written to")?,
+        (Some(_), _) => say("storage     not writable")?,
         (None, Some(free)) => say(format!("storage     {} MiB free", free >> 20))?,
-        (None, None) => say("storage     can be written to")?,
+        (None, None) => say("storage     writable")?,
     }
     match &status.sweep {
-        None => say("sweep       none yet in this run")?,
+        None => say("sweep       none since the start")?,
         Some(sweep) => {
             let when = unix_date(sweep.began);
             match &sweep.report {
-                None => say(format!("sweep       {when} broke off"))?,
+                None => say(format!("sweep       {when}: aborted"))?,
                 Some(report) => {
                     say(format!(
                         "backups     {}: {} renewed within a day, {} within a week",
@@ -166,7 +170,7 @@ fn print(status: &Status) -> anyhow::Result<()> {
     let today = status.uploads.last().map_or(0, |day| day.uploads);
     say(format!("uploads     {today} today (UTC)"))?;
     match status.scrub {
-        None => say("scrub       none has ended yet")?,
+        None => say("scrub       none completed yet")?,
         Some(scrub) => say(format!(
             "scrub       {}: {} sound, {} damaged",
             unix_date(scrub.finished),
@@ -176,14 +180,14 @@ fn print(status: &Status) -> anyhow::Result<()> {
     }
     let alerts = status.alerts();
     if alerts.is_empty() {
-        say("attention   nothing needs any")?;
+        say("alerts      none")?;
     }
     for line in alerts {
         let word = match line.severity {
             Severity::Warning => "",
             Severity::Critical => "critical: ",
         };
-        say(format!("attention   {word}{}", line.text))?;
+        say(format!("alert       {word}{}", line.text))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Times as people type and read them.
+//! Parser and formatter of times for the command line.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,8 @@ use time::{Date, OffsetDateTime, Time};
 
 use crate::state::unix;
 
-/// A date (its beginning in UTC), a time by RFC 3339, or a span before `now`: a number of `d`ays, `h`ours or `m`inutes.
+/// Parses a date (midnight in UTC), a time (RFC 3339), or a span before `now`: a number of days
+/// (`d`), hours (`h`) or minutes (`m`).
 pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Some(time.into());
@@ -22,12 +23,12 @@ pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     now.checked_sub(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
-/// A time for people and scripts, to the second.
+/// Formats a time (RFC 3339, in UTC, to the second).
 pub(super) fn date(time: SystemTime) -> String {
     unix_date(unix(time))
 }
 
-/// As [`date`], of a Unix time; the number itself where no calendar has it.
+/// As [`date`], for a Unix time in seconds; the number itself if it is outside the calendar.
 pub(super) fn unix_date(seconds: u64) -> String {
     i64::try_from(seconds)
         .ok()
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_that_no_calendar_has_is_a_number() {
+    fn a_time_outside_the_calendar_is_a_number() {
         for (seconds, expected) in [
             (0, "1970-01-01T00:00:00Z"),
             (253_402_300_799, "9999-12-31T23:59:59Z"),

@@ -25,10 +25,7 @@ fn every_error_of_a_configuration_is_listed_and_nothing_is_started() {
             "{message}"
         );
         assert!(lines[2].starts_with("  listen[0]: must be"), "{message}");
-        assert!(
-            lines[3].starts_with("  tls.cert: there is no such key"),
-            "{message}"
-        );
+        assert!(lines[3].starts_with("  tls.cert: unknown key"), "{message}");
     }
     assert!(!folder.path("data").exists());
 }
@@ -59,7 +56,7 @@ fn without_a_configuration_there_is_a_hint() {
     let (code, message) = Folder::new().failed(&["serve"]);
     assert_eq!(code, 2);
     assert!(
-        message.contains("config.json does not exist\nhint: `init` writes one"),
+        message.contains("config.json does not exist\nhint: `init` creates one"),
         "{message}"
     );
     let (code, _) = Folder::new().failed(&["--config", "other.json", "serve"]);
@@ -105,7 +102,7 @@ fn accounts_are_added_listed_and_removed() {
     let (code, message) = folder.failed(&["account", "add", "boss"]);
     assert_eq!(
         (code, message.trim()),
-        (2, "error: there is an account \"boss\" already")
+        (2, "error: account \"boss\" already exists")
     );
     folder.done(&["account", "remove", "boss"]);
     assert_eq!(folder.failed(&["account", "remove", "boss"]).0, 2);
@@ -138,7 +135,7 @@ fn init_makes_an_installation_that_check_finds_good() {
 
     let (code, message) = folder.failed(&["init", "--yes"]);
     assert_eq!(code, 2);
-    assert!(message.contains("config.json exists"), "{message}");
+    assert!(message.contains("config.json already exists"), "{message}");
 
     std::fs::write(folder.path("config.json"), free_ports(&folder)).unwrap();
     let checked = folder.done(&["check"]);
@@ -193,17 +190,17 @@ fn the_demo_plays_both_phones_and_spares_the_folders_of_others() {
     for _ in 0..2 {
         let said = folder.done(&["demo", "--once", "--directory", "demo"]);
         assert!(
-            said.contains("Now an Android phone") && said.contains("Now an iPhone"),
+            said.contains("Test as an Android phone") && said.contains("Test as an iPhone"),
             "{said}"
         );
         assert_eq!(
-            said.matches("decrypt, and compare with what was backed up … ok")
+            said.matches("decrypt, and compare with the uploaded backup … ok")
                 .count(),
             2,
             "{said}"
         );
         assert!(
-            said.contains("what was backed up came back, byte for byte"),
+            said.contains("every restored backup was identical, byte for byte"),
             "{said}"
         );
     }

@@ -269,7 +269,7 @@ fn a_server_that_does_not_answer_is_critical() {
     assert!(
         checked
             .out
-            .starts_with("SAFE CRITICAL - ask the server at "),
+            .starts_with("SAFE CRITICAL - cannot reach the server at "),
         "{checked:?}"
     );
     assert_eq!(checked.out.lines().count(), 1);

@@ -102,11 +102,11 @@ async fn a_configuration_that_cannot_be_used_changes_nothing_and_is_told() {
     for (changes, problem) in [
         (
             json!({ "retentionDays": 0 }),
-            "retentionDays: must be a whole number",
+            "retentionDays: must be an integer",
         ),
         (
             json!({ "retentionDays": 90, "retentionDay": 1 }),
-            "retentionDay: there is no such key",
+            "retentionDay: unknown key",
         ),
     ] {
         let log = reload(&mut server, &changes);
@@ -155,7 +155,7 @@ async fn what_cannot_change_waits_for_a_restart_and_says_so() {
     assert_eq!(config(&mut phone).await["retentionDays"], 90);
     let shown = command(server.site(), server.admin_address(), &[]);
     let attention =
-        "attention   changes of the configuration wait for a restart: listen, log.format\n";
+        "alert       changes of the configuration wait for a restart: listen, log.format\n";
     assert!(shown.out.contains(attention), "{shown:?}");
 
     reload(

@@ -170,7 +170,7 @@ fn damage_is_told_from_what_may_happen_to_a_file() {
     let said = run(&site, &["scrub"]);
     said.with_code(1);
     for (number, text) in [
-        (1, "changed, and not by an upload"),
+        (1, "changed without an upload"),
         (4, "too short to be a backup"),
     ] {
         let line = format!("{}  {text}\n", digits(number));
@@ -239,7 +239,7 @@ async fn what_the_server_finds_is_in_the_log_the_metrics_and_the_status() {
     ];
     assert_eq!(metrics(admin, "safe_damaged_backups").await, damaged);
     let text = format!(
-        "attention   {} backups are damaged (2 too short, {changed} changed, 0 unreadable); `scrub` says which\n",
+        "alert       {} backups are damaged (2 too short, {changed} changed, 0 unreadable); `scrub` says which\n",
         2 + changed
     );
     let shown = status(server.site(), admin, &[]);

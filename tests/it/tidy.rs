@@ -247,7 +247,7 @@ fn the_other_example_holds_every_key_of_what_it_is_about() {
     let Err(threema_safe_server::config::Error::Invalid { problems, .. }) = load(&unknown) else {
         panic!("an unknown key was accepted");
     };
-    let (_, list) = problems[0].text.split_once("there are: ").unwrap();
+    let (_, list) = problems[0].text.split_once("known keys: ").unwrap();
     let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
     for key in list.trim_end_matches(')').split(", ") {
         assert!(acme.contains_key(key), "the example lacks {key}");
@@ -268,7 +268,7 @@ fn known_keys(example: &[u8]) -> Vec<String> {
     let Err(threema_safe_server::config::Error::Invalid { problems, .. }) = parsed else {
         panic!("an unknown key was accepted")
     };
-    let (_, list) = problems[0].text.split_once("there are: ").unwrap();
+    let (_, list) = problems[0].text.split_once("known keys: ").unwrap();
     list.trim_end_matches(')')
         .split(", ")
         .map(String::from)

@@ -1,32 +1,32 @@
-//! How large backups are, counted against the size that is allowed.
+//! Histogram of backup sizes, relative to `maxBackupBytes`.
 
 use serde::{Deserialize, Serialize};
 
-/// Percent of the size that is allowed, which divide the backups.
+/// Upper bounds of the buckets, in percent of `maxBackupBytes`.
 const BOUNDS: [u32; 6] = [10, 25, 50, 80, 90, 100];
 
-/// Backups by their size, the smallest first.
+/// Numbers of backups by size, the smallest bucket first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Sizes(Vec<Size>);
+pub struct SizeHistogram(Vec<SizeBucket>);
 
-/// Backups of some size.
+/// One bucket: the number of backups in a range of sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Size {
-    /// At the most so many percent of `maxBackupBytes`, and not counted before. `None`: all that are larger, from a
-    /// time when more was allowed.
+pub struct SizeBucket {
+    /// The upper bound in percent of `maxBackupBytes`, inclusive; backups of lower buckets are not
+    /// included. `None`: no bound, for backups stored while `maxBackupBytes` was larger.
     pub up_to_percent: Option<u32>,
-    /// How many.
+    /// The number of backups in this bucket alone.
     pub backups: u64,
 }
 
-impl Sizes {
-    /// Counts nothing yet.
-    pub(super) fn none() -> Self {
+impl SizeHistogram {
+    /// An empty histogram.
+    pub(super) fn new() -> Self {
         let ends = BOUNDS.into_iter().map(Some).chain([None]);
         Self(
-            ends.map(|up_to_percent| Size {
+            ends.map(|up_to_percent| SizeBucket {
                 up_to_percent,
                 backups: 0,
             })
@@ -35,28 +35,32 @@ impl Sizes {
     }
 
     pub(super) fn count(&mut self, length: u64, max_backup_bytes: u64) {
-        let is_within = |class: &&mut Size| {
-            class.up_to_percent.is_none_or(|percent| {
+        let is_within = |bucket: &&mut SizeBucket| {
+            bucket.up_to_percent.is_none_or(|percent| {
                 u128::from(length) * 100 <= u128::from(max_backup_bytes) * u128::from(percent)
             })
         };
-        if let Some(class) = self.0.iter_mut().find(is_within) {
-            class.backups += 1;
+        if let Some(bucket) = self.0.iter_mut().find(is_within) {
+            bucket.backups += 1;
         }
     }
 
-    /// The classes, the smallest first.
+    /// The buckets, the smallest first.
     #[must_use]
-    pub fn classes(&self) -> &[Size] {
+    pub fn buckets(&self) -> &[SizeBucket] {
         &self.0
     }
 
-    /// Backups that come close to the size that is allowed. An app whose backup exceeds it uploads no more, and says
-    /// nothing.
+    /// The number of backups larger than 80 % of `maxBackupBytes`. An app whose backup exceeds
+    /// `maxBackupBytes` stops uploading, and does not tell the user.
     #[must_use]
     pub fn over_80_percent(&self) -> u64 {
-        let large = |class: &&Size| class.up_to_percent.is_none_or(|percent| percent > 80);
-        self.0.iter().filter(large).map(|class| class.backups).sum()
+        let large = |bucket: &&SizeBucket| bucket.up_to_percent.is_none_or(|percent| percent > 80);
+        self.0
+            .iter()
+            .filter(large)
+            .map(|bucket| bucket.backups)
+            .sum()
     }
 }
 
@@ -65,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backup_is_in_the_first_class_that_holds_it() {
+    fn a_backup_is_in_the_first_bucket_that_holds_it() {
         for (length, expected) in [
             (0, Some(10)),
             (100, Some(10)),
@@ -76,12 +80,12 @@ mod tests {
             (1_001, None),
             (u64::MAX, None),
         ] {
-            let mut sizes = Sizes::none();
+            let mut sizes = SizeHistogram::new();
             sizes.count(length, 1_000);
             let counted: Vec<_> = sizes
-                .classes()
+                .buckets()
                 .iter()
-                .filter(|class| class.backups > 0)
+                .filter(|bucket| bucket.backups > 0)
                 .collect();
             assert_eq!(counted.len(), 1);
             assert_eq!(counted[0].up_to_percent, expected, "{length}");

@@ -1,6 +1,8 @@
-//! What is done to the files of one backup, on a blocking thread: each function reads top to bottom and leaves
-//! the old version or the new one, wherever it ends. docs/DURABILITY.md says of every step what a failure and a crash
-//! leave behind; a step that is added here needs a row there and in `tests/it/faults.rs`.
+//! File operations on the backups of a data directory, for a blocking thread.
+//!
+//! Each function is one straight sequence of steps and leaves the old version or the new one,
+//! wherever it ends. docs/DURABILITY.md lists for every step what a failure and a crash leave
+//! behind; a new step here needs a row there and in `tests/it/faults.rs`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -16,15 +18,15 @@ use super::checksum::{self, Checksum};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
 
-/// Where the parts of a data directory are.
+/// The subdirectories of a data directory, and the file operations on them.
 #[derive(Debug)]
-pub(super) struct Directories {
+pub(super) struct BackupFiles {
     pub(super) backups: PathBuf,
     pub(super) trash: PathBuf,
     pub(super) tmp: PathBuf,
 }
 
-impl Directories {
+impl BackupFiles {
     fn backup(&self, id: BackupId) -> PathBuf {
         self.backups.join(id.to_hex())
     }
@@ -37,7 +39,7 @@ impl Directories {
         let target = self.backup(id);
         let mut file = TempFile::create_in(&self.tmp)?;
         file.write(body)?;
-        checksum::remember(file.file(), checksum::of(body));
+        checksum::write_attribute(file.file(), checksum::of(body));
         file.sync()?;
         let put = loop {
             if let Some(_lock) = lock_existing(&target)? {
@@ -46,7 +48,7 @@ impl Directories {
             }
             match file.rename_to_new(&target)? {
                 None => break Put::Created,
-                // Somebody else was faster: look again, and replace that one.
+                // A concurrent upload created the file first: lock it, and replace it.
                 Some(unchanged) => file = unchanged,
             }
         };
@@ -54,7 +56,7 @@ impl Directories {
         Ok(put)
     }
 
-    /// Reads one whole version: a replaced file lives on for whoever has opened it.
+    /// Reads one whole version: an open file stays readable after it was replaced.
     pub(super) fn get(&self, id: BackupId) -> Result<Option<(Meta, Bytes)>, durable::Error> {
         let Some(mut file) = open_existing(&self.backup(id))? else {
             return Ok(None);
@@ -67,7 +69,7 @@ impl Directories {
     }
 
     pub(super) fn stat(&self, id: BackupId) -> Result<Option<Meta>, durable::Error> {
-        let found = look(&self.backup(id))?;
+        let found = stat_path(&self.backup(id))?;
         Ok(found.filter(fs::Metadata::is_file).as_ref().map(meta))
     }
 
@@ -76,7 +78,7 @@ impl Directories {
         let Some(_lock) = lock_existing(&target)? else {
             return Ok(false);
         };
-        self.discard(id, now)
+        self.move_to_trash(id, now)
     }
 
     pub(super) fn expire(
@@ -93,17 +95,18 @@ impl Directories {
         if meta(&found).last_upload >= not_before {
             return Ok(false);
         }
-        self.discard(id, now)
+        self.move_to_trash(id, now)
     }
 
-    /// Moves a backup into the trash; the caller holds its lock.
-    fn discard(&self, id: BackupId, now: SystemTime) -> Result<bool, durable::Error> {
+    /// Moves a backup to the trash; the caller holds its lock.
+    fn move_to_trash(&self, id: BackupId, now: SystemTime) -> Result<bool, durable::Error> {
         let target = self.backup(id);
         let mut removed_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         loop {
             match durable::rename_to_new(&target, &self.trashed(id, removed_at)) {
                 Ok(()) => break,
-                // The same id was removed in the same second already; nothing in the trash is replaced.
+                // The same id was removed in the same second. Nothing in the trash is ever
+                // replaced.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => removed_at += 1,
                 Err(error) => return Err(durable::Error::at("rename into trash")(error)),
             }
@@ -123,18 +126,19 @@ impl Directories {
         let Some(file) = lock_existing(&source)? else {
             return Ok(Restored::Gone);
         };
-        if look(&target)?.is_some() {
+        if stat_path(&target)?.is_some() {
             return Ok(Restored::Newer);
         }
         let set_time = |time| {
             file.set_modified(time)
                 .map_err(durable::Error::at("set the time"))
         };
-        // Before it has its name: no sweep may see it there with its old time.
-        let remembered = checksum::remembered(&file);
+        // The time is set before the rename: no sweep may see the restored backup with its old
+        // time.
+        let recorded = checksum::read_attribute(&file);
         set_time(now)?;
-        if let Some(sum) = remembered {
-            checksum::remember(&file, sum);
+        if let Some(sum) = recorded {
+            checksum::write_attribute(&file, sum);
         }
         file.sync_all()
             .map_err(durable::Error::at("fsync trashed backup"))?;
@@ -142,8 +146,8 @@ impl Directories {
             Ok(()) => {}
             Err(error) => {
                 set_time(trashed.last_upload)?;
-                if let Some(sum) = remembered {
-                    checksum::remember(&file, sum);
+                if let Some(sum) = recorded {
+                    checksum::write_attribute(&file, sum);
                 }
                 if error.kind() == io::ErrorKind::AlreadyExists {
                     return Ok(Restored::Newer);
@@ -165,17 +169,17 @@ impl Directories {
             Ok((found.len(), found.mtime(), found.mtime_nsec()))
         };
         let before = state(&file)?;
-        // What is in memory says nothing of what is on the disk.
+        // Drop the page cache: cached data says nothing about the data on disk.
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
         let sum = Checksum::of_file(&mut file).map_err(durable::Error::at("read backup"))?;
-        let remembered = checksum::remembered(&file);
-        let contents = match remembered {
-            // Somebody writes to it in place, or has given it a new time: what was remembered is of another version.
+        let recorded = checksum::read_attribute(&file);
+        let contents = match recorded {
+            // The file changed while it was read: the recorded checksum is for another version.
             _ if state(&file)? != before => Contents::FirstSeen,
-            Some(remembered) if remembered == sum => Contents::Same,
+            Some(recorded) if recorded == sum => Contents::Same,
             Some(_) => Contents::Changed,
             None => {
-                checksum::remember(&file, sum);
+                checksum::write_attribute(&file, sum);
                 Contents::FirstSeen
             }
         };
@@ -185,14 +189,15 @@ impl Directories {
         }))
     }
 
-    /// Writes a file of one byte to the disk, and removes it.
+    /// Writes a file of one byte to disk, and removes it.
     pub(super) fn try_write(&self) -> Result<(), durable::Error> {
         let file = TempFile::create_in(&self.tmp)?;
         file.write(&[0])?;
         file.sync()
     }
 
-    /// What the file system has for those who are not root. One that has no size (ramfs, some of FUSE) does not know.
+    /// Free bytes of the file system for users other than root. `None` on a file system without a
+    /// size (ramfs, some FUSE file systems).
     pub(super) fn free_bytes(&self) -> Result<Option<u64>, durable::Error> {
         let space = statvfs(&self.tmp)
             .map_err(|error| durable::Error::at("measure free space")(error.into()))?;
@@ -200,8 +205,9 @@ impl Directories {
         Ok((space.f_blocks > 0).then_some(free))
     }
 
-    /// Erases one file for good, unless it is being brought back. Nobody was promised that it is gone: after a
-    /// power cut it may be back, and the next sweep erases it.
+    /// Erases one file of the trash, unless a concurrent restore holds its lock first. The removal
+    /// is not flushed to disk, because no client relies on it: after a power cut the file may be
+    /// back, and the next sweep erases it.
     pub(super) fn erase_trashed(&self, trashed: Trashed) -> Result<bool, durable::Error> {
         let path = self.trashed(trashed.id, trashed.removed_at);
         let Some(_lock) = lock_existing(&path)? else {
@@ -211,7 +217,7 @@ impl Directories {
     }
 }
 
-/// Erases a file; says whether it was there.
+/// Erases a file; returns whether it existed.
 pub(super) fn erase(path: &Path) -> Result<bool, durable::Error> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -220,8 +226,8 @@ pub(super) fn erase(path: &Path) -> Result<bool, durable::Error> {
     }
 }
 
-/// Opens the backup that has this name and locks it against being replaced or removed. Whatever another
-/// thread or process does to the name waits for the lock, or happened before it.
+/// Opens the backup with this name and locks it against replacement and removal. Every operation of
+/// another thread or process on the name waits for the lock, or happened before it.
 fn lock_existing(path: &Path) -> Result<Option<File>, durable::Error> {
     loop {
         let Some(file) = open_existing(path)? else {
@@ -233,14 +239,14 @@ fn lock_existing(path: &Path) -> Result<Option<File>, durable::Error> {
             Err(error) => return Err(durable::Error::at("lock backup")(error.into())),
         }
         let locked = file.metadata().map_err(durable::Error::at("stat backup"))?;
-        let named = look(path)?;
+        let named = stat_path(path)?;
         if named.is_some_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
             return Ok(Some(file));
         }
     }
 }
 
-/// Opens a regular file for reading; `None` if there is none of this name. Symbolic links are errors.
+/// Opens a file for reading; `None` if the name does not exist. A symbolic link is an error.
 fn open_existing(path: &Path) -> Result<Option<File>, durable::Error> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
     let opened = OpenOptions::new()
@@ -254,7 +260,8 @@ fn open_existing(path: &Path) -> Result<Option<File>, durable::Error> {
     }
 }
 
-fn look(path: &Path) -> Result<Option<fs::Metadata>, durable::Error> {
+/// The metadata of the file with this name; `None` if the name does not exist.
+fn stat_path(path: &Path) -> Result<Option<fs::Metadata>, durable::Error> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
         Err(error) if is_absent(&error, path) => Ok(None),
@@ -262,13 +269,13 @@ fn look(path: &Path) -> Result<Option<fs::Metadata>, durable::Error> {
     }
 }
 
-/// Whether an error means that there is no such backup, and not that the directory itself is gone (a disk that
-/// was unmounted): a phone would be told that its backup does not exist.
+/// Whether an error means that the backup does not exist, and not that the whole directory is
+/// missing (an unmounted disk). Otherwise clients would be told that their backups do not exist.
 fn is_absent(error: &io::Error, path: &Path) -> bool {
     error.kind() == io::ErrorKind::NotFound && durable::parent(path).is_dir()
 }
 
-/// What a file's inode says of a backup.
+/// Converts a file's metadata: length, modification time as time of the upload, and version.
 pub(super) fn meta(found: &fs::Metadata) -> Meta {
     let seconds = Duration::from_secs(found.mtime().unsigned_abs());
     let last_upload = if found.mtime() < 0 {
@@ -278,7 +285,7 @@ pub(super) fn meta(found: &fs::Metadata) -> Meta {
     };
     let nanoseconds = u32::try_from(found.mtime_nsec()).unwrap_or_default();
     let last_upload = last_upload.unwrap_or(UNIX_EPOCH) + Duration::from_nanos(nanoseconds.into());
-    // Every upload is a new file: its inode number and time tell it from the one before.
+    // Every upload is a new file: inode number and time distinguish it from the one before.
     let time = last_upload
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

@@ -1,4 +1,4 @@
-//! One operation on the wire: headers, credentials and the reading of statuses, app by app.
+//! HTTP requests of each app: headers, credentials, and interpretation of the status.
 
 use std::time::Duration;
 
@@ -17,21 +17,24 @@ use super::error::Error;
 use super::trust::{Trust, TrustError};
 use crate::backup::App;
 
-/// What both apps call themselves, without a version.
-const THREEMA: HeaderValue = HeaderValue::from_static("Threema");
-/// How often iOS answers a challenge with the same credentials (`previousFailureCount < 7`).
+/// The `User-Agent` of both apps, without a version (Android 6.4.2 `ThreemaSafeApiClient.kt`, iOS
+/// 7.2.2 `HTTPClient.swift`).
+const APP_USER_AGENT: HeaderValue = HeaderValue::from_static("Threema");
+/// Number of times that iOS answers a challenge with the same credentials (iOS 7.2.2
+/// `HTTPClient.swift`, `previousFailureCount < 7`).
 const IOS_ATTEMPTS: usize = 7;
-/// The largest answer that is read, in bytes: as much as the largest backup of any server.
-const ANSWER_LIMIT: usize = 256 << 20;
-/// OkHttp's time for connecting, as the Android app sets it.
+/// Limit for the length of a response body, in bytes (256 MiB): the largest `maxBackupBytes` that a
+/// server may have.
+const RESPONSE_LIMIT: usize = 256 << 20;
+/// Time limit for connecting, which the Android app sets for OkHttp (Android 6.4.2).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Connections to a server, as one app keeps them.
+/// A connection pool with the timeouts of one app.
 pub(super) struct Session(Client);
 
 impl Session {
     pub(super) fn new(app: App, trust: &Trust) -> Result<Self, Error> {
-        // How long each app waits for the server to say something.
+        // The longest time without a byte from the server: Android 6.4.2 30 s, iOS 7.2.2 90 s.
         let read_timeout = match app {
             App::Android => Duration::from_secs(30),
             App::Ios => Duration::from_secs(90),
@@ -48,8 +51,8 @@ impl Session {
             .map_err(|error| TrustError::Setup(error).into())
     }
 
-    /// Credentials up front, once.
-    pub(super) async fn as_android(
+    /// Sends a request as Android 6.4.2 does: once, with preemptive credentials in ISO-8859-1.
+    pub(super) async fn send_as_android(
         &self,
         method: Method,
         url: Url,
@@ -62,11 +65,12 @@ impl Session {
             headers.insert(AUTHORIZATION, basic(login, latin_1));
         }
         let response = self.send(method, url, headers, body).await?;
-        answer(response, login).await
+        interpret(response, login).await
     }
 
-    /// Without credentials, then with them after each 401, up to seven times.
-    pub(super) async fn as_ios(
+    /// Sends a request as iOS 7.2.2 does: first without credentials, and after each 401 again with
+    /// them, at most seven times.
+    pub(super) async fn send_as_ios(
         &self,
         method: Method,
         url: Url,
@@ -93,14 +97,14 @@ impl Session {
             if !challenges_basic(response.headers()) {
                 return Err(Error::NoChallenge);
             }
-            // The answer is read to its end, so that the connection can be used again.
-            read(response).await?;
+            // The body is read to its end so that the connection can be reused.
+            read_body(response).await?;
             headers.insert(AUTHORIZATION, basic(login, utf_8));
             response = self
                 .send(method.clone(), url.clone(), headers.clone(), body.clone())
                 .await?;
         }
-        answer(response, login).await
+        interpret(response, login).await
     }
 
     async fn send(
@@ -114,14 +118,14 @@ impl Session {
         if let Some(body) = body {
             request = request.body(body);
         }
-        request.send().await.map_err(Error::of_request)
+        request.send().await.map_err(Error::from_reqwest)
     }
 }
 
-/// What both apps send.
+/// The headers that both apps send.
 fn headers(method: &Method, url: &Url) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(USER_AGENT, THREEMA);
+    headers.insert(USER_AGENT, APP_USER_AGENT);
     let octet_stream = HeaderValue::from_static("application/octet-stream");
     if method == Method::PUT {
         headers.insert(CONTENT_TYPE, octet_stream);
@@ -133,11 +137,12 @@ fn headers(method: &Method, url: &Url) -> HeaderMap {
     headers
 }
 
+/// The value of `Authorization` for Basic authentication (RFC 7617), with the charset of the app.
 fn basic(login: &Login, encode: fn(&str) -> Vec<u8>) -> HeaderValue {
     let joined = Zeroizing::new(format!("{}:{}", login.username, *login.password));
     let encoded = Zeroizing::new(BASE64_STANDARD.encode(Zeroizing::new(encode(&joined))));
     let mut value = HeaderValue::from_str(&format!("Basic {}", *encoded))
-        .expect("base64 is made of characters that stand in a header");
+        .expect("base64 consists of characters that are valid in a header");
     value.set_sensitive(true);
     value
 }
@@ -146,7 +151,8 @@ fn utf_8(text: &str) -> Vec<u8> {
     text.as_bytes().to_vec()
 }
 
-/// OkHttp's default; what ISO-8859-1 does not have becomes a question mark.
+/// ISO-8859-1, the default charset of OkHttp's `Credentials.basic` (Android 6.2 and later). Other
+/// characters become question marks.
 fn latin_1(text: &str) -> Vec<u8> {
     text.chars()
         .map(|character| u8::try_from(character).unwrap_or(b'?'))
@@ -160,8 +166,8 @@ fn challenges_basic(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Reads a status as the apps do: any 2xx is success.
-async fn answer(response: Response, login: Option<&Login>) -> Result<Bytes, Error> {
+/// Interprets the status as the apps do (Android 6.2 and later, iOS 7.x): any 2xx is success.
+async fn interpret(response: Response, login: Option<&Login>) -> Result<Bytes, Error> {
     let status = response.status();
     if status.is_success() {
         if response
@@ -171,7 +177,7 @@ async fn answer(response: Response, login: Option<&Login>) -> Result<Bytes, Erro
         {
             return Err(Error::Compressed);
         }
-        return read(response).await;
+        return read_body(response).await;
     }
     Err(match status {
         StatusCode::UNAUTHORIZED if login.is_some() => Error::WrongCredentials,
@@ -182,11 +188,11 @@ async fn answer(response: Response, login: Option<&Login>) -> Result<Bytes, Erro
     })
 }
 
-async fn read(mut response: Response) -> Result<Bytes, Error> {
+async fn read_body(mut response: Response) -> Result<Bytes, Error> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(Error::of_request)? {
-        if body.len() + chunk.len() > ANSWER_LIMIT {
-            return Err(Error::EndlessAnswer(ANSWER_LIMIT));
+    while let Some(chunk) = response.chunk().await.map_err(Error::from_reqwest)? {
+        if body.len() + chunk.len() > RESPONSE_LIMIT {
+            return Err(Error::ResponseTooLarge(RESPONSE_LIMIT));
         }
         body.extend_from_slice(&chunk);
     }

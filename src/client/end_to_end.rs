@@ -1,5 +1,5 @@
-//! The whole life of a backup against a live server: what an operator runs to know that phones can
-//! back up and restore there.
+//! End-to-end test against a live server: uploads, downloads, replaces and deletes a made-up
+//! backup, so that an operator knows that phones can back up and restore there.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,28 +10,28 @@ use crate::backup::{
     seal,
 };
 
-/// How long a step may take, unless something else is said.
+/// Default time limit of a step.
 pub const STEP_LIMIT: Duration = Duration::from_secs(60);
 
-/// A step in the life of a backup.
+/// A step of the end-to-end test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// `GET config`.
     Config,
-    /// `PUT`, of a backup that was not there.
+    /// `PUT` of a new backup.
     Put,
-    /// `GET`.
+    /// `GET` of the backup.
     Get,
-    /// Opening what came back, and comparing it with what was sent.
+    /// Opens the downloaded backup, and compares it with the uploaded one.
     Compare,
     /// `PUT` of another document under the same id.
     Overwrite,
-    /// `GET`, opening and comparing: it is the second document.
+    /// `GET` of the backup, which has to be the second document.
     GetAgain,
-    /// `DELETE`.
+    /// `DELETE` of the backup.
     Delete,
-    /// `GET`, which has to find nothing.
-    Gone,
+    /// `GET` of the backup, which has to give 404.
+    VerifyDeleted,
 }
 
 impl Step {
@@ -44,21 +44,21 @@ impl Step {
         Self::Overwrite,
         Self::GetAgain,
         Self::Delete,
-        Self::Gone,
+        Self::VerifyDeleted,
     ];
 
-    /// What it means to the person with the phone.
+    /// What the step means for the user of a phone.
     #[must_use]
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::Config => "activate: ask the server for its config",
+            Self::Config => "activate Safe: request the server's config",
             Self::Put => "back up: encrypt and upload",
             Self::Get => "restore: download",
-            Self::Compare => "decrypt, and compare with what was backed up",
+            Self::Compare => "decrypt, and compare with the uploaded backup",
             Self::Overwrite => "back up again, replacing the first",
-            Self::GetAgain => "restore again: it is the second",
+            Self::GetAgain => "restore again, and compare with the second",
             Self::Delete => "turn Safe off: delete the backup",
-            Self::Gone => "look again: it is gone",
+            Self::VerifyDeleted => "verify that the backup is deleted",
         }
     }
 }
@@ -73,59 +73,59 @@ impl fmt::Display for Step {
             Self::Overwrite => "overwrite",
             Self::GetAgain => "get again",
             Self::Delete => "delete",
-            Self::Gone => "gone",
+            Self::VerifyDeleted => "gone",
         })
     }
 }
 
-/// Why a step failed.
+/// The reason for which a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The server refused, or could not be reached.
+    /// The request failed.
     #[error(transparent)]
     Phone(#[from] Error),
-    /// What came back does not open.
-    #[error("what came back does not open")]
+    /// The downloaded backup cannot be opened.
+    #[error("the downloaded backup cannot be opened")]
     Open(#[from] OpenError),
-    /// It opens, and is another document.
-    #[error("what came back is not what was backed up")]
+    /// The downloaded backup can be opened, and contains another document.
+    #[error("the downloaded backup differs from the uploaded one")]
     Different,
-    /// It could be read after it was deleted.
-    #[error("the backup is still there after it was deleted")]
+    /// The backup could be downloaded after it was deleted.
+    #[error("the backup still exists after it was deleted")]
     StillThere,
-    /// There is nothing to compare: the download failed.
-    #[error("nothing came back that could be compared")]
+    /// The download failed, so that there is no backup to compare.
+    #[error("no backup was downloaded, so there is nothing to compare")]
     Nothing,
-    /// There is nothing that could be deleted or be gone.
-    #[error("no upload succeeded, so this step says nothing")]
+    /// No upload succeeded, so that there is no backup whose deletion could be tested.
+    #[error("no upload succeeded, so this step proves nothing")]
     NothingUploaded,
-    /// The step was broken off.
+    /// The step exceeded its time limit.
     #[error("took longer than {} second{}", .0.as_secs(), if .0.as_secs() == 1 { "" } else { "s" })]
     TooSlow(Duration),
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Debug)]
 pub struct Outcome {
     /// The step.
     pub step: Step,
-    /// How long it took.
+    /// The step's duration.
     pub took: Duration,
-    /// What is to be said about it, or why it failed.
+    /// Details for the operator, or the reason for the failure.
     pub result: Result<String, Failure>,
 }
 
-/// What to do when a step fails.
+/// The reaction to a failed step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// Leave out the remaining steps. What was uploaded is deleted nevertheless.
+    /// Skip the remaining steps, except the deletion of an uploaded backup.
     Stop,
-    /// Take them.
-    GoOn,
+    /// Run the remaining steps.
+    Continue,
 }
 
-/// A made-up person who backs up twice.
-pub struct Life {
+/// The end-to-end test: two backups of a made-up user under one id.
+pub struct EndToEndTest {
     id: BackupId,
     key: BackupKey,
     first: Document,
@@ -135,19 +135,19 @@ pub struct Life {
     step_limit: Duration,
 }
 
-/// What may be on the server.
+/// Whether the server may hold an uploaded backup.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Uploads {
-    /// No upload was begun.
+    /// No upload was started.
     None,
-    /// One was begun, and its answer was lost or bad: it may have arrived all the same.
-    Unsure,
-    /// One succeeded.
+    /// An upload was started and failed: the backup may have arrived nevertheless.
+    Uncertain,
+    /// An upload succeeded.
     Some,
 }
 
-impl Life {
-    /// A life with these two documents, one after the other.
+impl EndToEndTest {
+    /// Creates a test that uploads `first` and then replaces it by `second`.
     #[must_use]
     pub fn new(key: &MasterKey, first: Document, second: Document) -> Self {
         Self {
@@ -161,51 +161,51 @@ impl Life {
         }
     }
 
-    /// The same life with another bound for each step.
+    /// Sets the time limit of each step, which is [`STEP_LIMIT`] by default.
     #[must_use]
     pub fn with_step_limit(mut self, limit: Duration) -> Self {
         self.step_limit = limit;
         self
     }
 
-    /// Takes the steps with `phone`, and hands the outcome of each to `tell`. Returns whether all went
-    /// well.
-    pub async fn live(
+    /// Runs the steps with `phone`, and calls `report` with the outcome of each. Returns whether
+    /// all steps passed.
+    pub async fn run(
         mut self,
         phone: &Phone,
         on_failure: OnFailure,
-        mut tell: impl FnMut(Outcome),
+        mut report: impl FnMut(Outcome),
     ) -> bool {
-        let mut all_well = true;
+        let mut all_passed = true;
         for step in Step::ALL {
-            let is_over = !all_well && on_failure == OnFailure::Stop;
-            let leaves_nothing_behind = self.uploads != Uploads::None && step == Step::Delete;
-            if is_over && !leaves_nothing_behind {
+            let is_stopped = !all_passed && on_failure == OnFailure::Stop;
+            let is_cleanup = self.uploads != Uploads::None && step == Step::Delete;
+            if is_stopped && !is_cleanup {
                 continue;
             }
             let started = Instant::now();
             let limit = self.step_limit;
-            let mut result = tokio::time::timeout(limit, self.take(step, phone))
+            let mut result = tokio::time::timeout(limit, self.perform(step, phone))
                 .await
                 .unwrap_or(Err(Failure::TooSlow(limit)));
-            let may_be_missing = is_over || self.uploads == Uploads::Unsure;
+            let may_be_missing = is_stopped || self.uploads == Uploads::Uncertain;
             if step == Step::Delete
                 && may_be_missing
                 && matches!(result, Err(Failure::Phone(Error::NotFound)))
             {
-                result = Ok("there was none".into());
+                result = Ok("no backup existed".into());
             }
-            all_well &= result.is_ok();
-            tell(Outcome {
+            all_passed &= result.is_ok();
+            report(Outcome {
                 step,
                 took: started.elapsed(),
                 result,
             });
         }
-        all_well
+        all_passed
     }
 
-    async fn take(&mut self, step: Step, phone: &Phone) -> Result<String, Failure> {
+    async fn perform(&mut self, step: Step, phone: &Phone) -> Result<String, Failure> {
         match step {
             Step::Config => {
                 let config = phone.config().await?;
@@ -234,8 +234,10 @@ impl Life {
             }
             Step::Delete if self.uploads == Uploads::None => return Err(Failure::NothingUploaded),
             Step::Delete => phone.delete(self.id).await?,
-            Step::Gone if self.uploads != Uploads::Some => return Err(Failure::NothingUploaded),
-            Step::Gone => match phone.get(self.id).await {
+            Step::VerifyDeleted if self.uploads != Uploads::Some => {
+                return Err(Failure::NothingUploaded);
+            }
+            Step::VerifyDeleted => match phone.get(self.id).await {
                 Err(Error::NotFound) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => return Err(Failure::StillThere),
@@ -249,9 +251,9 @@ impl Life {
     }
 
     async fn put(&mut self, phone: &Phone, backup: SealedBackup) -> Result<String, Failure> {
-        phone.look_before_put(&backup).await?;
+        phone.check_before_put(&backup).await?;
         if self.uploads == Uploads::None {
-            self.uploads = Uploads::Unsure;
+            self.uploads = Uploads::Uncertain;
         }
         phone.upload(self.id, &backup).await?;
         self.uploads = Uploads::Some;
@@ -278,7 +280,10 @@ mod tests {
     fn a_failure_names_its_cause_once() {
         let cause = OpenError::WrongPasswordOrDamaged.to_string();
         let failure = Failure::from(OpenError::WrongPasswordOrDamaged);
-        assert_eq!(failure.to_string(), "what came back does not open");
+        assert_eq!(
+            failure.to_string(),
+            "the downloaded backup cannot be opened"
+        );
         assert_eq!(failure.source().unwrap().to_string(), cause);
     }
 }

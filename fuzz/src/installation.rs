@@ -1,4 +1,4 @@
-//! What a server needs on disk: accounts with known secrets, certificates, a configuration, a data directory.
+//! A server's files: accounts with known secrets, certificates, a configuration, a data directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ use threema_safe_server::server::{Server, development_certificate};
 pub const PHONE: &str = "cGhvbmU6c2VjcmV0";
 /// The `Authorization` of the operator account, without its scheme: `operator:secret`.
 pub const OPERATOR: &str = "b3BlcmF0b3I6c2VjcmV0";
-/// The largest backup that this server takes, in bytes.
+/// Length of the largest backup that this server accepts, in bytes.
 pub const MAX_BACKUP_BYTES: u64 = 4_096;
 
-/// The largest budget that can be set.
-const MOST: u64 = 1_000_000;
+/// The largest rate limit that can be configured.
+const MAX_LIMIT: u64 = 1_000_000;
 
-/// The backup that is there before every input.
-const PLACED_ID: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-const PLACED: &[u8] = b"a backup";
+/// The id of the backup that exists before every input.
+const EXISTING_ID: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+const EXISTING: &[u8] = b"a backup";
 
-/// Makes a directory that is gone after a restart: in memory, unless `TMPDIR` names another place.
+/// Creates a temporary directory: in memory, unless `TMPDIR` names another directory.
 #[must_use]
 pub fn scratch() -> TempDir {
     let memory = Path::new("/dev/shm");
@@ -39,7 +39,7 @@ pub fn scratch() -> TempDir {
         .expect("a temporary directory can be made")
 }
 
-/// Adds an account whose secret is kept as a generated one, so that it costs nothing to verify.
+/// Adds an account whose secret is stored like a generated one, with a fast hash.
 pub fn add_account(file: &Path, name: &str, role: Role, secret: &str, disabled: bool) {
     account::update(file, |accounts| {
         accounts.push(Account {
@@ -53,13 +53,13 @@ pub fn add_account(file: &Path, name: &str, role: Role, secret: &str, disabled: 
     .expect("the accounts file can be written");
 }
 
-/// A folder with all that a server needs.
-pub struct Site {
+/// A directory with all files of a server.
+pub struct Installation {
     folder: TempDir,
 }
 
-impl Site {
-    /// Makes the folder.
+impl Installation {
+    /// Creates the directory.
     #[must_use]
     pub fn new() -> Self {
         let folder = scratch();
@@ -74,10 +74,11 @@ impl Site {
         Self { folder }
     }
 
-    /// Opens the server. Needs a runtime, as it binds its listeners; nobody connects to them.
+    /// Opens the server. Needs a runtime, because the server binds its listeners, although no
+    /// client connects to them.
     ///
-    /// All uploads together may take what one may: memory that is not given back is missed soon. Whoever guesses is
-    /// not slowed: every input does.
+    /// The memory for all uploads together is that for one, so that a leak shows soon. Password
+    /// guesses are not delayed, because every input makes some.
     pub async fn bind(&self) -> Server {
         let text = serde_json::json!({
             "maxBackupBytes": MAX_BACKUP_BYTES,
@@ -87,12 +88,12 @@ impl Site {
             "anonymousRestore": true,
             "limits": {
                 "uploadMemoryBytes": MAX_BACKUP_BYTES,
-                "wrongPasswordsPerAccountAndHour": MOST,
-                "wrongPasswordsPerAddressAndHour": MOST,
+                "wrongPasswordsPerAccountAndHour": MAX_LIMIT,
+                "wrongPasswordsPerAddressAndHour": MAX_LIMIT,
                 "wrongPasswordDelaySeconds": 0,
-                "unknownBackupsPerAddressAndHour": MOST,
-                "unknownBackupsPerAccountAndHour": MOST,
-                "newBackupsPerAddressAndHour": MOST,
+                "unknownBackupsPerAddressAndHour": MAX_LIMIT,
+                "unknownBackupsPerAccountAndHour": MAX_LIMIT,
+                "newBackupsPerAddressAndHour": MAX_LIMIT,
             },
             "quotas": { "minFreeBytes": 0 },
         });
@@ -101,20 +102,20 @@ impl Site {
             .expect("the configuration is right");
         Server::bind(&config, now)
             .await
-            .expect("everything that the configuration names is there")
+            .expect("all configured files exist")
     }
 
-    /// Makes the data directory look as it does before every input: one backup, and nothing else.
+    /// Resets the data directory to its state before every input: one backup and nothing else.
     pub fn reset(&self) {
         for folder in ["backups", "trash", "tmp"] {
             for path in self.files(folder) {
                 fs::remove_file(path).expect("a file can be removed");
             }
         }
-        write(&self.folder("backups").join(PLACED_ID), PLACED);
+        write(&self.folder("backups").join(EXISTING_ID), EXISTING);
     }
 
-    /// Makes sure that the data directory holds whole backups under right names, and no leftovers.
+    /// Checks that the data directory contains backups of valid sizes and names, and no leftovers.
     ///
     /// # Panics
     /// When it does not.
@@ -126,9 +127,7 @@ impl Site {
                 name.len() == 64 && name.bytes().all(digits),
                 "a wrong name in backups: {name:?}"
             );
-            let length = fs::metadata(&path)
-                .expect("a backup can be looked at")
-                .len();
+            let length = fs::metadata(&path).expect("a backup has metadata").len();
             assert!(
                 (1..=MAX_BACKUP_BYTES).contains(&length),
                 "a backup of {length} bytes"
@@ -145,19 +144,19 @@ impl Site {
         assert!(leftovers.is_empty(), "left in tmp: {leftovers:?}");
     }
 
-    /// Makes sure that nothing was changed since [`Site::reset`].
+    /// Checks that the data directory is unchanged since [`Installation::reset`].
     ///
     /// # Panics
-    /// When something was.
+    /// When it changed.
     pub fn check_untouched(&self) {
-        let placed = self.folder("backups").join(PLACED_ID);
+        let placed = self.folder("backups").join(EXISTING_ID);
         let found = self.files("backups");
         assert!(
             matches!(&*found, [only] if *only == placed),
             "backups changed: {found:?}"
         );
         let contents = fs::read(placed).expect("the backup is there");
-        assert_eq!(contents, PLACED, "the backup changed");
+        assert_eq!(contents, EXISTING, "the backup changed");
         assert!(self.files("trash").is_empty(), "something was removed");
     }
 
@@ -173,7 +172,7 @@ impl Site {
     }
 }
 
-impl Default for Site {
+impl Default for Installation {
     fn default() -> Self {
         Self::new()
     }
@@ -184,7 +183,7 @@ fn name(path: &Path) -> &str {
     name.expect("a file's name is text")
 }
 
-/// A time that stands still, so that an input does the same whenever it runs.
+/// A fixed time, so that every run of an input behaves the same.
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 24 * 60 * 60)
 }

@@ -1,4 +1,4 @@
-//! When a sweep had better not go through: clocks go wrong, and so do settings (docs/DURABILITY.md).
+//! Safety checks of a sweep, against wrong clocks and wrong settings (docs/DURABILITY.md).
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::DAY;
 use crate::state::State;
 
-/// More expired backups than this in one sweep want a look…
-const MANY: u64 = 10;
-/// …where they are more than one in this many of all.
-const PART: u64 = 5;
+/// Up to this many expired backups in one sweep are always removed.
+const MAX_UNCHECKED: u64 = 10;
+/// Above that, a sweep refuses to remove more than one in this many of all backups.
+const FRACTION: u64 = 5;
 
-/// Why a sweep did nothing.
+/// The safety check that stopped a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     tag = "reason",
@@ -20,30 +20,31 @@ const PART: u64 = 5;
     rename_all_fields = "camelCase"
 )]
 pub enum Refusal {
-    /// The clock shows a time before one that was seen already.
+    /// The clock shows a time before the latest time seen.
     ClockBehind {
-        /// By how much.
+        /// The difference in seconds.
         seconds: u64,
     },
-    /// The clock has gone further since the last sweep than a server is likely to have rested.
+    /// The clock has advanced since the last sweep by more than a server is likely to have been
+    /// off.
     ClockAhead {
-        /// By how much.
+        /// The difference in seconds.
         seconds: u64,
     },
-    /// More would be removed at once than expires by itself.
+    /// More backups would be removed at once than normally expire.
     TooMany {
-        /// How many.
+        /// The number of expired backups.
         expired: u64,
-        /// Of how many.
+        /// The number of all backups.
         of: u64,
     },
 }
 
 impl Refusal {
-    /// All that [`Refusal::word`] says.
+    /// All values of [`Refusal::word`].
     pub const WORDS: [&str; 3] = ["clock_behind", "clock_ahead", "too_many"];
 
-    /// One word for metrics.
+    /// The label value in metrics and in the audit log.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -60,24 +61,24 @@ impl fmt::Display for Refusal {
             Self::ClockBehind { seconds } => {
                 write!(
                     f,
-                    "the clock is {} before a time that it has shown already",
+                    "the clock is {} behind the latest time seen",
                     Span(seconds)
                 )
             }
             Self::ClockAhead { seconds } => write!(
                 f,
-                "the clock is {} after the last sweep, which is more than half of retentionDays",
+                "the clock is {} ahead of the last sweep, more than half of retentionDays",
                 Span(seconds)
             ),
             Self::TooMany { expired, of } => write!(
                 f,
-                "{expired} of {of} backups would be removed at once, which is more than a fifth"
+                "{expired} of {of} backups would be removed at once, more than a fifth"
             ),
         }
     }
 }
 
-/// A span of time for people.
+/// A human-readable duration in seconds.
 struct Span(u64);
 
 impl fmt::Display for Span {
@@ -92,8 +93,8 @@ impl fmt::Display for Span {
     }
 }
 
-/// What the clock gives reason for.
-pub(super) fn look_at_clock(state: &State, now: u64, retention_days: u32) -> Option<Refusal> {
+/// Checks the clock at the Unix time `now` against the latest time seen.
+pub(super) fn check_clock(state: &State, now: u64, retention_days: u32) -> Option<Refusal> {
     let highest = state.highest_time?;
     if now < highest {
         return Some(Refusal::ClockBehind {
@@ -105,9 +106,9 @@ pub(super) fn look_at_clock(state: &State, now: u64, retention_days: u32) -> Opt
         .then_some(Refusal::ClockAhead { seconds: passed })
 }
 
-/// What the number of expired backups gives reason for.
-pub(super) fn look_at_count(expired: u64, of: u64) -> Option<Refusal> {
-    (expired > MANY && expired.saturating_mul(PART) > of)
+/// Checks the number of expired backups against the number `of` all backups.
+pub(super) fn check_expired_count(expired: u64, of: u64) -> Option<Refusal> {
+    (expired > MAX_UNCHECKED && expired.saturating_mul(FRACTION) > of)
         .then_some(Refusal::TooMany { expired, of })
 }
 
@@ -123,9 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_or_jumps_ahead_is_noticed_to_the_second() {
+    fn a_clock_that_goes_back_or_jumps_ahead_is_detected_to_the_second() {
         let state = seen(1_000 * DAY);
-        let look = |now| look_at_clock(&state, now, 180);
+        let look = |now| check_clock(&state, now, 180);
 
         assert_eq!(
             look(1_000 * DAY - 1),
@@ -135,14 +136,14 @@ mod tests {
         assert_eq!(look(1_090 * DAY), None);
         let seconds = 90 * DAY + 1;
         assert_eq!(look(1_090 * DAY + 1), Some(Refusal::ClockAhead { seconds }));
-        assert_eq!(look_at_clock(&State::default(), 0, 180), None);
+        assert_eq!(check_clock(&State::default(), 0, 180), None);
     }
 
     #[test]
     fn more_than_ten_and_more_than_a_fifth_are_too_many() {
-        assert_eq!(look_at_count(10, 10), None);
-        assert_eq!(look_at_count(11, 55), None);
-        let refusal = look_at_count(11, 54).unwrap();
+        assert_eq!(check_expired_count(10, 10), None);
+        assert_eq!(check_expired_count(11, 55), None);
+        let refusal = check_expired_count(11, 54).unwrap();
         assert_eq!(
             refusal,
             Refusal::TooMany {
@@ -152,18 +153,18 @@ mod tests {
         );
         assert_eq!(
             refusal.to_string(),
-            "11 of 54 backups would be removed at once, which is more than a fifth"
+            "11 of 54 backups would be removed at once, more than a fifth"
         );
     }
 
     #[test]
-    fn a_span_is_said_in_the_unit_that_fits() {
-        let said: Vec<_> = [1, 119, 120, 7_199, 7_200, 2 * DAY - 1, 2 * DAY]
+    fn a_span_is_formatted_in_the_unit_that_fits() {
+        let formatted: Vec<_> = [1, 119, 120, 7_199, 7_200, 2 * DAY - 1, 2 * DAY]
             .iter()
             .map(|seconds| Span(*seconds).to_string())
             .collect();
         assert_eq!(
-            said,
+            formatted,
             [
                 "1 second",
                 "119 seconds",

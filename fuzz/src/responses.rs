@@ -1,21 +1,21 @@
-//! Answers of HTTP/1.1 as a strict reader sees them, to compare them with what the server says it answered.
+//! Strict parser of HTTP/1.1 responses, to compare them with the statuses in the server's log.
 
 use crate::log::Line;
 
-/// Makes sure that `bytes` are the answers to these requests, one after the other, and then at most one with
-/// which the HTTP library refuses what it cannot read. Where `cut`, they may break off anywhere.
+/// Checks that `bytes` are the responses to these requests, in order, followed by at most one with
+/// which the HTTP library rejects a malformed request. With `cut`, they may end anywhere.
 ///
 /// # Panics
-/// When they are not.
+/// When the bytes are anything else.
 pub fn check(bytes: &[u8], lines: &[Line], cut: bool) {
     let mut rest = bytes;
     for line in lines {
         let Some(status) = line.status else { continue };
         let Some(answer) = next(&mut rest, line.method == "HEAD") else {
-            assert!(cut, "answers are missing: {}", show(bytes));
+            assert!(cut, "responses are missing: {}", show(bytes));
             return;
         };
-        assert_eq!(answer, status, "log and answer differ: {}", show(bytes));
+        assert_eq!(answer, status, "log and response differ: {}", show(bytes));
     }
     if rest.is_empty() {
         return;
@@ -23,17 +23,21 @@ pub fn check(bytes: &[u8], lines: &[Line], cut: bool) {
     let refusal = next(&mut rest, false);
     assert!(
         refusal.is_some_and(|status| [400, 414, 431].contains(&status)) || cut,
-        "an answer that nobody gave: {}",
+        "a response without a request: {}",
         show(bytes)
     );
-    assert!(rest.is_empty(), "more than answers: {}", show(bytes));
+    assert!(
+        rest.is_empty(),
+        "more bytes than responses: {}",
+        show(bytes)
+    );
 }
 
-/// Takes the next final answer off `rest` and returns its status; `None` if it is not there in full.
+/// Takes the next final response from `rest` and returns its status; `None` if it is incomplete.
 fn next(rest: &mut &[u8], to_head: bool) -> Option<u16> {
     loop {
         let (head, body) = split_once(rest, b"\r\n\r\n")?;
-        let head = str::from_utf8(head).expect("the header of an answer is text");
+        let head = str::from_utf8(head).expect("the header of a response is text");
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(status_of);
         let status = status.unwrap_or_else(|| panic!("no status line: {head:?}"));
@@ -60,7 +64,7 @@ fn next(rest: &mut &[u8], to_head: bool) -> Option<u16> {
         *rest = match length {
             Some(length) => rest.get(length..)?,
             None if chunked => after_chunks(rest)?,
-            // To the end of the connection, for clients of HTTP/1.0.
+            // The body ends with the connection, for clients of HTTP/1.0.
             None => &[],
         };
         return Some(status);

@@ -1,57 +1,61 @@
-//! A burst of removals: when a setting in the MDM is mistyped, every iPhone deletes its backup. They lie in the
-//! trash then, and stay there until a person has looked.
+//! Detection of deletion bursts. When an MDM setting is mistyped, every iPhone deletes its backup.
+//! The backups are in the trash then, and stay there until an operator restores them or confirms
+//! the deletion.
 
 use std::collections::BTreeMap;
 
-use super::promises;
-use crate::state::{Burst, Promise, unix};
+use super::retention_history;
+use crate::state::{DeletionBurst, RetentionPeriod, unix};
 use crate::store::Trashed;
 
-/// So many removals within a day are nothing, however few backups there are: a phone or two were set up anew.
-const FEW: u64 = 2;
-/// Otherwise more than one in this many of all is a burst.
-const PART: u64 = 5;
+/// Up to this many removals within a day are no burst, however few backups there are: a phone or
+/// two were set up again.
+const MAX_ORDINARY: u64 = 2;
+/// Above that, more than one in this many of all backups is a burst.
+const FRACTION: u64 = 5;
 const HOUR: u64 = 60 * 60;
-/// Whole hours that hold every day, wherever in an hour it begins.
-const HOURS: u64 = 25;
+/// Whole hours that cover a day, wherever in an hour it begins.
+const HOURS_OF_A_DAY: u64 = 25;
 
-/// Removals by phones, by the hour: a sum for each hour that had one, however many they are.
+/// Numbers of removals by phones, by the hour. One sum for each hour with a removal, so memory does
+/// not depend on the number of removals.
 #[derive(Debug, Default)]
 pub(super) struct Removals(BTreeMap<u64, u64>);
 
 impl Removals {
-    /// Counts a backup in the trash, unless it had expired or an operator has confirmed its removal.
+    /// Counts a backup in the trash, unless it was removed because it had expired, or an operator
+    /// has confirmed its removal.
     pub(super) fn count(
         &mut self,
         trashed: &Trashed,
-        promises: &[Promise],
-        confirmed: Option<u64>,
+        periods: &[RetentionPeriod],
+        acknowledged_until: Option<u64>,
     ) {
         let uploaded = unix(trashed.last_upload);
-        let keep = promises::keep(promises, trashed.last_upload).as_secs();
+        let keep = retention_history::keep(periods, trashed.last_upload).as_secs();
         let had_expired = trashed.removed_at > uploaded.saturating_add(keep);
-        let is_confirmed = confirmed.is_some_and(|confirmed| trashed.removed_at <= confirmed);
-        if !had_expired && !is_confirmed {
+        let is_acknowledged = acknowledged_until.is_some_and(|until| trashed.removed_at <= until);
+        if !had_expired && !is_acknowledged {
             *self.0.entry(trashed.removed_at / HOUR).or_default() += 1;
         }
     }
 
-    /// Whether there are any since that time.
-    pub(super) fn go_on_since(&self, time: u64) -> bool {
+    /// True if there are removals in the hour of this Unix time or later.
+    pub(super) fn any_since(&self, time: u64) -> bool {
         self.0.range(time / HOUR..).next().is_some()
     }
 
-    /// The worst day, if it was a burst, where `there` backups are there now.
-    pub(super) fn burst(&self, there: u64, now: u64) -> Option<Burst> {
-        let day_from = |first: u64| self.0.range(first..first.saturating_add(HOURS));
+    /// The day with the most removals, if it was a burst. `stored` is the number of backups now.
+    pub(super) fn burst(&self, stored: u64, now: u64) -> Option<DeletionBurst> {
+        let day_from = |first: u64| self.0.range(first..first.saturating_add(HOURS_OF_A_DAY));
         let (removed, first) = self
             .0
             .keys()
             .map(|&first| (day_from(first).map(|(_, removed)| removed).sum(), first))
             .max()
             .unwrap_or((0_u64, 0));
-        let of = there + removed;
-        (removed > FEW && removed * PART > of).then_some(Burst {
+        let of = stored + removed;
+        (removed > MAX_ORDINARY && removed * FRACTION > of).then_some(DeletionBurst {
             noticed: now,
             since: first * HOUR,
             removed,
@@ -68,11 +72,14 @@ mod tests {
 
     const DAY: u64 = 24 * HOUR;
 
-    fn removed_at(times: impl IntoIterator<Item = u64>, confirmed: Option<u64>) -> Removals {
-        let promises = [Promise {
+    fn removed_at(
+        times: impl IntoIterator<Item = u64>,
+        acknowledged_until: Option<u64>,
+    ) -> Removals {
+        let periods = [RetentionPeriod {
             since: 0,
             keep_seconds: 187 * DAY,
-            by_hand: false,
+            manual: false,
         }];
         let mut removals = Removals::default();
         for removed_at in times {
@@ -82,7 +89,7 @@ mod tests {
                 length: 41,
                 last_upload: UNIX_EPOCH + Duration::from_secs(1_000 * DAY),
             };
-            removals.count(&trashed, &promises, confirmed);
+            removals.count(&trashed, &periods, acknowledged_until);
         }
         removals
     }
@@ -109,9 +116,9 @@ mod tests {
         let day = 1_001 * DAY;
         let removals = removed_at([day + HOUR - 1], None);
 
-        assert!(removals.go_on_since(day));
-        assert!(!removals.go_on_since(day + HOUR));
-        assert!(!removed_at([day], Some(day)).go_on_since(day));
+        assert!(removals.any_since(day));
+        assert!(!removals.any_since(day + HOUR));
+        assert!(!removed_at([day], Some(day)).any_since(day));
     }
 
     #[test]
