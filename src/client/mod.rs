@@ -7,6 +7,7 @@
 
 mod end_to_end;
 mod error;
+mod login;
 mod requests;
 mod server_url;
 mod trust;
@@ -14,24 +15,16 @@ mod trust;
 use bytes::Bytes;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::backup::{App, BackupId, SealedBackup};
 
 pub use end_to_end::{EndToEndTest, Failure, OnFailure, Outcome, STEP_LIMIT, Step};
 pub use error::Error;
+pub use login::Login;
 pub use server_url::{BadUrl, ServerUrl};
 pub use trust::{Trust, TrustError};
 
 use requests::Session;
-
-/// User name and password of an account on the server, as typed into the app.
-pub struct Login {
-    /// The account's name.
-    pub username: String,
-    /// The account's secret. Wiped from memory when dropped.
-    pub password: Zeroizing<String>,
-}
 
 /// The server's `config` document: `{"maxBackupBytes": …, "retentionDays": …}`, both unsigned
 /// integers (both apps read these two keys: Android 6.4.2 `ThreemaSafeApiClient.kt`, iOS 7.2).

@@ -12,8 +12,8 @@ use reqwest::header::{
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use zeroize::Zeroizing;
 
-use super::Login;
 use super::error::Error;
+use super::login::Login;
 use super::trust::{Trust, TrustError};
 use crate::backup::App;
 

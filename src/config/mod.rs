@@ -335,7 +335,13 @@ impl Config {
                 "must be at least maxBackupBytes, or no upload could start",
             );
         }
-        network::check(&config, reader);
+        network::check(
+            reader,
+            &config.listen,
+            &config.tls,
+            !config.trusted_proxies.is_empty(),
+            config.proxy_protocol,
+        );
         config
     }
 }

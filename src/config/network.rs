@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::reader::Reader;
+use super::tls::Tls;
 use super::value::{address, path};
-use super::{Config, Tls};
 
 /// The address of a public listener.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,23 +67,27 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
     Ok(network)
 }
 
-/// Checks combinations of keys, and reports problems to `reader`.
-pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
+/// Checks how listeners, TLS and proxies combine, and reports problems to `reader`.
+pub(super) fn check(
+    reader: &mut Reader<'_>,
+    listen: &[Listen],
+    tls: &Tls,
+    has_proxies: bool,
+    proxy_protocol: bool,
+) {
     let is_local = |listen: &Listen| match listen {
         Listen::Tcp(address) => address.ip().is_loopback(),
         Listen::Unix(_) => true,
     };
-    let has_proxies = !config.trusted_proxies.is_empty();
-    if config.tls == Tls::Off && !has_proxies && !config.listen.iter().all(is_local) {
+    if *tls == Tls::Off && !has_proxies && !listen.iter().all(is_local) {
         let text = "can be \"off\" only behind a proxy that terminates TLS: listen on loopback or a Unix \
                     socket, or list the proxies in trustedProxies";
         reader.problem("tls", text);
     }
-    let has_socket = config
-        .listen
+    let has_socket = listen
         .iter()
         .any(|listen| matches!(listen, Listen::Unix(_)));
-    if config.proxy_protocol && !has_proxies && !has_socket {
+    if proxy_protocol && !has_proxies && !has_socket {
         let text = "requires trustedProxies: the header is accepted from these addresses only";
         reader.problem("proxyProtocol", text);
     }
