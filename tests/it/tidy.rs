@@ -305,10 +305,15 @@ fn the_table_of_the_configuration_has_every_key_with_its_default_and_no_other() 
         let value = value.unwrap_or_else(|| panic!("there is no key {key}"));
         let shown = match key {
             // The example shows a value where there is no default.
-            "publicUrl" | "trustedProxies" | "tls.acme.domains" | "tls.acme.contact" => "none".into(),
+            "publicUrl" | "trustedProxies" | "tls.acme.domains" | "tls.acme.contact" => {
+                "none".into()
+            }
             "tls.acme.authorityFile" => "none".into(),
             "tls.acme.directoryUrl" => "Let's Encrypt".into(),
-            _ => format!("`{}`", value.as_str().map_or(value.to_string(), String::from)),
+            _ => format!(
+                "`{}`",
+                value.as_str().map_or(value.to_string(), String::from)
+            ),
         };
         assert_eq!(default, shown, "{key}");
     }
