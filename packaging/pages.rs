@@ -1,5 +1,5 @@
-//! Writes the manual pages and the shells' completions, from the definition of the command line itself:
-//! `cargo run --example pages -- FOLDER`. Not a command of the program, so that the program need not carry it.
+//! Generator of manual pages and shell completions from the definition of the command line:
+//! `cargo run --example pages -- FOLDER`. Not a command of the program, to keep the binary small.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ const NAME: &str = "threema-safe-server";
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::args_os().nth(1);
-    let folder = PathBuf::from(folder.context("name the folder to write to")?);
+    let folder = PathBuf::from(folder.context("missing argument: the folder to write to")?);
     write(&folder).with_context(|| format!("write to {}", folder.display()))
 }
 
-/// Writes `man/NAME*.1`, and `completions/` with a file for each shell under the name by which it finds it.
+/// Writes `man/NAME*.1`, and `completions/` with one file per shell, named as the shell expects it.
 pub(crate) fn write(folder: &Path) -> io::Result<()> {
     let [pages, completions] = ["man", "completions"].map(|name| folder.join(name));
     for folder in [&pages, &completions] {
@@ -28,7 +28,7 @@ pub(crate) fn write(folder: &Path) -> io::Result<()> {
         let file =
             clap_complete::generate_to(shell, &mut Arguments::command(), NAME, &completions)?;
         if shell == Shell::Bash {
-            mend(&file)?;
+            fix_subcommand_names(&file)?;
         }
     }
     let mut program = Arguments::command().disable_help_subcommand(true);
@@ -36,9 +36,10 @@ pub(crate) fn write(folder: &Path) -> io::Result<()> {
     write_page(&program, &pages)
 }
 
-/// clap_complete 4.6.11 takes the hyphens in the program's name for a way to a subcommand where it offers words, and
-/// not where it reads them: after `threema-safe-server account` it would offer nothing (clap-rs/clap#6421).
-fn mend(bash: &Path) -> io::Result<()> {
+/// Works around clap-rs/clap#6421: clap_complete 4.6.11 escapes the hyphens in the program's name
+/// differently where it offers words and where it reads them, so that it would offer nothing after
+/// `threema-safe-server account`.
+fn fix_subcommand_names(bash: &Path) -> io::Result<()> {
     let text = std::fs::read_to_string(bash)?;
     let read = NAME.replace('-', "__");
     let offered = NAME.replace('-', "__subcmd__");
@@ -49,13 +50,13 @@ fn mend(bash: &Path) -> io::Result<()> {
     file.write_all(text.replace(&offered, &read).as_bytes())
 }
 
-/// The page of a command, and those of the commands under it, each of which says of which program it is.
+/// Writes the page of a command and those of its subcommands.
 fn write_page(command: &clap::Command, folder: &Path) -> io::Result<()> {
     for inner in command.get_subcommands() {
         write_page(inner, folder)?;
     }
     let page = Man::new(command.clone())
-        // Left empty, it would not be written at all, and what follows would be taken for it.
+        // An empty date would be omitted, and the next field would take its place.
         .date(" ")
         .source(concat!("threema-safe-server ", env!("CARGO_PKG_VERSION")))
         .manual("Threema Safe backups");
