@@ -75,9 +75,10 @@ fn resolve(document: &Path, path: &str) -> PathBuf {
     }
     let mut whole = PathBuf::new();
     for part in document.parent().unwrap().join(path).components() {
-        match part {
-            Component::ParentDir => assert!(whole.pop(), "{path} leaves the repository"),
-            other => whole.push(other),
+        if part == Component::ParentDir {
+            assert!(whole.pop(), "{path} leaves the repository");
+        } else {
+            whole.push(part);
         }
     }
     whole
