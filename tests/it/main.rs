@@ -24,6 +24,7 @@ mod client_secrets;
 mod cut_uploads;
 mod dav_guards;
 mod disks;
+mod document_links;
 mod doubles;
 mod examples;
 mod faults;
