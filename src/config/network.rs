@@ -97,7 +97,7 @@ pub(super) fn check(
 mod tests {
     use std::path::Path;
 
-    use super::super::Error;
+    use super::super::{Config, Error};
     use super::*;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
