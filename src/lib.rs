@@ -15,7 +15,9 @@
 //! | [`file_version`] | tells whether a file was replaced |
 //! | [`private_file`] | who may read and change a file with secrets |
 //! | [`error_chain`] | an error and its causes on one line |
-//! | [`html`] | HTML escaping |
+//! | [`html`] | HTML escaping and templates |
+//! | [`lock`] | mutexes whose poisoning is ignored |
+//! | [`time`] | Unix time in seconds, units of time, durations as people read them |
 //! | [`durable`] | replaces a file atomically and durably |
 //! | [`backup`] | the Threema Safe format |
 //! | [`client`] | a phone in Rust: the Android and iOS ways to speak to a server |
@@ -35,9 +37,11 @@ pub mod durable;
 pub mod error_chain;
 pub mod file_version;
 pub mod html;
+pub mod lock;
 pub mod private_file;
 pub mod retention;
 pub mod scrub;
 pub mod server;
 pub mod state;
 pub mod store;
+pub mod time;

@@ -12,8 +12,8 @@ use crate::server::metrics::upload_history::Uploads;
 use crate::server::settings::Live;
 use crate::server::status::{AccountsStatus, RunState, Status, StorageStatus};
 use crate::server::tls::certificates::Certificates;
-use crate::state::unix;
 use crate::store::Store;
+use crate::time::unix;
 
 /// How long the storage may take to be tried: longer, and it is as good as gone.
 const STORAGE_WAIT: Duration = Duration::from_secs(4);

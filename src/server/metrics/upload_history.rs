@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use crate::state::{DayOfUploads, Error, StateFile, unix};
+use crate::lock::lock;
+use crate::state::{DayOfUploads, Error, StateFile};
+use crate::time::{DAY, unix};
 
-const DAY: u64 = 24 * 60 * 60;
 /// How many days are remembered, today among them.
 const DAYS: u64 = 30;
 
@@ -62,7 +63,7 @@ impl Uploads {
     }
 
     fn days(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
-        self.days.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.days)
     }
 }
 

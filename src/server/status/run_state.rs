@@ -2,14 +2,16 @@
 //! graceful shutdown.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::Sweep;
+use crate::lock::lock;
 use crate::retention::Report;
-use crate::state::{Scrubbed, unix};
+use crate::state::Scrubbed;
+use crate::time::unix;
 
 /// What happened since the start.
 pub(crate) struct RunState {
@@ -99,6 +101,6 @@ impl RunState {
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.facts)
     }
 }
