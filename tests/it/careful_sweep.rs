@@ -243,8 +243,8 @@ async fn assert_refusal_is_said(site: Site, word: &str, reason: &str, text: &str
         ["safe_sweep_last_time_seconds 0"]
     );
     let shown = status(server.site(), admin, &[]);
-    let attention = format!("attention   nothing was removed: {text}");
-    assert!(shown.with_code(0).contains(&attention), "{shown:?}");
+    let alert = format!("alerts      warning: the sweep removed nothing: {text}");
+    assert!(shown.with_code(0).contains(&alert), "{shown:?}");
     assert!(shown.out.contains("`prune --force`"), "{shown:?}");
     let shown = status(server.site(), admin, &["--json"]).json();
     assert_eq!(shown["sweep"]["report"]["refused"]["reason"], reason);
@@ -286,10 +286,7 @@ async fn a_refusal_is_in_the_log_the_metrics_and_the_status() {
     let server = ServerProcess::start(site);
     let admin = server.admin_address();
     let calm = status(server.site(), admin, &[]);
-    assert!(
-        calm.out.ends_with("attention   nothing needs any\n"),
-        "{calm:?}"
-    );
+    assert!(calm.out.ends_with("alerts      none\n"), "{calm:?}");
     let refused = metrics(admin, "safe_sweep_refused{").await;
     assert!(
         refused.iter().all(|line| line.ends_with(" 0")),

@@ -43,21 +43,20 @@ footer { color: var(--quiet); font-size: .85rem; margin-top: 3rem }
 /// The page.
 pub(super) fn render(status: &Status) -> String {
     let alerts = status.alerts();
-    let worst = alerts.iter().map(|line| line.severity).max();
-    let (class, state) = match worst {
-        None => ("good", "Everything is as it should be"),
-        Some(Severity::Warning) => ("warning", "Something wants a look"),
-        Some(Severity::Critical) => ("critical", "Something is wrong"),
+    // The worst comes first.
+    let worst = alerts.first().map_or(Severity::Good, |its| its.severity);
+    let class = worst.word();
+    let state = match worst {
+        Severity::Good => "No problems",
+        Severity::Warning => "Warnings: action recommended",
+        Severity::Critical => "Critical: action required",
     };
     let lines: String = alerts
         .iter()
         .map(|line| {
-            let (class, word) = match line.severity {
-                Severity::Warning => ("warning", "Look at this:"),
-                Severity::Critical => ("critical", "Wrong:"),
-            };
+            let class = line.severity.word();
             format!(
-                "<li><strong class=\"{class}\">{word}</strong> {}</li>\n",
+                "<li><strong class=\"{class}\">{class}:</strong> {}</li>\n",
                 escape(&line.text)
             )
         })
@@ -65,7 +64,7 @@ pub(super) fn render(status: &Status) -> String {
     let lines = if lines.is_empty() {
         String::new()
     } else {
-        format!("<h2>What needs attention</h2>\n<ul>\n{lines}</ul>\n")
+        format!("<h2>Alerts</h2>\n<ul>\n{lines}</ul>\n")
     };
     let charts = match status.report() {
         Some(report) => ages(report) + &uploads(status) + &sizes(report),
