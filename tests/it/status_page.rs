@@ -74,9 +74,9 @@ async fn the_page_shows_what_there_is_and_no_identity() {
         "<dt>Certificate</dt><dd>36",
         "<dt>Disk space free</dt>",
         "<dt>Last sweep</dt>",
-        "How fresh the backups are",
-        "How large the backups are",
-        "Uploads each day",
+        "Backups by age",
+        "Backups by size",
+        "Uploads per day",
         "<tr><th scope=\"row\">under 1 day</th><td>240</td></tr>",
     ] {
         // A machine with little room on its disk says that too.
