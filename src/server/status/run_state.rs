@@ -13,7 +13,7 @@ use crate::retention::Report;
 use crate::state::Scrubbed;
 use crate::time::unix;
 
-/// What happened since the start.
+/// The facts of this run.
 pub(crate) struct RunState {
     started: SystemTime,
     /// The same on a clock that does not jump.
@@ -60,14 +60,14 @@ impl RunState {
         since.elapsed().as_secs()
     }
 
-    /// Another configuration is in force, but for these keys.
+    /// The configuration was reloaded; changes of the keys in `waiting` need a restart.
     pub(crate) fn config_reloaded(&self, waiting: &[&str]) {
         let mut facts = self.lock();
         facts.config_problem = None;
         facts.waiting_for_restart = waiting.iter().map(|&key| key.to_owned()).collect();
     }
 
-    /// The configuration could not be read again.
+    /// A reload of the configuration failed.
     pub(crate) fn config_failed(&self, problem: String) {
         self.lock().config_problem = Some(problem);
     }
