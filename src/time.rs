@@ -20,8 +20,8 @@ pub fn unix(time: SystemTime) -> u64 {
 
 /// A number of seconds as people read it, in the largest unit of which there are at least two.
 ///
-/// Always rounded down, because most of these durations are deadlines. `indicatif::HumanDuration` rounds up
-/// and goes on to weeks and years: 20 days and a half would become "3 weeks".
+/// Always rounded down, because most of these durations are deadlines. `indicatif::HumanDuration`
+/// rounds up and goes on to weeks and years: 20 days and a half would become "3 weeks".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HumanSeconds(pub u64);
 

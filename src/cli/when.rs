@@ -7,8 +7,8 @@ use time::{Date, OffsetDateTime, Time};
 
 use crate::time::{DAY, HOUR, MINUTE, unix};
 
-/// Parses a date (midnight UTC), a time by RFC 3339, or a duration before `now`: a number of `d`ays, `h`ours
-/// or `m`inutes.
+/// Parses a date (midnight UTC), a time by RFC 3339, or a duration before `now`: a number of
+/// `d`ays, `h`ours or `m`inutes.
 pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Some(time.into());

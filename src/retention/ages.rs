@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::DAY;
+use crate::time::DAY;
 
 /// Days that divide the ages of backups, beside the retention period itself.
 const BOUNDS: [u32; 5] = [1, 2, 7, 30, 90];

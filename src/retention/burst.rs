@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use super::promises;
 use crate::state::{Burst, Promise, unix};
 use crate::store::Trashed;
+use crate::time::HOUR;
 
 /// So many removals within a day are nothing, however few backups there are: a phone or two were set up anew.
 const FEW: u64 = 2;
 /// Otherwise more than one in this many of all is a burst.
 const PART: u64 = 5;
-const HOUR: u64 = 60 * 60;
 /// Whole hours that hold every day, wherever in an hour it begins.
 const HOURS: u64 = 25;
 
@@ -65,8 +65,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-
-    const DAY: u64 = 24 * HOUR;
+    use crate::time::DAY;
 
     fn removed_at(times: impl IntoIterator<Item = u64>, confirmed: Option<u64>) -> Removals {
         let promises = [Promise {

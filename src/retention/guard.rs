@@ -4,9 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::DAY;
 use crate::state::State;
-use crate::time::HumanSeconds;
+use crate::time::{DAY, HumanSeconds};
 
 /// More expired backups than this in one sweep want a look…
 const MANY: u64 = 10;

@@ -24,12 +24,11 @@ use self::due::Due;
 use crate::backup::BackupId;
 use crate::state::{self, Burst, Promise, State, StateFile, unix};
 use crate::store::{self, Meta, Store, Trashed};
+use crate::time::DAY;
 
 pub use ages::{Age, Ages};
 pub use guard::Refusal;
 pub use sizes::{Size, Sizes};
-
-const DAY: u64 = 24 * 60 * 60;
 
 /// How long things are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

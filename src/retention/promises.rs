@@ -63,8 +63,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-
-    const DAY: u64 = 24 * 60 * 60;
+    use crate::time::DAY;
 
     fn days(days: u64) -> Duration {
         Duration::from_secs(days * DAY)

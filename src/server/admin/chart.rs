@@ -16,7 +16,8 @@ const ABOVE: f64 = 22.0;
 const WRITTEN: usize = 10;
 /// Room at both sides for the labels of the outermost bars.
 const BESIDE: f64 = 24.0;
-/// Bars closer to each other than this have no figures above them, except for the highest: they would overlap.
+/// Bars closer to each other than this have no figures above them, except for the highest: they
+/// would overlap.
 const CLOSE: f64 = 40.0;
 
 /// The colour of a bar.

@@ -1,5 +1,5 @@
-//! The admin listener: plain HTTP for operators and their monitoring, on loopback by default and never on the
-//! public port.
+//! The admin listener: plain HTTP for operators and their monitoring, on loopback by default and
+//! never on the public port.
 
 mod chart;
 pub(crate) mod collector;
@@ -46,7 +46,8 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-
 const MAX_CONNECTIONS: usize = 32;
 /// How long a connection may wait for a request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest life of a connection: otherwise a few clients that do not read would occupy all connections.
+/// The longest life of a connection: otherwise a few clients that do not read would occupy all
+/// connections.
 const MAX_LIFETIME: Duration = Duration::from_secs(60);
 
 /// `/status.json`: the status and its assessment.

@@ -1,5 +1,5 @@
-//! The status page, for a help desk or a manager: HTML and SVG from the server, without a script. It shows no
-//! identity.
+//! The status page, for a help desk or a manager: HTML and SVG from the server, without a script.
+//! It shows no identity.
 
 use indicatif::{BinaryBytes, HumanCount};
 use time::OffsetDateTime;

@@ -1,6 +1,7 @@
 //! Types that the metrics share: whole numbers, and the sets of labels.
 //!
-//! Values of labels are words of this program, never text from a client, so that the number of series is bounded.
+//! Values of labels are words of this program, never text from a client, so that the number of
+//! series is bounded.
 
 use std::sync::atomic::AtomicU64;
 

@@ -1,4 +1,5 @@
-//! Metrics for Prometheus. Their labels have few values, none of which identifies a person or a client.
+//! Metrics for Prometheus. Their labels have few values, none of which identifies a person or a
+//! client.
 //!
 //! docs/OPERATIONS.md explains each of them; `tests/it/operations.rs` compares.
 

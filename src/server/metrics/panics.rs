@@ -1,5 +1,5 @@
-//! A panic hook that logs the location of a panic and counts it. The panic's own text is not logged, because it may
-//! quote what a client sent.
+//! A panic hook that logs the location of a panic and counts it. The panic's own text is not
+//! logged, because it may quote what a client sent.
 
 use std::panic::PanicHookInfo;
 
@@ -29,7 +29,8 @@ mod tests {
     const CHILD: &str = "PANICS_FOR_A_TEST";
     const SECRET: &str = "hunter2-in-a-panic";
 
-    /// A panic hook belongs to the process, so this test runs a second time in a process of its own.
+    /// A panic hook belongs to the process, so this test runs a second time in a process of its
+    /// own.
     #[tokio::test]
     async fn a_panic_is_logged_with_its_location_and_number_alone() {
         if std::env::var_os(CHILD).is_some() {

@@ -10,7 +10,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::server::metrics::label::{Endpoint, Number, ResponseClass};
 
-/// Seconds. A durable upload takes milliseconds, that of a slow phone a minute; an Android phone waits 30 seconds.
+/// Seconds. A durable upload takes milliseconds, that of a slow phone a minute; an Android phone
+/// waits 30 seconds.
 const BUCKETS: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 30.0,
 ];
@@ -52,7 +53,8 @@ impl Requests {
             "Requests in flight",
             requests.in_flight.clone(),
         );
-        // The requests of apps are exported from the start, so that the first failure is an increase.
+        // The requests of apps are exported from the start, so that the first failure is an
+        // increase.
         for (route, method) in [
             ("config", "GET"),
             ("backup", "GET"),

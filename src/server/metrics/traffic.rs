@@ -14,7 +14,8 @@ use tokio_util::io::{InspectReader, InspectWriter};
 
 use crate::server::metrics::label::{Kind, Number};
 
-/// Seconds. The server takes a tenth of a millisecond of it, the rest is two round trips to the client.
+/// Seconds. The server takes a tenth of a millisecond of it, the rest is two round trips to the
+/// client.
 const BUCKETS: [f64; 10] = [0.0025, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// The metrics of connections.

@@ -1,5 +1,6 @@
-//! `check` of the certificate: what App Transport Security asks of it (Apple, "Preventing insecure network
-//! connections"), and whether a client that trusts this system's authorities would accept its chain.
+//! `check` of the certificate: what App Transport Security asks of it (Apple, "Preventing insecure
+//! network connections"), and whether a client that trusts this system's authorities would accept
+//! its chain.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -166,25 +167,24 @@ mod tests {
     #[test]
     fn a_certificate_is_refused_for_each_reason_alone() {
         assert_eq!(refusals(&accepted()).count(), 0);
-        let cases: [(&str, fn(&mut Leaf)); 8] = [
-            ("825 days", |leaf| leaf.not_after += 1),
-            ("an authority's", |leaf| leaf.is_ca = true),
-            ("alternative name", |leaf| leaf.names.clear()),
-            ("extended key usage", |leaf| leaf.allows_server_auth = false),
-            ("the key is weaker", |leaf| leaf.key = Key::Rsa(2047)),
-            ("the key is weaker", |leaf| {
-                leaf.key = Key::EllipticCurve(224)
-            }),
-            ("the key is weaker", |leaf| leaf.key = Key::Other),
-            ("SHA-1 or MD5", |leaf| {
-                leaf.signature_algorithm = "1.2.840.10045.4.1".into();
-            }),
-        ];
-        for (expected, change) in cases {
+        let refused = |expected: &str, change: fn(&mut Leaf)| {
             let mut leaf = accepted();
             change(&mut leaf);
             let found: Vec<_> = refusals(&leaf).collect();
             assert!(found.len() == 1 && found[0].contains(expected), "{found:?}");
-        }
+        };
+
+        refused("825 days", |leaf| leaf.not_after += 1);
+        refused("an authority's", |leaf| leaf.is_ca = true);
+        refused("alternative name", |leaf| leaf.names.clear());
+        refused("extended key usage", |leaf| leaf.allows_server_auth = false);
+        refused("the key is weaker", |leaf| leaf.key = Key::Rsa(2047));
+        refused("the key is weaker", |leaf| {
+            leaf.key = Key::EllipticCurve(224);
+        });
+        refused("the key is weaker", |leaf| leaf.key = Key::Other);
+        refused("SHA-1 or MD5", |leaf| {
+            "1.2.840.10045.4.1".clone_into(&mut leaf.signature_algorithm);
+        });
     }
 }

@@ -29,7 +29,8 @@ impl Findings {
     }
 }
 
-/// Checks everything that a configuration names; changes nothing but that missing data directories are made.
+/// Checks everything that a configuration names; changes nothing but that missing data directories
+/// are made.
 #[must_use]
 pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     let mut findings = Findings::default();

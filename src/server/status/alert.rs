@@ -1,7 +1,9 @@
-//! Severities and alerts, and the thresholds and texts that every view of the server's health shares.
+//! Severities and alerts, and the thresholds and texts that every view of the server's health
+//! shares.
 //!
-//! `status`, `/readyz`, the metrics and the status page assess a running server ([`super::assessment`]); `check`
-//! assesses a configuration. What both of them look at is judged here, so that they cannot disagree.
+//! `status`, `/readyz`, the metrics and the status page assess a running server
+//! ([`super::assessment`]); `check` assesses a configuration. What both of them assess is judged
+//! here, so that they cannot disagree.
 
 use indicatif::BinaryBytes;
 use serde::{Deserialize, Serialize};

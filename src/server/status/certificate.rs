@@ -10,7 +10,8 @@ pub struct CertificateStatus {
     pub begins: u64,
     /// When its validity ends; 0 where there is no certificate yet.
     pub ends: u64,
-    /// Why the files as they are now cannot be used; the certificate that was read before is in force.
+    /// Why the files as they are now cannot be used; the certificate that was read before is in
+    /// force.
     pub problem: Option<String>,
     /// The orders for it; `None` where the operator renews the files.
     #[serde(default)]

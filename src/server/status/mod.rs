@@ -27,7 +27,8 @@ pub struct Status {
     pub now: u64,
     /// The last sweep of this run.
     pub sweep: Option<Sweep>,
-    /// Seconds since a sweep last completed, or since the start. Measured on a clock that does not jump.
+    /// Seconds since a sweep last completed, or since the start. Measured on a clock that does not
+    /// jump.
     pub seconds_without_sweep: u64,
     /// When a sweep of this run last completed.
     pub last_sweep: Option<u64>,

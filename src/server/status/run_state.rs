@@ -1,5 +1,5 @@
-//! Facts about this run of the server that no other part keeps: the last sweep and scrub, configuration reloads,
-//! graceful shutdown.
+//! Facts about this run of the server that no other part keeps: the last sweep and scrub,
+//! configuration reloads, graceful shutdown.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -54,7 +54,8 @@ impl RunState {
         self.lock().clone()
     }
 
-    /// Seconds since a sweep last completed, or since the start. Measured on a clock that does not jump.
+    /// Seconds since a sweep last completed, or since the start. Measured on a clock that does not
+    /// jump.
     pub(crate) fn seconds_without_sweep(&self) -> u64 {
         let since = self.lock().completed.unwrap_or(self.started_at);
         since.elapsed().as_secs()
