@@ -22,7 +22,8 @@ pub enum Value<'a> {
 /// Replaces each `{{name}}` of a template by its value. Values are not searched for placeholders.
 ///
 /// # Panics
-/// When a placeholder has no value or no end: templates are part of the program, and tests render each of them.
+/// When a placeholder has no value or no end: templates are part of the program, and tests render
+/// each of them.
 #[must_use]
 pub fn fill(template: &str, values: &[(&str, Value<'_>)]) -> String {
     let mut parts = template.split("{{");
