@@ -22,7 +22,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::account::Hashed;
+use crate::account::HashCounts;
 use crate::retention::Report;
 use crate::server::metrics::certificate::Certificate;
 use crate::server::metrics::health::Health;
@@ -117,7 +117,7 @@ impl Metrics {
             "Passwords that were hashed for a check, by kind of hash",
             self.passwords_hashed.clone(),
         );
-        self.hashed(Hashed { fast: 0, slow: 0 });
+        self.hashed(HashCounts { fast: 0, slow: 0 });
     }
 
     /// Sets the gauges of a status.
@@ -143,7 +143,7 @@ impl Metrics {
     }
 
     /// Sets how many passwords were hashed since the start.
-    pub(crate) fn hashed(&self, hashed: Hashed) {
+    pub(crate) fn hashed(&self, hashed: HashCounts) {
         for (kind, number) in [("fast", hashed.fast), ("slow", hashed.slow)] {
             let counter = self.passwords_hashed.get_or_create(&Kind { kind });
             counter.inner().fetch_max(number, Ordering::Relaxed);

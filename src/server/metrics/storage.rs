@@ -161,7 +161,7 @@ impl Storage {
     }
 
     fn set_backups(&self, report: &Report) {
-        let ages = report.ages.classes();
+        let ages = report.ages.buckets();
         for class in ages {
             let younger_than_days = bound(class.younger_than_days);
             self.ages
@@ -177,7 +177,7 @@ impl Storage {
                 .get_or_create(&Within { within_days })
                 .set(renewed.map(|class| class.backups).sum());
         }
-        for class in report.sizes.classes() {
+        for class in report.sizes.buckets() {
             let up_to_percent = bound(class.up_to_percent);
             self.sizes
                 .get_or_create(&UpTo { up_to_percent })

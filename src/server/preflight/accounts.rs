@@ -1,17 +1,17 @@
 //! `check` of the accounts.
 
 use super::{Findings, check_private};
-use crate::account::{self, Gate, Role};
+use crate::account::{self, Authenticator, Role};
 use crate::config::Config;
 use crate::error_chain::with_causes;
 use crate::server::status::{Alert, Severity};
 
 /// The accounts of a configuration; where anonymous access is on, the file may be missing.
-pub(crate) fn open_gate(config: &Config) -> Result<Gate, account::FileError> {
+pub(crate) fn open_authenticator(config: &Config) -> Result<Authenticator, account::FileError> {
     if config.allow_anonymous && !config.accounts_file.exists() {
-        return Gate::without_accounts(&config.accounts_file);
+        return Authenticator::without_accounts(&config.accounts_file);
     }
-    Gate::open(&config.accounts_file)
+    Authenticator::open(&config.accounts_file)
 }
 
 pub(super) fn check(findings: &mut Findings, config: &Config) {
@@ -20,7 +20,7 @@ pub(super) fn check(findings: &mut Findings, config: &Config) {
         let text = "is on; every client on the Internet may store backups here";
         findings.add(Severity::Warning, "allowAnonymous", text);
     }
-    if let Err(error) = open_gate(config) {
+    if let Err(error) = open_authenticator(config) {
         return findings.add(Severity::Critical, key, with_causes(&error));
     }
     let accounts = account::load(&config.accounts_file).unwrap_or_default();

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use crate::config::{Config, Listen, Tls};
 use crate::server::status::{Alert, Finding, Renewal, Severity};
 
-pub(crate) use accounts::open_gate;
+pub(crate) use accounts::open_authenticator;
 
 /// The findings so far.
 #[derive(Default)]
