@@ -16,13 +16,15 @@
 //! | [`file_version`] | detection of replaced files |
 //! | [`private_file`] | permission check of files with secrets |
 //! | [`error_chain`] | an error and its causes on one line |
-//! | [`html`] | HTML escaping |
+//! | [`html`] | HTML escaping and templates |
+//! | [`lock`] | mutexes whose poisoning is ignored |
+//! | [`time`] | Unix time in seconds, units of time, durations as people read them |
 //! | [`durable`] | atomic and durable replacement of files |
 //! | [`client`] | HTTP client that behaves like the Android and iOS apps |
 //! | [`backup`] | the Threema Safe format |
 //!
-//! The path of an upload: `server/mod.rs` → `server/http.rs` → `account/authenticator.rs` →
-//! `server/dav.rs` → `store/files/` → `durable.rs`. No module on this path knows a key: the server
+//! The path of an upload: `server/connection.rs` → `server/request/handler.rs` →
+//! `account/authenticator.rs` → `server/request/dav.rs` → `store/files/` → `durable.rs`. No module on this path knows a key: the server
 //! cannot decrypt what it stores.
 
 pub mod account;
@@ -35,9 +37,11 @@ pub mod durable;
 pub mod error_chain;
 pub mod file_version;
 pub mod html;
+pub mod lock;
 pub mod private_file;
 pub mod retention;
 pub mod scrub;
 pub mod server;
 pub mod state;
 pub mod store;
+pub mod time;

@@ -6,11 +6,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
+
+pub use crate::time::unix;
 
 /// What is remembered. Times are Unix times in seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,14 +100,6 @@ impl Scrubbed {
     pub fn findings(&self) -> u64 {
         self.short + self.changed + self.unreadable
     }
-}
-
-/// Whole seconds since 1970, as times are remembered; 0 for what was before.
-#[must_use]
-pub fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 /// Why the state cannot be used.

@@ -1,17 +1,18 @@
-//! `status`: shows the status of the running server.
+//! `status`: shows the running server's status.
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use indicatif::BinaryBytes;
 
 use super::admin;
 use super::terminal::say;
 use super::when::unix_date;
 use crate::config::Config;
-use crate::server::{STATUS_PATH, Status, StatusSeverity as Severity};
+use crate::server::{STATUS_PATH, Severity, Status};
 
-/// The Nagios exit code for an unknown state.
+/// The exit code of Nagios for an unknown state.
 const UNKNOWN: u8 = 3;
 
 #[derive(Debug, Args)]
@@ -19,7 +20,7 @@ pub(super) struct StatusCommand {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
-    /// Print one line and exit as a Nagios plugin: 0 OK, 1 warning, 2 critical, 3 unknown
+    /// Print one line and exit as Nagios expects: 0 good, 1 warning, 2 critical, 3 unknown
     #[arg(long, conflicts_with = "json")]
     check: bool,
 }
@@ -41,10 +42,11 @@ impl StatusCommand {
 }
 
 fn parse(text: &str) -> anyhow::Result<Status> {
-    serde_json::from_str(text).context("cannot parse the server's status; is it another version?")
+    serde_json::from_str(text)
+        .context("parse the server's status; does the server run the same version?")
 }
 
-/// Prints one line in the format of Nagios plugins, with performance data after the bar.
+/// Prints one line for a monitoring plugin, with performance data behind the bar.
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let text = match admin::ask(config, STATUS_PATH) {
         Ok(text) => text,
@@ -61,12 +63,12 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
         }
     };
     let alerts = status.alerts();
-    let (word, code) = match alerts.first().map(|line| line.severity) {
-        None => ("OK", 0),
+    let (word, code) = match alerts.first().map(|alert| alert.severity) {
+        None | Some(Severity::Good) => ("OK", 0),
         Some(Severity::Warning) => ("WARNING", 1),
         Some(Severity::Critical) => ("CRITICAL", 2),
     };
-    let mut lines: Vec<_> = alerts.into_iter().map(|line| line.text).collect();
+    let mut lines: Vec<_> = alerts.into_iter().map(|alert| alert.text).collect();
     if lines.is_empty() {
         lines.push(match status.report() {
             Some(report) => format!(
@@ -77,46 +79,42 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
             None => "no sweep has completed yet".to_owned(),
         });
     }
-    say(one_line(word, &lines, &performance_data(&status)))?;
+    say(one_line(word, &lines, &figures(&status)))?;
     Ok(ExitCode::from(code))
 }
 
-fn one_line(word: &str, lines: &[String], performance_data: &str) -> String {
+fn one_line(word: &str, lines: &[String], figures: &str) -> String {
     // A bar would start the performance data.
     let text = lines.join("; ").replace(['\n', '|'], " ");
-    let bar = if performance_data.is_empty() {
-        ""
-    } else {
-        " | "
-    };
-    format!("SAFE {word} - {text}{bar}{performance_data}")
+    let bar = if figures.is_empty() { "" } else { " | " };
+    format!("SAFE {word} - {text}{bar}{figures}")
 }
 
-/// Nagios performance data.
-fn performance_data(status: &Status) -> String {
-    let mut performance_data = Vec::new();
+/// The performance data, which Nagios draws.
+fn figures(status: &Status) -> String {
+    let mut figures = Vec::new();
     if let Some(report) = status.report() {
         let renewed = report.ages.younger_than(1);
-        performance_data.push(format!("backups={}", report.kept));
-        performance_data.push(format!("renewed_within_a_day={renewed}"));
-        performance_data.push(format!(
+        figures.push(format!("backups={}", report.kept));
+        figures.push(format!("renewed_within_a_day={renewed}"));
+        figures.push(format!(
             "expiring_in_14_days={}",
             report.expiring_in_14_days
         ));
-        performance_data.push(format!("trash={}", report.trash_kept));
-        performance_data.push(format!(
+        figures.push(format!("trash={}", report.trash_kept));
+        figures.push(format!(
             "stored={}B",
             report.kept_bytes + report.trash_bytes
         ));
     }
     if let Some(free) = status.storage.free_bytes {
-        performance_data.push(format!("free={free}B"));
+        figures.push(format!("free={free}B"));
     }
     if let Some(certificate) = &status.certificate {
         let left = certificate.ends.saturating_sub(status.now);
-        performance_data.push(format!("certificate_left={left}s"));
+        figures.push(format!("certificate_left={left}s"));
     }
-    performance_data.join(" ")
+    figures.join(" ")
 }
 
 fn print(status: &Status) -> anyhow::Result<()> {
@@ -134,15 +132,15 @@ fn print(status: &Status) -> anyhow::Result<()> {
     }
     match (&status.storage.problem, status.storage.free_bytes) {
         (Some(_), _) => say("storage     not writable")?,
-        (None, Some(free)) => say(format!("storage     {} MiB free", free >> 20))?,
+        (None, Some(free)) => say(format!("storage     {} free", BinaryBytes(free)))?,
         (None, None) => say("storage     writable")?,
     }
     match &status.sweep {
-        None => say("sweep       none since the start")?,
+        None => say("sweep       none yet since the start")?,
         Some(sweep) => {
             let when = unix_date(sweep.began);
             match &sweep.report {
-                None => say(format!("sweep       {when}: aborted"))?,
+                None => say(format!("sweep       {when} aborted"))?,
                 Some(report) => {
                     say(format!(
                         "backups     {}: {} renewed within a day, {} within a week",
@@ -170,7 +168,7 @@ fn print(status: &Status) -> anyhow::Result<()> {
     let today = status.uploads.last().map_or(0, |day| day.uploads);
     say(format!("uploads     {today} today (UTC)"))?;
     match status.scrub {
-        None => say("scrub       none completed yet")?,
+        None => say("scrub       none has completed yet")?,
         Some(scrub) => say(format!(
             "scrub       {}: {} sound, {} damaged",
             unix_date(scrub.finished),
@@ -182,12 +180,12 @@ fn print(status: &Status) -> anyhow::Result<()> {
     if alerts.is_empty() {
         say("alerts      none")?;
     }
-    for line in alerts {
-        let word = match line.severity {
-            Severity::Warning => "",
-            Severity::Critical => "critical: ",
-        };
-        say(format!("alert       {word}{}", line.text))?;
+    for alert in alerts {
+        say(format!(
+            "alerts      {}: {}",
+            alert.severity.word(),
+            alert.text
+        ))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::DAY;
+use crate::time::DAY;
 
 /// Upper bounds of the buckets in days; the announced retention is added as the last one.
 const BOUNDS: [u32; 5] = [1, 2, 7, 30, 90];

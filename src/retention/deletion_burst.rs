@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use super::retention_history;
 use crate::state::{DeletionBurst, RetentionPeriod, unix};
 use crate::store::Trashed;
+use crate::time::HOUR;
 
 /// Up to this many removals within a day are no burst, however few backups there are: a phone or
 /// two were set up again.
 const MAX_ORDINARY: u64 = 2;
 /// Above that, more than one in this many of all backups is a burst.
 const FRACTION: u64 = 5;
-const HOUR: u64 = 60 * 60;
 /// Whole hours that cover a day, wherever in an hour it begins.
 const HOURS_OF_A_DAY: u64 = 25;
 
@@ -69,8 +69,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-
-    const DAY: u64 = 24 * HOUR;
+    use crate::time::DAY;
 
     fn removed_at(
         times: impl IntoIterator<Item = u64>,

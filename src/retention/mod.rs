@@ -24,12 +24,11 @@ use self::deletion_burst::Removals;
 use crate::backup::BackupId;
 use crate::state::{self, DeletionBurst, RetentionPeriod, State, StateFile, unix};
 use crate::store::{self, Meta, Store, Trashed};
+use crate::time::DAY;
 
 pub use age_histogram::{AgeBucket, AgeHistogram};
 pub use safety::Refusal;
 pub use size_histogram::{SizeBucket, SizeHistogram};
-
-const DAY: u64 = 24 * 60 * 60;
 
 /// Retention periods of backups and trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

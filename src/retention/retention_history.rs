@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    const DAY: u64 = 24 * 60 * 60;
+    use crate::time::DAY;
 
     fn days(days: u64) -> Duration {
         Duration::from_secs(days * DAY)

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::DAY;
 use crate::state::State;
+use crate::time::{DAY, HumanSeconds};
 
 /// Up to this many expired backups in one sweep are always removed.
 const MAX_UNCHECKED: u64 = 10;
@@ -62,33 +62,18 @@ impl fmt::Display for Refusal {
                 write!(
                     f,
                     "the clock is {} behind the latest time seen",
-                    Span(seconds)
+                    HumanSeconds(seconds)
                 )
             }
             Self::ClockAhead { seconds } => write!(
                 f,
                 "the clock is {} ahead of the last sweep, more than half of retentionDays",
-                Span(seconds)
+                HumanSeconds(seconds)
             ),
             Self::TooMany { expired, of } => write!(
                 f,
                 "{expired} of {of} backups would be removed at once, more than a fifth"
             ),
-        }
-    }
-}
-
-/// A human-readable duration in seconds.
-struct Span(u64);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            seconds if seconds >= 2 * DAY => write!(f, "{} days", seconds / DAY),
-            seconds if seconds >= 2 * 60 * 60 => write!(f, "{} hours", seconds / (60 * 60)),
-            seconds if seconds >= 2 * 60 => write!(f, "{} minutes", seconds / 60),
-            1 => write!(f, "1 second"),
-            seconds => write!(f, "{seconds} seconds"),
         }
     }
 }
@@ -154,26 +139,6 @@ mod tests {
         assert_eq!(
             refusal.to_string(),
             "11 of 54 backups would be removed at once, more than a fifth"
-        );
-    }
-
-    #[test]
-    fn a_span_is_formatted_in_the_unit_that_fits() {
-        let formatted: Vec<_> = [1, 119, 120, 7_199, 7_200, 2 * DAY - 1, 2 * DAY]
-            .iter()
-            .map(|seconds| Span(*seconds).to_string())
-            .collect();
-        assert_eq!(
-            formatted,
-            [
-                "1 second",
-                "119 seconds",
-                "2 minutes",
-                "119 minutes",
-                "2 hours",
-                "47 hours",
-                "2 days"
-            ]
         );
     }
 }

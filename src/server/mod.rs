@@ -51,11 +51,11 @@ use self::tls::certificates::Certificates;
 pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use error::StartError;
 pub use net::inherited_sockets::{Socket, Sockets};
-pub use preflight::{Finding, Severity, check};
+pub use preflight::check;
 pub use settings::{Reloader, retention_of};
 pub use status::{
-    AccountsStatus, AcmeStatus, Alert, CertificateStatus, Failure, Severity as StatusSeverity,
-    Status, StorageStatus, Sweep,
+    AccountsStatus, AcmeStatus, Alert, CertificateStatus, Failure, Finding, Severity, Status,
+    StorageStatus, Sweep,
 };
 pub use tls::pem::{Error as TlsError, load as load_tls, load_certificates};
 pub use tls::self_signed::{DevelopmentCertificate, development_certificate};

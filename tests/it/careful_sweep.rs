@@ -247,8 +247,8 @@ async fn assert_refusal_is_said(site: Site, word: &str, reason: &str, text: &str
         ["safe_sweep_last_time_seconds 0"]
     );
     let shown = status(server.site(), admin, &[]);
-    let attention = format!("alert       nothing was removed: {text}");
-    assert!(shown.with_code(0).contains(&attention), "{shown:?}");
+    let alert = format!("alerts      warning: the sweep removed nothing: {text}");
+    assert!(shown.with_code(0).contains(&alert), "{shown:?}");
     assert!(shown.out.contains("`prune --force`"), "{shown:?}");
     let shown = status(server.site(), admin, &["--json"]).json();
     assert_eq!(shown["sweep"]["report"]["refused"]["reason"], reason);

@@ -140,14 +140,15 @@ fn init_makes_an_installation_that_check_finds_good() {
     std::fs::write(folder.path("config.json"), free_ports(&folder)).unwrap();
     let checked = folder.done(&["check"]);
     assert!(
-        checked.contains("ok       tls: certificate and private key are a pair\n"),
+        checked.contains("good      tls: certificate and private key are a pair\n"),
         "{checked}"
     );
     assert!(
-        checked.contains("warning  tls.certificateFile: no authority"),
+        checked
+            .contains("warning   tls.certificateFile: the certificate was issued by no authority"),
         "{checked}"
     );
-    assert!(checked.ends_with("0 errors, 1 warnings\n"), "{checked}");
+    assert!(checked.ends_with("0 critical, 1 warnings\n"), "{checked}");
     let json: serde_json::Value = serde_json::from_str(&folder.done(&["check", "--json"])).unwrap();
     assert_eq!(json[0]["severity"], "good");
 }
@@ -174,7 +175,7 @@ fn check_finds_what_phones_would_refuse() {
     assert_eq!(output.status.code(), Some(1));
     let said = text_of(&output);
     assert!(
-        said.contains("error    accountsFile: no account for phones"),
+        said.contains("critical  accountsFile: the accounts file contains no accounts"),
         "{said}"
     );
 }

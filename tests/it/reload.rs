@@ -154,9 +154,9 @@ async fn what_cannot_change_waits_for_a_restart_and_says_so() {
     let mut phone = server.phone(Protocol::Http1).await;
     assert_eq!(config(&mut phone).await["retentionDays"], 90);
     let shown = command(server.site(), server.admin_address(), &[]);
-    let attention =
-        "alert       changes of the configuration wait for a restart: listen, log.format\n";
-    assert!(shown.out.contains(attention), "{shown:?}");
+    let alert =
+        "alerts      warning: configuration changes wait for a restart: listen, log.format\n";
+    assert!(shown.out.contains(alert), "{shown:?}");
 
     reload(
         &mut server,

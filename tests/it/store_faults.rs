@@ -237,7 +237,7 @@ async fn a_sweep_that_breaks_off_is_told_and_the_next_one_works() {
             assert_eq!(broken.sweep.as_ref().unwrap().report, None);
             assert_eq!(
                 said(&broken),
-                ["the last sweep broke off; the log says why"]
+                ["the last sweep was aborted; the log has the reason"]
             );
             let metrics = admin(&server, "/metrics").await;
             assert!(metrics.contains("safe_sweeps_failed_total 1"), "{metrics}");
@@ -285,7 +285,7 @@ async fn a_sweep_in_which_one_removal_fails_does_the_rest_and_says_so() {
 
         assert_eq!(
             said(&failed),
-            ["1 file could not be removed; the log says why"]
+            ["1 file could not be removed; the log has the reason"]
         );
         let report = failed.sweep.unwrap().report.unwrap();
         let of_expired = u64::from(operation == Operation::Expire);

@@ -381,7 +381,9 @@ async fn a_burst_of_deletions_keeps_the_trash_until_an_operator_has_confirmed_it
         );
         let shown = status(server.site(), admin, &[]);
         assert!(
-            shown.with_code(0).contains(&format!("alert       {text}")),
+            shown
+                .with_code(0)
+                .contains(&format!("alerts      warning: {text}")),
             "{shown:?}"
         );
         let shown = status(server.site(), admin, &["--json"]).json();

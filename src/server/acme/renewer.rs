@@ -14,7 +14,7 @@ use crate::server::acme::progress::Progress;
 use crate::server::acme::schedule;
 use crate::server::acme::schedule::{Failed, Held, Kind};
 use crate::server::acme::store::Store;
-use crate::state::unix;
+use crate::time::{DAY, unix};
 
 /// How often the clock is looked at. Not a sleep until the time has come: clocks jump, and machines sleep.
 const LOOK: Duration = Duration::from_secs(5);
@@ -111,7 +111,7 @@ impl Keeper {
         self.progress.ended(self.failed.as_ref());
         match &self.failed {
             None => tracing::info!(
-                days_until_renewal = next.saturating_sub(now) / (24 * 60 * 60),
+                days_until_renewal = next.saturating_sub(now) / DAY,
                 "the authority has issued a certificate, and it is in force"
             ),
             Some(failed) => tracing::error!(

@@ -7,9 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::server::acme::http::RetryAfter;
-
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
+use crate::time::{HOUR, MINUTE};
 
 /// After the first failure. Let's Encrypt allows five failed validations in an hour.
 const FIRST_WAIT: u64 = 5 * MINUTE;

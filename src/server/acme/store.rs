@@ -13,14 +13,13 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{Acme, TlsFiles};
 use crate::durable;
 use crate::private_file::Exposure;
 use crate::server::acme::error::Error;
 use crate::server::acme::schedule::{Failed, Held};
+use crate::server::tls::leaf::Leaf;
 use crate::server::tls::pem as tls;
 
 /// What the line begins with that names the authority.
@@ -193,21 +192,8 @@ impl Store {
 
 /// From when to when, in Unix time, and for which names.
 fn look(leaf: &[u8]) -> Option<(u64, u64, BTreeSet<String>)> {
-    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
-    let names = leaf.subject_alternative_name().ok()??;
-    let names = names.value.general_names.iter().map(|name| {
-        if let GeneralName::DNSName(name) = name {
-            name.to_ascii_lowercase()
-        } else {
-            name.to_string()
-        }
-    });
-    let validity = leaf.validity();
-    Some((
-        u64::try_from(validity.not_before.timestamp()).ok()?,
-        u64::try_from(validity.not_after.timestamp()).ok()?,
-        names.collect(),
-    ))
+    let leaf = Leaf::parse(leaf).filter(|leaf| !leaf.names.is_empty())?;
+    Some((leaf.not_before, leaf.not_after, leaf.names))
 }
 
 /// A file's bytes; `None` where there is none.

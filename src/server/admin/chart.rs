@@ -1,28 +1,29 @@
-//! A bar chart as SVG, with the same figures as a table for whoever cannot see it.
+//! Bar charts as SVG, each with the same figures as a table for readers who cannot see it.
 
 use std::fmt::Write;
 
+use indicatif::HumanCount;
+
 use crate::html::escape;
 
-/// Width and height of the drawing, in its own units; it is scaled to the page.
+/// Width and height of the drawing, in units of its own; the page scales it.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 220.0;
 /// Room below the bars for their labels, and above for the figures of the highest.
 const BELOW: f64 = 30.0;
 const ABOVE: f64 = 22.0;
-/// Labels and figures stand at so many bars at the most; of more bars, at every second, third, …
+/// At most this many bars have labels and figures; of more bars, every second, third, …
 const WRITTEN: usize = 10;
 /// Room at both sides for the labels of the outermost bars.
 const BESIDE: f64 = 24.0;
-/// Bars that are closer to each other have no figures above them, but for the highest: these would run into each other.
+/// Bars closer to each other than this have no figures above them, except for the highest: they
+/// would overlap.
 const CLOSE: f64 = 40.0;
 
-/// How a bar is drawn.
+/// The colour of a bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
-    /// As it should be.
     Plain,
-    /// Wants a look.
     Warning,
 }
 
@@ -35,18 +36,18 @@ pub(super) struct Bar {
 
 /// A chart.
 pub(super) struct Chart<'a> {
-    /// Tells one chart of a page from another, in the names that its parts refer to.
+    /// The prefix of its HTML ids, unique on the page.
     pub(super) name: &'a str,
     pub(super) title: &'a str,
-    /// What is to be seen in it, in a sentence.
+    /// What it shows, in a sentence.
     pub(super) summary: String,
-    /// What the bars and their values are, for the table.
+    /// The headings of the table.
     pub(super) columns: [&'a str; 2],
     pub(super) bars: Vec<Bar>,
 }
 
 impl Chart<'_> {
-    /// The figure in HTML.
+    /// Renders the figure.
     pub(super) fn render(&self) -> String {
         let (name, title) = (self.name, self.title);
         let summary = escape(&self.summary);
@@ -83,12 +84,12 @@ impl Chart<'_> {
         let every = self.bars.len().div_ceil(WRITTEN).max(1);
         let room = HEIGHT - BELOW - ABOVE;
         let mut svg = String::new();
-        // The last ones are written in any case: of days, the last is today.
+        // The last one always has a label: of days, the last is today.
         let last = self.bars.len().saturating_sub(1);
         let peak = self.bars.iter().position(|bar| bar.value == highest);
         for (position, bar) in self.bars.iter().enumerate() {
             let height = bar.value as f64 / highest as f64 * room;
-            // What is there can be seen, however little it is.
+            // A value above zero is visible, however small.
             let height = if bar.value == 0 { 0.0 } else { height.max(2.0) };
             let (left, top) = (position as f64 * step + step * 0.1, HEIGHT - BELOW - height);
             let (middle, width) = (left + step * 0.4, step * 0.8);
@@ -97,7 +98,7 @@ impl Chart<'_> {
                 Tone::Warning => "bar warning",
             };
             let label = escape(&bar.label);
-            let value = grouped(bar.value);
+            let value = HumanCount(bar.value);
             let _ = writeln!(
                 svg,
                 r#"<rect class="{class}" x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"><title>{label}: {value}</title></rect>"#
@@ -130,24 +131,11 @@ impl Chart<'_> {
                 table,
                 "<tr><th scope=\"row\">{}</th><td>{}</td></tr>",
                 escape(&bar.label),
-                grouped(bar.value)
+                HumanCount(bar.value)
             );
         }
         table + "</tbody></table>"
     }
-}
-
-/// 1234567 as `1,234,567`.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
@@ -194,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_a_chart_too() {
+    fn an_empty_chart_is_rendered() {
         for values in [&[][..], &[0, 0]] {
             assert!(!chart(values).render().contains("NaN"));
         }
@@ -207,21 +195,9 @@ mod tests {
         assert_eq!(
             svg.matches("class=\"value\"").count(),
             1,
-            "they would run into each other"
+            "they would overlap"
         );
         assert_eq!(svg.matches("<text x=").count(), 10);
         assert!(svg.contains(">&lt;29</text>"));
-    }
-
-    #[test]
-    fn long_numbers_are_grouped() {
-        for (number, expected) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(grouped(number), expected);
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Collects the [`Status`] of the running server from the parts that know it, and encodes the metrics.
+//! The collector of the running server's [`Status`] and metrics.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,13 +12,13 @@ use crate::server::metrics::upload_history::Uploads;
 use crate::server::settings::Live;
 use crate::server::status::{AccountsStatus, RunState, Status, StorageStatus};
 use crate::server::tls::certificates::Certificates;
-use crate::state::unix;
 use crate::store::Store;
+use crate::time::unix;
 
-/// How long the storage may take to be tried: longer, and it is as good as gone.
-const STORAGE_WAIT: Duration = Duration::from_secs(4);
+/// How long the trial write to the storage may take before the storage counts as unavailable.
+const STORAGE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The parts that know how the server is.
+/// The parts of the server that a status is collected from.
 pub(crate) struct StatusCollector {
     pub(crate) run_state: Arc<RunState>,
     pub(crate) metrics: Arc<Metrics>,
@@ -32,7 +32,7 @@ pub(crate) struct StatusCollector {
 }
 
 impl StatusCollector {
-    /// The status now. Tries to write to the storage.
+    /// The status now, with a trial write to the storage.
     pub(crate) async fn status(&self) -> Status {
         let storage = async {
             let tried = self.store.try_write().await;
@@ -41,15 +41,15 @@ impl StatusCollector {
                 problem: tried.err().map(|error| with_causes(&error)),
             }
         };
-        let storage = timeout(STORAGE_WAIT, storage).await;
-        let gone = |_| StorageStatus {
+        let storage = timeout(STORAGE_TIMEOUT, storage).await;
+        let unavailable = |_| StorageStatus {
             free_bytes: None,
             problem: Some(format!(
-                "it does not answer within {} seconds",
-                STORAGE_WAIT.as_secs()
+                "no response within {} seconds",
+                STORAGE_TIMEOUT.as_secs()
             )),
         };
-        let storage = storage.unwrap_or_else(gone);
+        let storage = storage.unwrap_or_else(unavailable);
         let settings = self.live.now();
         let quota = settings.shared.quotas.used_up(storage.free_bytes);
         Status {
@@ -63,7 +63,7 @@ impl StatusCollector {
         }
     }
 
-    /// The status now, but for storage, accounts and quotas, which are left as if all were well.
+    /// The status now, without storage, accounts and quotas, which are reported as good.
     pub(crate) fn status_without_storage(&self) -> Status {
         let now = (self.clock)();
         let facts = self.run_state.facts();
@@ -87,7 +87,7 @@ impl StatusCollector {
         }
     }
 
-    /// The metrics in the text format of Prometheus, for a server with this status.
+    /// The metrics as OpenMetrics text, for a server with this status.
     pub(crate) fn metrics_text(&self, status: &Status) -> String {
         self.metrics.health(status);
         if let (Some(status), Some(certificates)) = (&status.certificate, &self.certificates) {

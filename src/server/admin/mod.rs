@@ -1,5 +1,5 @@
-//! The admin listener: plain HTTP for whoever runs the server, on loopback by default and never on the
-//! public port.
+//! The admin listener: plain HTTP for operators and their monitoring, on loopback by default and
+//! never on the public port.
 
 mod chart;
 pub(crate) mod collector;
@@ -27,69 +27,72 @@ use self::collector::StatusCollector;
 use crate::server::net::listener::back_off;
 use crate::server::status::{Alert, Status};
 
-/// The path that says whether the server is alive.
+/// The liveness probe.
 pub const HEALTH_PATH: &str = "/healthz";
-/// The path that says whether phones can be sent here.
+/// The readiness probe.
 const READY_PATH: &str = "/readyz";
-/// The path of the [`Status`], as JSON.
+/// The [`Status`] as JSON.
 pub const STATUS_PATH: &str = "/status.json";
+/// The metrics, for Prometheus.
 const METRICS_PATH: &str = "/metrics";
-/// The path of the page for people.
+/// The status page.
 const PAGE_PATH: &str = "/";
-/// What Prometheus asks for: OpenMetrics 1.0 text.
+/// The format that Prometheus requests: OpenMetrics 1.0 text.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// The page has its style within, and nothing else.
+/// The page contains its stylesheet and loads nothing.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
-/// How many connections at once; an operator's tools need few.
-const CONNECTIONS: usize = 32;
-/// How long a connection may stay without a request.
-const IDLE: Duration = Duration::from_secs(15);
-/// How long a connection may be there: else a few that do not read would keep everybody else out.
-const LONGEST: Duration = Duration::from_secs(60);
-/// The status as scripts get it, with what follows from it.
+/// Concurrent connections; an operator's tools need few.
+const MAX_CONNECTIONS: usize = 32;
+/// How long a connection may wait for a request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest life of a connection: otherwise a few clients that do not read would occupy all
+/// connections.
+const MAX_LIFETIME: Duration = Duration::from_secs(60);
+
+/// `/status.json`: the status and its assessment.
 #[derive(Serialize)]
-struct Told<'a> {
+struct StatusDocument<'a> {
     ready: bool,
     alerts: Vec<Alert>,
     #[serde(flatten)]
     status: &'a Status,
 }
 
-/// Answers on `listener` until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, admin: Arc<StatusCollector>) {
+/// Serves the admin listener until this future is dropped.
+pub(crate) async fn serve(listener: TcpListener, collector: Arc<StatusCollector>) {
     let mut connections = JoinSet::new();
     loop {
-        while connections.len() >= CONNECTIONS {
+        while connections.len() >= MAX_CONNECTIONS {
             connections.join_next().await;
         }
         match listener.accept().await {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, Arc::clone(&admin)));
+                connections.spawn(serve_connection(stream, Arc::clone(&collector)));
             }
             Err(error) => back_off(&error).await,
         }
     }
 }
 
-async fn connection(stream: TcpStream, admin: Arc<StatusCollector>) {
-    let answer = |request| {
-        let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+async fn serve_connection(stream: TcpStream, collector: Arc<StatusCollector>) {
+    let respond = |request| {
+        let collector = Arc::clone(&collector);
+        async move { Ok::<_, Infallible>(collector.respond(&request).await) }
     };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
-        .serve_connection(TokioIo::new(stream), service_fn(answer));
-    match timeout(LONGEST, served).await {
+        .header_read_timeout(IDLE_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service_fn(respond));
+    match timeout(MAX_LIFETIME, served).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "admin connection ended"),
-        Err(_) => tracing::debug!("admin connection took too long"),
+        Err(_) => tracing::debug!("admin connection closed: too long"),
     }
 }
 
 impl StatusCollector {
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         let known = [
             HEALTH_PATH,
@@ -111,12 +114,16 @@ impl StatusCollector {
         match path {
             READY_PATH => readiness(&status),
             STATUS_PATH => {
-                let told = Told {
+                let document = StatusDocument {
                     ready: status.is_ready(),
                     alerts: status.alerts(),
                     status: &status,
                 };
-                with_type(StatusCode::OK, "application/json", json!(told).to_string())
+                with_type(
+                    StatusCode::OK,
+                    "application/json",
+                    json!(document).to_string(),
+                )
             }
             METRICS_PATH => with_type(StatusCode::OK, METRICS_TYPE, self.metrics_text(&status)),
             _ => {
@@ -136,11 +143,11 @@ fn readiness(status: &Status) -> Response<Full<Bytes>> {
     if status.is_ready() {
         return text(StatusCode::OK, "ready\n");
     }
-    let mut why = String::new();
-    for line in status.alerts() {
-        why = why + &line.text + "\n";
+    let mut reasons = String::new();
+    for alert in status.alerts() {
+        reasons = reasons + &alert.text + "\n";
     }
-    text(StatusCode::SERVICE_UNAVAILABLE, why)
+    text(StatusCode::SERVICE_UNAVAILABLE, reasons)
 }
 
 fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {

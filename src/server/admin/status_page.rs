@@ -1,162 +1,125 @@
-//! The status page: what a help desk or a manager looks at. HTML and SVG from the server, without a script; no identity
-//! is on it.
+//! The status page, for a help desk or a manager: HTML and SVG from the server, without a script.
+//! It shows no identity.
 
+use indicatif::{BinaryBytes, HumanCount};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::html::escape;
+use crate::html::{Value, escape, fill};
 use crate::retention::Report;
-use crate::server::admin::chart::{Bar, Chart, Tone, grouped};
-use crate::server::status::{Severity, Status};
+use crate::server::admin::chart::{Bar, Chart, Tone};
+use crate::server::status::{Alert, Severity, Status};
+use crate::time::{DAY, HumanSeconds};
 
-const DAY: u64 = 24 * 60 * 60;
-/// A page that stays open on a screen is made anew so often, in seconds.
-const REFRESH: u32 = 60;
+const TEMPLATE: &str = include_str!("status_page.html");
+const STYLE: &str = include_str!("status_page.css");
 
-const STYLE: &str = r"
-:root { color-scheme: light dark; --text: #1b1f24; --quiet: #57606a; --back: #ffffff; --line: #d0d7de;
-  --bar: #0a6ebd; --good: #116329; --warn: #8a4600; --bad: #a40e26 }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e6edf3; --quiet: #9da7b3; --back: #0d1117; --line: #3d444d; --bar: #58a6ff; --good: #56d364;
-    --warn: #e3b341; --bad: #ff7b72 }
-}
-body { font: 1rem/1.55 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 62rem;
-  margin: 0 auto; padding: 1.5rem 1.2rem 4rem }
-h1 { font-size: 1.45rem; margin: 0 }
-h2 { font-size: 1.05rem; margin: 0 }
-.state { font-size: 1.2rem; font-weight: 600; margin: .3rem 0 1rem }
-.good { color: var(--good) } .warning { color: var(--warn) } .critical { color: var(--bad) }
-ul { padding-left: 1.2rem } li { margin: .35rem 0 }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .9rem; margin: 1.4rem 0 }
-dl div { border: 1px solid var(--line); border-radius: .5rem; padding: .7rem .9rem }
-dt { color: var(--quiet); font-size: .9rem } dd { margin: 0; font-size: 1.15rem; font-weight: 600 }
-dd small { display: block; font-weight: 400; font-size: .85rem; color: var(--quiet) }
-figure { margin: 2rem 0; border-top: 1px solid var(--line); padding-top: 1.2rem }
-figcaption p { margin: .2rem 0 .6rem; color: var(--quiet) }
-svg { width: 100%; height: auto; max-width: 54rem } svg text { fill: var(--text); font-size: 13px; text-anchor: middle }
-svg .bar { fill: var(--bar) } svg .bar.warning { fill: var(--warn) } svg .axis { stroke: var(--line) }
-summary { color: var(--quiet); font-size: .9rem; cursor: pointer }
-table { border-collapse: collapse; font-size: .9rem } th, td { text-align: left; padding: .15rem 1.2rem .15rem 0; font-weight: 400 }
-footer { color: var(--quiet); font-size: .85rem; margin-top: 3rem }
-";
-
-/// The page.
+/// Renders the page.
 pub(super) fn render(status: &Status) -> String {
     let alerts = status.alerts();
-    let worst = alerts.iter().map(|line| line.severity).max();
-    let (class, state) = match worst {
-        None => ("good", "Everything is as it should be"),
-        Some(Severity::Warning) => ("warning", "Something wants a look"),
-        Some(Severity::Critical) => ("critical", "Something is wrong"),
-    };
-    let lines: String = alerts
-        .iter()
-        .map(|line| {
-            let (class, word) = match line.severity {
-                Severity::Warning => ("warning", "Look at this:"),
-                Severity::Critical => ("critical", "Wrong:"),
-            };
-            format!(
-                "<li><strong class=\"{class}\">{word}</strong> {}</li>\n",
-                escape(&line.text)
-            )
-        })
-        .collect();
-    let lines = if lines.is_empty() {
-        String::new()
-    } else {
-        format!("<h2>What needs attention</h2>\n<ul>\n{lines}</ul>\n")
+    // The worst comes first.
+    let worst = alerts
+        .first()
+        .map_or(Severity::Good, |alert| alert.severity);
+    let state = match worst {
+        Severity::Good => "No problems",
+        Severity::Warning => "Warnings: action recommended",
+        Severity::Critical => "Critical: action required",
     };
     let charts = match status.report() {
         Some(report) => ages(report) + &uploads(status) + &sizes(report),
         None => uploads(status),
     };
-    format!(
-        r#"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-<meta http-equiv="refresh" content="{REFRESH}">
-<title>{state} · Threema Safe backups</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header><h1>Threema Safe backups</h1>
-<p class="state {class}">{state}</p></header>
-<main>
-{lines}{facts}{charts}</main>
-<footer>threema-safe-server {version} · as of {now} UTC; the page renews itself every minute</footer>
-</body>
-</html>
-"#,
-        facts = facts(status),
-        version = escape(&status.version),
-        now = date(status.now),
-    )
+    let values = [
+        ("state", Value::Text(state)),
+        ("severity", Value::Text(worst.word())),
+        ("style", Value::Markup(STYLE)),
+        ("alerts", Value::Markup(&list(&alerts))),
+        ("facts", Value::Markup(&facts(status))),
+        ("charts", Value::Markup(&charts)),
+        ("version", Value::Text(&status.version)),
+        ("now", Value::Text(&date(status.now))),
+    ];
+    fill(TEMPLATE, &values)
+}
+
+fn list(alerts: &[Alert]) -> String {
+    if alerts.is_empty() {
+        return String::new();
+    }
+    let items: String = alerts
+        .iter()
+        .map(|alert| {
+            let (severity, text) = (alert.severity.word(), escape(&alert.text));
+            format!("<li><strong class=\"{severity}\">{severity}:</strong> {text}</li>\n")
+        })
+        .collect();
+    format!("<h2>Alerts</h2>\n<ul>\n{items}</ul>\n")
 }
 
 fn facts(status: &Status) -> String {
     let mut facts: Vec<(&str, String, String)> = Vec::new();
     if let Some(report) = status.report() {
-        let backups = grouped(report.kept);
-        let trash = format!("{} more in the trash", grouped(report.trash_kept));
+        let backups = HumanCount(report.kept).to_string();
+        let trash = format!("{} more in the trash", HumanCount(report.trash_kept));
         facts.push(("Backups", backups, trash));
         let [day, week] = [1, 7].map(|days| report.ages.younger_than(days));
         facts.push((
             "Renewed within a day",
-            grouped(day),
-            format!("{} within a week", grouped(week)),
+            HumanCount(day).to_string(),
+            format!("{} within a week", HumanCount(week)),
         ));
         facts.push((
             "Expire within 14 days",
-            grouped(report.expiring_in_14_days),
-            format!("{} within 30 days", grouped(report.expiring_in_30_days)),
+            HumanCount(report.expiring_in_14_days).to_string(),
+            format!("{} within 30 days", HumanCount(report.expiring_in_30_days)),
         ));
     }
     if let Some(certificate) = &status.certificate {
-        let left = certificate.ends.saturating_sub(status.now) / DAY;
+        let left = HumanSeconds(certificate.ends.saturating_sub(status.now));
         let ends = format!("until {}", date(certificate.ends));
-        facts.push(("Certificate", format!("{left} days left"), ends));
+        facts.push(("Certificate", format!("{left} left"), ends));
     }
     let used = status.report().map_or_else(String::new, |report| {
         format!(
             "{} used by backups",
-            bytes(report.kept_bytes + report.trash_bytes)
+            BinaryBytes(report.kept_bytes + report.trash_bytes)
         )
     });
     let free = status
         .storage
         .free_bytes
-        .map_or_else(|| "not known".into(), bytes);
+        .map_or_else(|| "unknown".into(), |free| BinaryBytes(free).to_string());
     facts.push(("Disk space free", free, used));
     if let Some(sweep) = &status.sweep {
         let done = sweep.report.as_ref().map_or_else(
-            || "broke off".to_owned(),
+            || "aborted".to_owned(),
             |report| match report.refused {
-                Some(_) => "removed nothing, see above".to_owned(),
+                Some(_) => "removed nothing, see the alerts".to_owned(),
                 None => format!(
                     "{} removed, {:.1} seconds",
-                    grouped(report.removed),
+                    HumanCount(report.removed),
                     sweep.seconds
                 ),
             },
         );
-        facts.push(("Last sweep", ago(status.now, sweep.began), done));
+        let since = HumanSeconds(status.now.saturating_sub(sweep.began));
+        facts.push(("Last sweep", format!("{since} ago"), done));
     }
     let since = format!("since {}", date(status.started));
-    facts.push(("Up", span(status.now.saturating_sub(status.started)), since));
+    let up = HumanSeconds(status.now.saturating_sub(status.started));
+    facts.push(("Uptime", up.to_string(), since));
     let facts: String = facts
         .iter()
         .map(|(name, value, more)| {
+            let [name, value, more] = [*name, value, more].map(escape);
             format!("<div><dt>{name}</dt><dd>{value}<small>{more}</small></dd></div>\n")
         })
         .collect();
     format!("<dl>\n{facts}</dl>\n")
 }
 
-/// How fresh backups are.
+/// The chart of backups by age.
 fn ages(report: &Report) -> String {
     let mut before = 0;
     let bars: Vec<_> = report
@@ -185,11 +148,11 @@ fn ages(report: &Report) -> String {
     let all: u64 = bars.iter().map(|bar| bar.value).sum();
     Chart {
         name: "ages",
-        title: "How fresh the backups are",
+        title: "Backups by age",
         summary: format!(
-            "{} of {} were renewed within the last week. Phones renew theirs every day, iPhones only when something has changed.",
-            grouped(week),
-            grouped(all)
+            "{} of {} were renewed within the last week. Phones renew theirs every day, iPhones only after changes.",
+            HumanCount(week),
+            HumanCount(all)
         ),
         columns: ["last renewed", "backups"],
         bars,
@@ -197,7 +160,7 @@ fn ages(report: &Report) -> String {
     .render()
 }
 
-/// How large backups are.
+/// The chart of backups by size.
 fn sizes(report: &Report) -> String {
     let mut before = 0;
     let bars: Vec<_> = report
@@ -220,18 +183,18 @@ fn sizes(report: &Report) -> String {
         .collect();
     Chart {
         name: "sizes",
-        title: "How large the backups are",
+        title: "Backups by size",
         summary: format!(
-            "{} use more than 80 % of the size that is allowed. A phone whose backup grows beyond it keeps its last one, and tells nobody.",
-            grouped(report.sizes.over_80_percent())
+            "{} use more than 80 % of the allowed size. An app whose backup exceeds it stops uploading without telling its user.",
+            HumanCount(report.sizes.over_80_percent())
         ),
-        columns: ["of the size that is allowed", "backups"],
+        columns: ["of the allowed size", "backups"],
         bars,
     }
     .render()
 }
 
-/// Uploads of the last thirty days.
+/// The chart of uploads in the last thirty days.
 fn uploads(status: &Status) -> String {
     let bars: Vec<_> = status
         .uploads
@@ -245,8 +208,8 @@ fn uploads(status: &Status) -> String {
     let today = status.uploads.last().map_or(0, |day| day.uploads);
     Chart {
         name: "uploads",
-        title: "Uploads each day",
-        summary: format!("{} today until now. Days are those of UTC.", grouped(today)),
+        title: "Uploads per day",
+        summary: format!("{} today so far. Days are in UTC.", HumanCount(today)),
         columns: ["day", "uploads"],
         bars,
     }
@@ -270,38 +233,11 @@ fn format_time(unix: u64, format: &[time::format_description::BorrowedFormatItem
         .unwrap_or_else(|| unix.to_string())
 }
 
-fn ago(now: u64, then: u64) -> String {
-    format!("{} ago", span(now.saturating_sub(then)))
-}
-
-fn span(seconds: u64) -> String {
-    let (number, unit) = match seconds {
-        0..120 => (seconds, "seconds"),
-        120..7_200 => (seconds / 60, "minutes"),
-        7_200..172_800 => (seconds / 3_600, "hours"),
-        _ => (seconds / DAY, "days"),
-    };
-    format!("{number} {unit}")
-}
-
-#[expect(clippy::cast_precision_loss, reason = "it is shown with three digits")]
-fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1_024.0 && unit + 1 < UNITS.len() {
-        value /= 1_024.0;
-        unit += 1;
-    }
-    let digits = usize::from(value < 10.0 && unit > 0);
-    format!("{value:.digits$} {}", UNITS.get(unit).unwrap_or(&""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The colours that this block of the style gives to names.
+    /// The colours that this block of the stylesheet names.
     fn colours(block: &str) -> std::collections::BTreeMap<&str, [f64; 3]> {
         let values = block
             .split(';')
@@ -349,25 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_and_sizes_are_told_in_the_unit_that_fits() {
-        for (seconds, expected) in [
-            (0, "0 seconds"),
-            (119, "119 seconds"),
-            (120, "2 minutes"),
-            (7_200, "2 hours"),
-            (172_800, "2 days"),
-        ] {
-            assert_eq!(span(seconds), expected);
-        }
-        for (number, expected) in [
-            (0, "0 bytes"),
-            (1_023, "1023 bytes"),
-            (1_536, "1.5 KiB"),
-            (524_288, "512 KiB"),
-            (5 << 40, "5.0 TiB"),
-        ] {
-            assert_eq!(bytes(number), expected);
-        }
+    fn dates_are_shown_to_the_minute() {
         assert_eq!(date(1_795_600_000), "2026-11-25 09:46");
         assert_eq!(month_and_day(1_795_600_000), "11-25");
     }

@@ -14,15 +14,16 @@ use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
 use crate::server::settings::Live;
 use crate::server::status::RunState;
-use crate::state::{Scrubbed, StateFile, unix};
+use crate::state::{Scrubbed, StateFile};
 use crate::store::Store;
+use crate::time::{DAY, HOUR, unix};
 
 /// Time between two sweeps.
-const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
+const SWEEP_EVERY: Duration = Duration::from_secs(HOUR);
 /// Time between the end of a scrub and the next one.
-const SCRUB_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const SCRUB_EVERY: Duration = Duration::from_secs(7 * DAY);
 /// How often it is looked whether that time is over.
-const SCRUB_LOOK: Duration = Duration::from_secs(60 * 60);
+const SCRUB_LOOK: Duration = Duration::from_secs(HOUR);
 
 /// What the work in the background needs.
 #[derive(Clone)]
@@ -193,7 +194,7 @@ mod tests {
     use crate::server::request::context::Means;
     use crate::store::FileStore;
 
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const DAY: Duration = Duration::from_secs(crate::time::DAY);
 
     fn clock() -> SystemTime {
         UNIX_EPOCH + DAY * 20_000

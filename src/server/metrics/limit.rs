@@ -1,31 +1,32 @@
-//! What a client can come up against, and how often somebody did.
+//! Limits that refuse clients, and a counter of refusals for each.
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-/// What a client came up against.
+use crate::server::metrics::label::LimitName;
+
+/// Why a client was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
-    /// An idle connection made room for another.
+    /// Connections of all clients; an idle one was evicted.
     Connections,
     ConnectionsPerAddress,
     Handshake,
-    /// The header: its time, its bytes or its lines.
+    /// Time, bytes or lines of a request's header.
     Header,
-    /// The body: its time, its speed.
+    /// Time or rate of a request's body.
     Body,
-    /// The answer was taken too slowly.
+    /// The client read the response too slowly.
     Answer,
-    /// What is no request, without end.
-    Chatter,
+    /// Bytes beyond requests.
+    UnsolicitedBytes,
     Resets,
-    /// Memory for uploads, or requests at work.
+    /// Memory for uploads, or concurrent requests.
     Overload,
-    /// No limit, but a client that would speak without TLS to a server from which it is taken off.
+    /// Not a limit: a request without TLS from a client that is no trusted proxy.
     Plaintext,
-    /// No limit, but a request that two readers could read differently.
+    /// Not a limit: ambiguous request framing.
     Framing,
     WrongPasswordsPerAccount,
     WrongPasswordsPerAddress,
@@ -46,7 +47,7 @@ impl Limit {
         Self::Header,
         Self::Body,
         Self::Answer,
-        Self::Chatter,
+        Self::UnsolicitedBytes,
         Self::Resets,
         Self::Overload,
         Self::Plaintext,
@@ -62,7 +63,7 @@ impl Limit {
         Self::NewBackupsPerAccountAndDay,
     ];
 
-    /// Its name in metrics and in the log.
+    /// The limit's name in metrics and in the log.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -71,7 +72,7 @@ impl Limit {
             Self::Header => "header",
             Self::Body => "body",
             Self::Answer => "answer",
-            Self::Chatter => "chatter",
+            Self::UnsolicitedBytes => "unsolicited_bytes",
             Self::Resets => "resets",
             Self::Overload => "overload",
             Self::Plaintext => "plaintext",
@@ -89,31 +90,22 @@ impl Limit {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByLimit {
-    limit: &'static str,
-}
-
-/// Counts who came up against which limit.
+/// Counts refusals by limit.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Refusals(Family<ByLimit, Counter>);
+pub(crate) struct Refusals(Family<LimitName, Counter>);
 
 impl Refusals {
     pub(crate) fn count(&self, limit: Limit) {
         let limit = limit.word();
-        self.0.get_or_create(&ByLimit { limit }).inc();
+        self.0.get_or_create(&LimitName { limit }).inc();
     }
 
-    /// Shows every limit, also those that nobody came up against.
+    /// Registers the counters of all limits, so that each is exported from the start.
     pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "refused",
-            "Clients that came up against a limit",
-            self.0.clone(),
-        );
+        registry.register("refused", "Refusals of clients, by limit", self.0.clone());
         for limit in Limit::ALL {
             let limit = limit.word();
-            drop(self.0.get_or_create(&ByLimit { limit }));
+            drop(self.0.get_or_create(&LimitName { limit }));
         }
     }
 }

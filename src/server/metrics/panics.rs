@@ -1,5 +1,5 @@
-//! What a panic tells: where in the program it was, and how many there were. Its own text is not told, because it may
-//! quote what a client sent.
+//! A panic hook that logs the location of a panic and counts it. The panic's own text is not
+//! logged, because it may quote what a client sent.
 
 use std::panic::PanicHookInfo;
 
@@ -8,19 +8,14 @@ use prometheus_client::metrics::counter::Counter;
 /// A panic hook.
 pub(crate) type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
 
-/// The hook that logs where a panic was, and counts it.
+/// Makes the hook.
 pub(crate) fn hook(panics: Counter) -> Hook {
     Box::new(move |panic| {
         let count = panics.inc() + 1;
         let (file, line) = panic
             .location()
             .map_or(("unknown", 0), |place| (place.file(), place.line()));
-        tracing::error!(
-            file,
-            line,
-            count,
-            "a panic: this is a bug in the program, please report it"
-        );
+        tracing::error!(file, line, count, "panic: please report this bug");
     })
 }
 
@@ -30,13 +25,14 @@ mod tests {
 
     use super::*;
 
-    /// Set in the process that panics.
+    /// Set in the environment of the process that panics.
     const CHILD: &str = "PANICS_FOR_A_TEST";
     const SECRET: &str = "hunter2-in-a-panic";
 
-    /// A panic hook belongs to the process, so this test runs a second time in a process of its own.
+    /// A panic hook belongs to the process, so this test runs a second time in a process of its
+    /// own.
     #[tokio::test]
-    async fn a_panic_tells_where_it_was_and_how_many_there_were_and_nothing_else() {
+    async fn a_panic_is_logged_with_its_location_and_number_alone() {
         if std::env::var_os(CHILD).is_some() {
             return panic_twice().await;
         }
@@ -50,7 +46,10 @@ mod tests {
 
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{said}");
-        let lines: Vec<_> = said.lines().filter(|l| l.contains("a panic")).collect();
+        let lines: Vec<_> = said
+            .lines()
+            .filter(|l| l.contains("panic: please"))
+            .collect();
         assert_eq!(lines.len(), 2, "{said}");
         for (count, line) in (1..).zip(lines) {
             let place = format!("file=\"{}\" line=", file!());

@@ -1,32 +1,33 @@
-//! How many uploads there were each day, for a month: who counts them remembers them from one run to the next.
+//! The history of uploads per day for a month, kept from one run to the next.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use crate::state::{DayOfUploads, Error, StateFile, unix};
+use crate::lock::lock;
+use crate::state::{DayOfUploads, Error, StateFile};
+use crate::time::{DAY, unix};
 
-const DAY: u64 = 24 * 60 * 60;
-/// How many days are remembered, today among them.
+/// The length of the history, today included.
 const DAYS: u64 = 30;
 
-/// Uploads by day, in UTC.
+/// Uploads per day, in UTC.
 #[derive(Default)]
 pub(crate) struct Uploads {
     days: Mutex<BTreeMap<u64, u64>>,
-    /// Whether there are some that are not written down.
-    are_new: AtomicBool,
+    /// True while there are uploads that are not saved.
+    is_dirty: AtomicBool,
 }
 
 impl Uploads {
-    /// Counts one.
+    /// Counts an upload.
     pub(crate) fn count(&self, now: SystemTime) {
         *self.days().entry(unix(now) / DAY).or_default() += 1;
-        self.are_new.store(true, Ordering::Relaxed);
+        self.is_dirty.store(true, Ordering::Relaxed);
     }
 
-    /// Adds what an earlier run has counted.
+    /// Adds the history of an earlier run.
     pub(crate) fn add(&self, remembered: &[DayOfUploads]) {
         let mut days = self.days();
         for day in remembered {
@@ -34,11 +35,11 @@ impl Uploads {
         }
     }
 
-    /// The last days, the oldest first: also those without any.
+    /// The last days, the oldest first, also those without uploads.
     pub(crate) fn last_days(&self, now: SystemTime) -> Vec<DayOfUploads> {
         let today = unix(now) / DAY;
         let mut days = self.days();
-        // Those of a wrong clock as well.
+        // Also removes days in the future, which a wrong clock left.
         days.retain(|day, _| *day + DAYS > today && *day <= today);
         let first = (today + 1).saturating_sub(DAYS);
         let of = |day| DayOfUploads {
@@ -48,9 +49,9 @@ impl Uploads {
         (first..=today).map(of).collect()
     }
 
-    /// Writes down what was counted, also by earlier runs, if there is anything new.
+    /// Saves the history if there are new uploads.
     pub(crate) async fn remember(&self, state: &StateFile, now: SystemTime) -> Result<(), Error> {
-        if !self.are_new.swap(false, Ordering::Relaxed) {
+        if !self.is_dirty.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         let mut days = self.last_days(now);
@@ -58,11 +59,11 @@ impl Uploads {
         let written = state.spawn_blocking(move |file| file.update(|state| state.uploads = days));
         written
             .await
-            .inspect_err(|_| self.are_new.store(true, Ordering::Relaxed))
+            .inspect_err(|_| self.is_dirty.store(true, Ordering::Relaxed))
     }
 
     fn days(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
-        self.days.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.days)
     }
 }
 

@@ -135,7 +135,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
             self.chatter.idle
         };
         if self.chattered > most {
-            self.place.refused(Limit::Chatter);
+            self.place.refused(Limit::UnsolicitedBytes);
             let text = "much came, and no request";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
         }

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use http::Method;
 
-use crate::server::metrics::Begun;
+use crate::server::metrics::InFlightRequest;
 use crate::server::net::client_address::Shown;
 use crate::server::request::pseudonym::Pseudonym;
 
 /// Written when it is dropped, so that a request whose client goes away has a line too.
 pub(crate) struct AccessLine<'a> {
-    pub(crate) metrics: Begun<'a>,
+    pub(crate) metrics: InFlightRequest<'a>,
     pub(crate) method: &'static str,
     pub(crate) route: &'static str,
     /// For the routes of backups alone.

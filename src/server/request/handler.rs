@@ -144,7 +144,7 @@ impl App {
         let route = Route::parse(&self.base_path, parts.uri.path());
         let (mut body, length) = RequestBody::new(&parts, incoming, self.body_limits);
         let mut line = AccessLine {
-            metrics: self.metrics.requests().begin(),
+            metrics: self.metrics.requests().start(),
             method: known_method(&parts.method),
             route: route.word(),
             backup: self.pseudonym(route),

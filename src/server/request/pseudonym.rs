@@ -13,8 +13,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::backup::BackupId;
-
-const DAY_SECONDS: u64 = 24 * 60 * 60;
+use crate::time::DAY;
 
 /// Gives backups their pseudonyms.
 #[derive(Default)]
@@ -35,7 +34,7 @@ impl Pseudonyms {
     /// What stands for the backup at this time; `None` if the system has no randomness for the day's key.
     pub(crate) fn of(&self, id: BackupId, now: SystemTime) -> Option<Pseudonym> {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let number = since.as_secs() / DAY_SECONDS;
+        let number = since.as_secs() / DAY;
         let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
         if today.as_ref().is_none_or(|day| day.number != number) {
             let mut key = Zeroizing::new([0; 32]);
@@ -76,18 +75,15 @@ mod tests {
     #[test]
     fn a_backup_keeps_its_pseudonym_for_a_day_and_no_longer() {
         let pseudonyms = Pseudonyms::default();
-        let morning = 20_000 * DAY_SECONDS;
+        let morning = 20_000 * DAY;
         let first = pseudonyms.of(id('a'), at(morning)).unwrap();
 
-        assert_eq!(
-            pseudonyms.of(id('a'), at(morning + DAY_SECONDS - 1)),
-            Some(first)
-        );
+        assert_eq!(pseudonyms.of(id('a'), at(morning + DAY - 1)), Some(first));
         assert_ne!(pseudonyms.of(id('b'), at(morning)), Some(first));
 
         // The next day, and the same day once more: each has a key of its own.
         let mut seen = HashSet::from([first.to_string()]);
-        for seconds in [morning + DAY_SECONDS, morning] {
+        for seconds in [morning + DAY, morning] {
             let pseudonym = pseudonyms.of(id('a'), at(seconds)).unwrap().to_string();
             assert!(seen.insert(pseudonym), "{seen:?}");
         }

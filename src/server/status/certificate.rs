@@ -2,53 +2,54 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How the certificate is. Times are Unix times in seconds.
+/// The certificate in force. Times are Unix times in seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateStatus {
-    /// From when on it is valid.
+    /// When its validity begins.
     pub begins: u64,
-    /// Until when it is, or an intermediate of it that ends earlier; 0 where there is none yet.
+    /// When its validity ends; 0 where there is no certificate yet.
     pub ends: u64,
-    /// Why the files as they are now cannot be used; the certificate that was read before is in force.
+    /// Why the files as they are now cannot be used; the certificate that was read before is in
+    /// force.
     pub problem: Option<String>,
-    /// How it stands with the authority; `None` where somebody else renews the files.
+    /// The orders for it; `None` where the operator renews the files.
     #[serde(default)]
     pub acme: Option<AcmeStatus>,
 }
 
 impl CertificateStatus {
-    /// Whether phones accept it at this time.
+    /// True while clients accept it.
     #[must_use]
     pub fn is_valid(&self, now: u64) -> bool {
         (self.begins..=self.ends).contains(&now)
     }
 }
 
-/// How it stands with the orders for a certificate. Times are Unix times in seconds.
+/// Orders for a certificate (ACME). Times are Unix times in seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AcmeStatus {
-    /// Whether an order is under way.
+    /// True while an order is in progress.
     pub is_ordering: bool,
-    /// When the next order begins: the renewal, or after a failure the next attempt.
+    /// When the next order is due: the renewal, or the next attempt after a failure.
     pub next_order: u64,
-    /// Orders since the start that brought a certificate.
+    /// Orders since the start that succeeded.
     pub issued: u64,
-    /// Orders since the start that did not.
+    /// Orders since the start that failed.
     pub failed: u64,
-    /// How the last order failed, also one of an earlier run; `None` when it did not.
+    /// How the last order failed, also in an earlier run; `None` when it succeeded.
     pub failure: Option<Failure>,
 }
 
-/// Orders that failed, one after the other.
+/// Consecutive failed orders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
-    /// How many.
+    /// Their number.
     pub times: u32,
-    /// When the last one did.
+    /// When the last one failed.
     pub last: u64,
-    /// Why, in plain words.
+    /// Why the last one failed.
     pub reason: String,
 }

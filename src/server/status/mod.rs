@@ -1,6 +1,7 @@
 //! The server's status as plain data, without identities, and the alerts that follow from it.
 
 mod alert;
+mod assessment;
 mod certificate;
 mod run_state;
 
@@ -9,82 +10,84 @@ use serde::{Deserialize, Serialize};
 use crate::retention::Report;
 use crate::state::{DayOfUploads, Scrubbed};
 
-pub use alert::{Alert, Severity};
+pub(crate) use alert::Renewal;
+pub use alert::{Alert, Finding, Severity};
 pub use certificate::{AcmeStatus, CertificateStatus, Failure};
 pub(crate) use run_state::RunState;
 
-/// How a server is, at one time. Times are Unix times in seconds.
+/// The state of a server at one time. Times are Unix times in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The program's version.
     pub version: String,
-    /// When it was started.
+    /// When the server was started.
     pub started: u64,
-    /// When this was said.
+    /// The time of this status.
     pub now: u64,
     /// The last sweep of this run.
     pub sweep: Option<Sweep>,
-    /// How long ago a sweep last went through, or the server was started. Not by the clock, which may jump.
+    /// Seconds since a sweep last completed, or since the start. Measured on a clock that does not
+    /// jump.
     pub seconds_without_sweep: u64,
-    /// When a sweep of this run last went through.
+    /// When a sweep of this run last completed.
     pub last_sweep: Option<u64>,
     /// The last scrub, also of an earlier run.
     pub scrub: Option<Scrubbed>,
-    /// The certificate; `None` where a proxy has it.
+    /// The certificate; `None` where a proxy terminates TLS.
     pub certificate: Option<CertificateStatus>,
-    /// How the storage is.
+    /// The state of the storage.
     pub storage: StorageStatus,
-    /// How accounts are.
+    /// The state of the accounts.
     pub accounts: AccountsStatus,
-    /// The quota that is used up, so that no new backup is taken.
+    /// The quota that is used up, so that new backups are refused.
     pub quota_used_up: Option<String>,
-    /// Uploads of the last thirty days, the oldest first, today's last.
+    /// Uploads of each of the last thirty days, the oldest first.
     pub uploads: Vec<DayOfUploads>,
-    /// The size that is allowed for one backup.
+    /// The largest allowed backup.
     pub max_backup_bytes: u64,
-    /// Whether the server was told to stop.
+    /// True during a graceful shutdown.
     pub draining: bool,
-    /// Why the configuration as it is now cannot be used; the one read before is in force.
+    /// Why the configuration as it is now cannot be used; the previous one is in force.
     pub config_problem: Option<String>,
-    /// Keys whose change waits for a restart.
+    /// Changed keys of the configuration that wait for a restart.
     pub waiting_for_restart: Vec<String>,
 }
 
-/// How a sweep ended.
+/// A sweep that ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sweep {
-    /// When it began.
+    /// When it started.
     pub began: u64,
     /// How long it took, in seconds.
     pub seconds: f64,
-    /// What it found and did; `None` when it broke off.
+    /// What it found and did; `None` when it was aborted.
     pub report: Option<Report>,
 }
 
-/// What was found when the storage was tried.
+/// The result of a trial write to the storage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageStatus {
-    /// How many bytes more can be stored; `None` where the storage does not know.
+    /// Free space in bytes; `None` where the storage does not report it.
     pub free_bytes: Option<u64>,
-    /// Why nothing can be written.
+    /// Why the storage is not writable.
     pub problem: Option<String>,
 }
 
-/// Who could come in.
+/// The state of the accounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AccountsStatus {
-    /// Nobody: there is no account.
+    /// True when there is no account, and anonymous access is off.
     pub none: bool,
-    /// The accounts file cannot be used, and the accounts that were read before are in force.
+    /// True when the accounts file cannot be used, and the previous accounts are in force.
     pub bad: bool,
 }
 
 impl Status {
-    /// What the last sweep found, if it went through.
+    /// The report of the last sweep, if it completed.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
         self.sweep.as_ref()?.report.as_ref()

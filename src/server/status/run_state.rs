@@ -1,17 +1,19 @@
-//! Facts about this run of the server that no other part keeps: the last sweep and scrub, configuration reloads,
-//! graceful shutdown.
+//! Facts about this run of the server that no other part keeps: the last sweep and scrub,
+//! configuration reloads, graceful shutdown.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::Sweep;
+use crate::lock::lock;
 use crate::retention::Report;
-use crate::state::{Scrubbed, unix};
+use crate::state::Scrubbed;
+use crate::time::unix;
 
-/// What happened since the start.
+/// The facts of this run.
 pub(crate) struct RunState {
     started: SystemTime,
     /// The same on a clock that does not jump.
@@ -52,20 +54,21 @@ impl RunState {
         self.lock().clone()
     }
 
-    /// Seconds since a sweep last completed, or since the start. Measured on a clock that does not jump.
+    /// Seconds since a sweep last completed, or since the start. Measured on a clock that does not
+    /// jump.
     pub(crate) fn seconds_without_sweep(&self) -> u64 {
         let since = self.lock().completed.unwrap_or(self.started_at);
         since.elapsed().as_secs()
     }
 
-    /// Another configuration is in force, but for these keys.
+    /// The configuration was reloaded; changes of the keys in `waiting` need a restart.
     pub(crate) fn config_reloaded(&self, waiting: &[&str]) {
         let mut facts = self.lock();
         facts.config_problem = None;
         facts.waiting_for_restart = waiting.iter().map(|&key| key.to_owned()).collect();
     }
 
-    /// The configuration could not be read again.
+    /// A reload of the configuration failed.
     pub(crate) fn config_failed(&self, problem: String) {
         self.lock().config_problem = Some(problem);
     }
@@ -99,6 +102,6 @@ impl RunState {
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.facts)
     }
 }

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::TlsFiles;
 use crate::error_chain::with_causes;
 use crate::file_version::FileVersion;
 use crate::server::acme::{Challenges, Progress};
 use crate::server::status::CertificateStatus;
+use crate::server::tls::leaf::Leaf;
 use crate::server::tls::pem as tls;
 
 /// The certificate in force, and what was found wrong with the next one.
@@ -205,11 +205,10 @@ impl Validity {
     /// Of the leaf: what else stands in the file may be older, and is not what phones look at. `None` where it cannot
     /// be read, which no handshake minds.
     fn of(key: &CertifiedKey) -> Option<Self> {
-        let (_, leaf) = X509Certificate::from_der(key.cert.first()?).ok()?;
-        let validity = leaf.validity();
+        let leaf = Leaf::parse(key.cert.first()?)?;
         Some(Self {
-            begins: u64::try_from(validity.not_before.timestamp()).unwrap_or_default(),
-            ends: u64::try_from(validity.not_after.timestamp()).unwrap_or_default(),
+            begins: leaf.not_before,
+            ends: leaf.not_after,
         })
     }
 }

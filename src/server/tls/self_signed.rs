@@ -8,10 +8,12 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose,
 };
 
+use crate::time::DAY;
+
 /// How long such a certificate is valid: less than the 398 days that Apple allows.
-const VALID: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const VALID: Duration = Duration::from_secs(365 * DAY);
 /// How long it has been valid already when it is made, for clocks that are behind.
-const VALID_BEFORE: Duration = Duration::from_secs(24 * 60 * 60);
+const VALID_BEFORE: Duration = Duration::from_secs(DAY);
 
 /// A certificate, its key, and the authority that phones or tests must be told to trust. ECDSA P-256.
 pub struct DevelopmentCertificate {
