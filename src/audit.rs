@@ -1,5 +1,6 @@
-//! What operators did: one JSON line for each command that changed something, appended to `audit.jsonl` in the data
-//! directory and on the disk before the command ends.
+//! What operators did: one JSON line for each command that changed something, appended to
+//! `audit.jsonl` in the storage's local directory (of files: the data directory) and on the disk
+//! before the command ends.
 //!
 //! A line is written when the command is through, not before: on a full disk an operator can still empty the trash.
 //! The file is opened before, so that most of what would keep the line from being written keeps a command from removing
@@ -10,9 +11,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::config::Storage;
 use crate::durable::{self, LineFile};
 
-/// The name of the file in the data directory.
+/// The name of the file.
 pub const FILE: &str = "audit.jsonl";
 
 /// The file cannot be written.
@@ -63,8 +65,16 @@ pub struct AuditLog {
     file: LineFile,
 }
 
+/// Opens the audit log that belongs to a storage, which alone decides where it is.
+///
+/// # Errors
+/// When the file cannot be opened for writing, or is no regular file.
+pub fn open(storage: &Storage) -> Result<AuditLog, Error> {
+    AuditLog::open(storage.description().local_directory)
+}
+
 impl AuditLog {
-    /// Opens the file of a data directory; makes both where they are missing.
+    /// Opens the file in a directory; makes both where they are missing.
     ///
     /// # Errors
     /// When the file cannot be opened for writing, or is no regular file.

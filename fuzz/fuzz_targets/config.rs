@@ -10,7 +10,7 @@ use std::path::Path;
 
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
-use threema_safe_server::config::{Config, Error, Storage, Tls};
+use threema_safe_server::config::{Config, Error, Tls};
 
 /// Where the file would be. It does not exist, and nothing is to be read or made there.
 const FILE: &str = "/nonexistent/threema-safe-server/config.json";
@@ -98,7 +98,7 @@ fn holds_together(config: &Config) {
     }
 
     // Paths are relative to the file, and absolute ones stay as they are.
-    let Storage::Files { directory } = &config.storage;
+    let directory = config.storage.description().local_directory.to_owned();
     let of_tls: Vec<_> = match &config.tls {
         Tls::Off => Vec::new(),
         Tls::Files(files) => vec![&files.certificate, &files.private_key],
@@ -108,7 +108,7 @@ fn holds_together(config: &Config) {
             authority.into_iter().chain([&acme.directory]).collect()
         }
     };
-    for path in of_tls.into_iter().chain([&config.accounts_file, directory]) {
+    for path in of_tls.into_iter().chain([&config.accounts_file, &directory]) {
         assert!(path.is_absolute(), "{path:?}");
     }
 }

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::terminal::warn;
 use super::when::date;
-use crate::audit::{AuditLog, Entry, Error, Outcome};
-use crate::config::{Config, Storage};
+use crate::audit::{self, AuditLog, Entry, Error, Outcome};
+use crate::config::Config;
 
 /// The user who logged in, whoever he became since (`proc(5)`).
 const LOGIN_UID: &str = "/proc/self/loginuid";
@@ -26,13 +26,13 @@ pub(super) struct Audit {
 impl Audit {
     /// Opens the log, before anything is done: where it cannot be written, nothing is.
     pub(super) fn begin(config: &Config, command: &'static str) -> Result<Self, Error> {
-        Ok(Self::of(Some(open(config)?), command))
+        Ok(Self::of(Some(audit::open(&config.storage)?), command))
     }
 
     /// As [`Audit::begin`], for what saves backups: a log that cannot be written must not keep anybody from it, and is
     /// an error only at the end.
     pub(super) fn begin_in_any_case(config: &Config, command: &'static str) -> Self {
-        let opened = open(config).map_err(|error| {
+        let opened = audit::open(&config.storage).map_err(|error| {
             let text = format!("{:#}", anyhow::Error::from(error));
             warn(&format!("error: {text}; this command goes on without it"));
         });
@@ -95,11 +95,6 @@ impl Drop for Audit {
             self.write(Outcome::Failed);
         }
     }
-}
-
-fn open(config: &Config) -> Result<AuditLog, Error> {
-    let Storage::Files { directory } = &config.storage;
-    AuditLog::open(directory)
 }
 
 fn login_uid(file: &Path) -> Option<u32> {

@@ -8,6 +8,7 @@ mod environment;
 mod log;
 mod network;
 mod reader;
+mod storage;
 mod tls;
 mod value;
 
@@ -24,6 +25,7 @@ pub use budgets::{Budgets, Quotas};
 pub use log::{ClientAddresses, Log, LogFormat};
 pub use network::Listen;
 pub use reader::Problem;
+pub use storage::{Storage, StorageDescription};
 pub use tls::{Acme, Tls, TlsFiles};
 
 /// The file that is read where no other is named.
@@ -71,16 +73,6 @@ pub struct Config {
     pub quotas: Quotas,
     /// What is logged, and how.
     pub log: Log,
-}
-
-/// A kind of storage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Storage {
-    /// Files in a directory.
-    Files {
-        /// The directory that holds `backups/`, `trash/` and `tmp/`.
-        directory: PathBuf,
-    },
 }
 
 /// Bounds on what clients can take.
@@ -278,11 +270,7 @@ impl Config {
             accounts_file: file(reader.text("accountsFile", "accounts.json", path)),
             anonymous_restore: reader.switch("anonymousRestore", false),
             allow_anonymous: reader.switch("allowAnonymous", false),
-            storage: reader.section("storage", |storage| {
-                storage.section("files", |files| Storage::Files {
-                    directory: file(files.text("directory", "data", path)),
-                })
-            }),
+            storage: Storage::read(reader, file),
             admin_listen: reader.section("admin", |admin| {
                 admin.text("listen", "127.0.0.1:9180", address)
             }),

@@ -52,7 +52,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("store", &["durable", "backup id"]),
     ("client", &["backup"]),
     ("account", &["durable", "file_version", "private_file"]),
-    ("audit", &["durable"]),
+    ("audit", &["config", "durable"]),
     ("backup", &[]),
     ("durable", &[]),
     ("file_version", &[]),
