@@ -22,7 +22,7 @@ use futures_util::StreamExt;
 use self::burst::Removals;
 use self::due::Due;
 use crate::backup::BackupId;
-use crate::state::{self, Burst, Promise, State, StateFile, unix};
+use crate::state::{self, Burst, IfInvalid, Promise, State, StateStore, unix};
 use crate::store::{self, Meta, Store, Trashed};
 
 pub use ages::{Age, Ages};
@@ -131,12 +131,12 @@ pub enum Error {
 /// When a listing goes wrong, or the state cannot be read or written; single files that fail are counted.
 pub async fn sweep(
     store: &dyn Store,
-    state: &StateFile,
+    state: &dyn StateStore,
     retention: Retention,
     now: SystemTime,
     mode: Mode,
 ) -> Result<Report, Error> {
-    let remembered = match state.aside(StateFile::load).await {
+    let remembered = match state.load().await {
         Err(state::Error::Syntax { .. }) if mode == Mode::Force => State::default(),
         other => other?,
     };
@@ -323,7 +323,7 @@ impl Sweep<'_> {
     }
 
     /// What this sweep leaves for the next one. A clock that was doubted leaves nothing.
-    async fn remember(&self, file: &StateFile) -> Result<(), state::Error> {
+    async fn remember(&self, store: &dyn StateStore) -> Result<(), state::Error> {
         let went_through = self.report.refused.is_none();
         let clock_is_right =
             went_through || matches!(self.report.refused, Some(Refusal::TooMany { .. }));
@@ -339,21 +339,18 @@ impl Sweep<'_> {
                 state.last_sweep = Some(now);
             }
             state.highest_time = Some(now);
-            state.promises = promises;
+            state.promises.clone_from(&promises);
             // Unless an operator has confirmed the removals while the sweep was under way.
             if state.confirmed == confirmed_before {
                 state.burst = held;
             }
         };
-        let begin_anew = self.mode == Mode::Force;
-        file.aside(move |file| {
-            if begin_anew {
-                file.update_or_begin_anew(change)
-            } else {
-                file.update(change)
-            }
-        })
-        .await
+        let if_invalid = if self.mode == Mode::Force {
+            IfInvalid::StartEmpty
+        } else {
+            IfInvalid::Fail
+        };
+        store.apply(Box::new(change), if_invalid).await
     }
 }
 

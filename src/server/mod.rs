@@ -166,7 +166,7 @@ impl Server {
         });
         let background = Background {
             store,
-            state: StateFile::in_directory(directory),
+            state: Arc::new(StateFile::in_directory(directory)),
             live: Arc::clone(&live),
             metrics,
             uploads: Arc::clone(&means.uploads),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::state::{DayOfUploads, Error, StateFile, unix};
+use crate::state::{DayOfUploads, Error, State, StateStore, unix};
 
 const DAY: u64 = 24 * 60 * 60;
 /// How many days are remembered, today among them.
@@ -49,14 +49,19 @@ impl Uploads {
     }
 
     /// Writes down what was counted, also by earlier runs, if there is anything new.
-    pub(crate) async fn remember(&self, state: &StateFile, now: SystemTime) -> Result<(), Error> {
+    pub(crate) async fn remember(
+        &self,
+        state: &dyn StateStore,
+        now: SystemTime,
+    ) -> Result<(), Error> {
         if !self.are_new.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         let mut days = self.last_days(now);
         days.retain(|day| day.uploads > 0);
-        let written = state.aside(move |file| file.update(|state| state.uploads = days));
-        written
+        let change = move |state: &mut State| state.uploads.clone_from(&days);
+        state
+            .update(change)
             .await
             .inspect_err(|_| self.are_new.store(true, Ordering::Relaxed))
     }
@@ -71,6 +76,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::state::StateFile;
 
     fn noon(day: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(day * DAY + DAY / 2)
