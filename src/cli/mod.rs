@@ -32,10 +32,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, Storage};
+use crate::config::{self, Config};
 use crate::server::StartError;
-use crate::state::StateFile;
-use crate::store::FileStore;
+use crate::store::{self, Access, Opened};
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -148,11 +147,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The store of a configuration, and what is remembered beside it: beside a running server, or without one.
-fn open_store(config: &Config) -> anyhow::Result<(FileStore, StateFile)> {
-    let Storage::Files { directory } = &config.storage;
-    let store = FileStore::open(directory)?;
-    Ok((store, StateFile::in_directory(directory)))
+/// Opens the storage of a configuration beside a running server, or without one.
+fn open_store(config: &Config) -> anyhow::Result<Opened> {
+    Ok(store::open(&config.storage, Access::Command)?)
 }
 
 /// 0 where everything went well, else 1.

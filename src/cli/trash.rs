@@ -15,9 +15,9 @@ use super::when::{date, unix_date};
 use super::{UsageError, block_on, exit_code, open_store, when};
 use crate::backup::BackupId;
 use crate::config::Config;
-use crate::state::{StateFile, unix};
+use crate::state::{State, StateStore, unix};
 use crate::store::trash::{self, Selection};
-use crate::store::{FileStore, Store, Trashed};
+use crate::store::{Opened, Store, Trashed};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Trash {
@@ -60,23 +60,23 @@ pub(super) struct Restore {
 
 impl Trash {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let (store, state) = open_store(config)?;
+        let Opened { store, state } = open_store(config)?;
         match self {
-            Self::List { json } => list(&store, json),
-            Self::Restore(command) => command.run(config, &store),
-            Self::Confirm => confirm(config, &state),
+            Self::List { json } => list(&*store, json),
+            Self::Restore(command) => command.run(config, &*store),
+            Self::Confirm => confirm(config, &*state),
             Self::Empty { yes, json } => {
-                if !yes && !may_erase(&store, &state)? {
+                if !yes && !may_erase(&*store, &*state)? {
                     warn("nothing was erased");
                     return Ok(ExitCode::FAILURE);
                 }
-                empty(config, &store, &state, json)
+                empty(config, &*store, &*state, json)
             }
         }
     }
 }
 
-fn list(store: &FileStore, json: bool) -> anyhow::Result<ExitCode> {
+fn list(store: &dyn Store, json: bool) -> anyhow::Result<ExitCode> {
     let mut all: Vec<Trashed> = block_on(async { Ok(store.list_trash().try_collect().await?) })?;
     all.sort_by_key(|trashed| std::cmp::Reverse(trashed.removed_at));
     if json {
@@ -104,7 +104,7 @@ fn list(store: &FileStore, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 impl Restore {
-    fn run(self, config: &Config, store: &FileStore) -> anyhow::Result<ExitCode> {
+    fn run(self, config: &Config, store: &dyn Store) -> anyhow::Result<ExitCode> {
         let now = super::now();
         let selection = match (self.since, self.all) {
             (Some(text), _) => {
@@ -189,14 +189,14 @@ fn ids(text: &str) -> Result<HashSet<BackupId>, UsageError> {
     Ok(ids)
 }
 
-fn confirm(config: &Config, state: &StateFile) -> anyhow::Result<ExitCode> {
+fn confirm(config: &Config, state: &dyn StateStore) -> anyhow::Result<ExitCode> {
     let audit = Audit::begin(config, "trash confirm")?;
     let now = unix(super::now());
-    let mut burst = None;
-    state.update(|state| {
-        burst = state.burst.take();
+    let change = move |state: &mut State| {
         state.confirmed = Some(now);
-    })?;
+        state.burst.take()
+    };
+    let burst = block_on(async { Ok(state.update(change).await?) })?;
     let removals = burst.map(|burst| burst.removed);
     let is_audited = audit.with("removals", removals).done();
     match burst {
@@ -210,14 +210,14 @@ fn confirm(config: &Config, state: &StateFile) -> anyhow::Result<ExitCode> {
 }
 
 /// Asks whether everything is to be erased.
-fn may_erase(store: &FileStore, state: &StateFile) -> anyhow::Result<bool> {
+fn may_erase(store: &dyn Store, state: &dyn StateStore) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         let text = "`trash empty` erases for good: say --yes where nobody can be asked";
         return Err(UsageError(text.to_owned()).into());
     }
     let (count, burst) = block_on(async {
         let all: Vec<Trashed> = store.list_trash().try_collect().await?;
-        Ok((all.len(), state.load()?.burst))
+        Ok((all.len(), state.load().await?.burst))
     })?;
     if let Some(burst) = burst {
         warn(&format!(
@@ -235,8 +235,8 @@ fn may_erase(store: &FileStore, state: &StateFile) -> anyhow::Result<bool> {
 
 fn empty(
     config: &Config,
-    store: &FileStore,
-    state: &StateFile,
+    store: &dyn Store,
+    state: &dyn StateStore,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let audit = Audit::begin(config, "trash empty")?;
@@ -253,10 +253,11 @@ fn empty(
         say(format!("{erased} erased"))?;
     }
     let now = unix(super::now());
-    state.update(|state| {
+    let change = move |state: &mut State| {
         state.burst = None;
         state.confirmed = Some(now);
-    })?;
+    };
+    block_on(async { Ok(state.update(change).await?) })?;
     Ok(exit_code(is_audited))
 }
 

@@ -49,7 +49,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("retention", &["store", "state", "backup id"]),
     ("scrub", &["store", "state", "backup id"]),
     ("state", &["durable"]),
-    ("store", &["durable", "backup id"]),
+    ("store", &["config", "state", "durable", "backup id"]),
     ("client", &["backup"]),
     ("account", &["durable", "file_version", "private_file"]),
     ("audit", &["config", "durable"]),

@@ -14,7 +14,7 @@ mod listing;
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -25,29 +25,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::directories::{Directories, erase, meta};
 use self::listing::read_directory;
-use super::{Error, Meta, Put, Restored, Store, Trashed, Verified};
+use super::{Error, Meta, OpenError, Put, Restored, Store, Trashed, Verified};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
 
 /// The name under which a start tries whether it can put files in a directory.
 const TRIAL: &str = ".trial.tmp";
-
-/// Why a data directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A directory cannot be created, written or synced.
-    #[error("data directory {}: cannot be used", .path.display())]
-    Unusable {
-        /// The directory.
-        path: PathBuf,
-        /// What failed.
-        #[source]
-        source: durable::Error,
-    },
-    /// Another server runs on this directory.
-    #[error("data directory {}: another server is using it; stop that one first", .0.display())]
-    InUse(PathBuf),
-}
 
 /// Backups in a directory.
 #[derive(Debug)]
@@ -75,9 +58,9 @@ impl FileStore {
             &directories.backups,
             &directories.trash,
         ] {
-            let unusable = |source| OpenError::Unusable {
-                path: path.to_owned(),
-                source,
+            let unusable = |error: durable::Error| OpenError::Unusable {
+                place: place(path),
+                source: error.into(),
             };
             durable::create_directory(path).map_err(unusable)?;
             if path != directory {
@@ -103,15 +86,17 @@ impl FileStore {
         let mut store = Self::open(directory)?;
         let unusable = |operation| {
             move |source| OpenError::Unusable {
-                path: directory.to_owned(),
-                source: durable::Error { operation, source },
+                place: place(directory),
+                source: durable::Error { operation, source }.into(),
             }
         };
         let claim = File::open(&store.directories.tmp).map_err(unusable("open tmp"))?;
         match flock(&claim, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(OpenError::InUse(directory.to_owned()));
+                return Err(OpenError::InUse {
+                    place: place(directory),
+                });
             }
             // A file system without locks: the operator has to see to it that there is one server.
             Err(error) => {
@@ -208,6 +193,10 @@ impl Store for FileStore {
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
         Box::pin(self.blocking(move |directories| directories.erase_trashed(trashed)))
     }
+}
+
+fn place(directory: &Path) -> String {
+    format!("data directory {}", directory.display())
 }
 
 /// Does with an empty file what an upload does: what would fail then fails at the start.
