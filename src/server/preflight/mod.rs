@@ -18,12 +18,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use crate::account::{self, Gate, Role};
-use crate::config::{Config, Listen, Storage, Tls, TlsFiles};
+use crate::config::{Config, Listen, Tls, TlsFiles};
 use crate::error_chain::with_causes;
 use crate::server::net::listener::is_abandoned;
 use crate::server::tls::pem as tls;
-use crate::state::StateFile;
-use crate::store::FileStore;
+use crate::state::{self, State};
+use crate::store::{self, Access, Opened};
 
 /// Apple's bound on a certificate's validity, for private authorities (support.apple.com/103769).
 const LONGEST_VALIDITY: Duration = Duration::from_secs(825 * 24 * 60 * 60);
@@ -346,23 +346,26 @@ pub(crate) fn check_private(findings: &mut Findings, place: &'static str, path: 
 }
 
 fn check_storage(findings: &mut Findings, config: &Config) {
-    let place = "storage.files.directory";
-    let Storage::Files { directory } = &config.storage;
-    if let Err(error) = FileStore::open(directory) {
+    let storage = config.storage.description();
+    let (place, local) = (storage.key, storage.local_directory);
+    let opened = match store::open(&config.storage, Access::Command) {
+        Ok(opened) => opened,
+        Err(error) => return findings.add(Severity::Error, place, with_causes(&error)),
+    };
+    let (written, free, state) = match probe(&opened) {
+        Ok(probed) => probed,
+        Err(error) => return findings.add(Severity::Error, place, with_causes(&error)),
+    };
+    if let Err(error) = written {
         return findings.add(Severity::Error, place, with_causes(&error));
     }
     findings.add(Severity::Good, place, "can be written");
-    check_private(findings, place, directory);
-    if let Err(error) = StateFile::in_directory(directory).load() {
+    check_private(findings, place, local);
+    if let Err(error) = state {
         let text = format!("sweeps remove nothing: {}", with_causes(&error));
         findings.add(Severity::Warning, place, text);
     }
-    // A file system without blocks does not count them.
-    if let Some(space) = rustix::fs::statvfs(directory)
-        .ok()
-        .filter(|s| s.f_blocks > 0)
-    {
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
+    if let Ok(Some(free)) = free {
         let severity = if free < LITTLE_SPACE {
             Severity::Warning
         } else {
@@ -370,6 +373,32 @@ fn check_storage(findings: &mut Findings, config: &Config) {
         };
         findings.add(severity, place, format!("{} MiB are free", free >> 20));
     }
+}
+
+/// The results of a trial write, of measuring the free space and of reading the state.
+type Probed = (
+    Result<(), store::Error>,
+    Result<Option<u64>, store::Error>,
+    Result<State, state::Error>,
+);
+
+/// Tries a storage out on a thread with a runtime of its own, because the caller may already be
+/// inside of one.
+fn probe(opened: &Opened) -> std::io::Result<Probed> {
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(runtime.block_on(async {
+            (
+                opened.store.try_write().await,
+                opened.store.free_bytes().await,
+                opened.state.load().await,
+            )
+        }))
+    };
+    std::thread::scope(|scope| scope.spawn(work).join())
+        .unwrap_or_else(|_| Err(std::io::Error::other("the probe of the storage panicked")))
 }
 
 fn check_address(findings: &mut Findings, place: &'static str, address: SocketAddr) {
