@@ -57,7 +57,8 @@ impl Pace {
 /// as fast as it can. The time in the result is left at 0.
 ///
 /// # Errors
-/// When the listing goes wrong; single backups that cannot be read are findings.
+/// When the listing goes wrong or the storage cannot be reached; single backups that cannot be read
+/// are findings.
 pub async fn scrub(
     store: &dyn Store,
     pace: Option<Pace>,
@@ -75,6 +76,8 @@ pub async fn scrub(
                 Contents::Same | Contents::FirstSeen => None,
                 Contents::Changed => Some(Finding::Changed),
             },
+            // It says nothing of the backup: a network that is down damages none.
+            Err(error @ Error::Unavailable(_)) => return Err(error),
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,

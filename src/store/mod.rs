@@ -17,7 +17,6 @@ use futures_util::stream::BoxStream;
 
 use crate::backup::BackupId;
 use crate::config::Storage;
-use crate::durable;
 use crate::state::{StateFile, StateStore};
 
 pub use files::FileStore;
@@ -98,21 +97,14 @@ pub enum Contents {
 pub enum Error {
     /// No space, or over the disk quota.
     #[error("no space left for backups")]
-    Full(#[source] durable::Error),
-    /// Anything else the system said.
+    Full(#[source] Cause),
+    /// The storage cannot be reached right now: the same request may succeed in a while, and
+    /// nothing is damaged.
+    #[error("the storage cannot be reached")]
+    Unavailable(#[source] Cause),
+    /// Anything else.
     #[error("the storage failed")]
-    Io(#[source] durable::Error),
-}
-
-impl From<durable::Error> for Error {
-    fn from(error: durable::Error) -> Self {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-        if [StorageFull, QuotaExceeded].contains(&error.source.kind()) {
-            Self::Full(error)
-        } else {
-            Self::Io(error)
-        }
-    }
+    Other(#[source] Cause),
 }
 
 /// Why a storage cannot be opened.

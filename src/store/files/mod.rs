@@ -10,6 +10,7 @@
 
 mod checksum;
 mod directories;
+mod error;
 mod listing;
 
 use std::fs::{self, File};
