@@ -33,7 +33,7 @@ impl Storage {
     pub(super) fn read(reader: &mut Reader<'_>, file: impl Fn(String) -> PathBuf) -> Self {
         reader.section("storage", |storage| {
             storage.section("files", |files| Self::Files {
-                directory: file(files.text("directory", "data", path)),
+                directory: file(files.string("directory", "data", path)),
             })
         })
     }

@@ -42,7 +42,7 @@ use self::metrics::Metrics;
 use self::net::client_address::ClientAddress;
 use self::net::connection_limiter::Places;
 use self::net::listener::{Listener, bind_tcp, given_tcp};
-use self::preflight::open_gate;
+use self::preflight::open_authenticator;
 use self::request::context::Means;
 use self::settings::Live;
 use self::status::RunState;
@@ -116,12 +116,12 @@ impl Server {
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let tls = open_tls(&mut problems, config, clock);
-        let gate = note(&mut problems, "accountsFile", open_gate(config));
+        let authenticator = note(&mut problems, "accountsFile", open_authenticator(config));
         let opened = note(&mut problems, config.storage.description().key, opened);
-        let (Some((certificates, keeper)), Some(gate), Some(opened)) = (tls, gate, opened) else {
+        let (Some((certificates, keeper)), Some(authenticator), Some(opened)) = (tls, authenticator, opened) else {
             return Err(StartError::Configuration(problems));
         };
-        if gate.is_empty() && !config.allow_anonymous {
+        if authenticator.is_empty() && !config.allow_anonymous {
             let text = "has no account, so nobody could come in; add one with `account add NAME` (or set \
                         \"allowAnonymous\": true, and everybody can)";
             problems.push(Problem {
@@ -141,7 +141,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new(unix(clock())));
         let run_state = Arc::new(RunState::new(clock()));
         let means = Means {
-            gate: Arc::new(gate),
+            authenticator: Arc::new(authenticator),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             uploads: Arc::default(),
@@ -159,7 +159,7 @@ impl Server {
             certificates: certificates.clone(),
             store: Arc::clone(&store),
             live: Arc::clone(&live),
-            gate: Arc::clone(&means.gate),
+            authenticator: Arc::clone(&means.authenticator),
             clock,
         });
         let background = Background {

@@ -78,7 +78,7 @@ impl Reloader {
     /// # Errors
     /// When nobody could come in any more. Then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, Problem> {
-        if self.means.gate.is_empty() && !config.allow_anonymous {
+        if self.means.authenticator.is_empty() && !config.allow_anonymous {
             return Err(Problem {
                 place: "allowAnonymous".into(),
                 text: "is off and there is no account: nobody could come in".into(),

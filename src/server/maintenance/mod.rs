@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::retention;
 use crate::retention::{Mode, Report};
 use crate::scrub;
-use crate::scrub::Pace;
+use crate::scrub::ReadRate;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
 use crate::server::settings::Live;
@@ -119,7 +119,7 @@ impl Background {
     }
 
     async fn scrub(&self) {
-        match scrub::scrub(&*self.store, Some(Pace::GENTLE), |_, _| ()).await {
+        match scrub::scrub(&*self.store, Some(ReadRate::BACKGROUND), |_, _| ()).await {
             Ok(scrubbed) => {
                 let scrubbed = Scrubbed {
                     finished: unix((self.clock)()),
@@ -187,7 +187,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::account::Gate;
+    use crate::account::Authenticator;
     use crate::config::Config;
     use crate::server::request::context::Means;
     use crate::state::StateFile;
@@ -205,7 +205,7 @@ mod tests {
         let store = Arc::new(FileStore::open(directory).unwrap()) as Arc<dyn Store>;
         let config = Config::from_json(b"{}", &directory.join("config.json")).unwrap();
         let means = Means {
-            gate: Arc::new(Gate::without_accounts(&config.accounts_file).unwrap()),
+            authenticator: Arc::new(Authenticator::without_accounts(&config.accounts_file).unwrap()),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             uploads: Arc::default(),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 
-use crate::account::Gate;
+use crate::account::Authenticator;
 use crate::config::Config;
 use crate::server::limits::guess_limiter::Guard;
 use crate::server::limits::quotas::Quotas;
@@ -21,7 +21,7 @@ use crate::store::Store;
 /// What a server has whatever its configuration says.
 #[derive(Clone)]
 pub(crate) struct Means {
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
@@ -46,7 +46,7 @@ impl Shared {
     pub(crate) fn new(config: &Config, means: &Means) -> Self {
         Self {
             guard: Arc::new(Guard::new(
-                &config.limits.budgets,
+                &config.limits.rate_limits,
                 Arc::clone(&means.metrics),
             )),
             quotas: Arc::new(Quotas::new(config.quotas, Arc::clone(&means.metrics))),
@@ -69,8 +69,8 @@ impl Shared {
         Self {
             guard: Arc::new(Guard::after(
                 &self.guard,
-                &old_limits.budgets,
-                &limits.budgets,
+                &old_limits.rate_limits,
+                &limits.rate_limits,
             )),
             quotas: if config.quotas == before.quotas {
                 Arc::clone(&self.quotas)
