@@ -118,7 +118,9 @@ impl Server {
         let tls = open_tls(&mut problems, config, clock);
         let authenticator = note(&mut problems, "accountsFile", open_authenticator(config));
         let opened = note(&mut problems, config.storage.description().key, opened);
-        let (Some((certificates, keeper)), Some(authenticator), Some(opened)) = (tls, authenticator, opened) else {
+        let (Some((certificates, keeper)), Some(authenticator), Some(opened)) =
+            (tls, authenticator, opened)
+        else {
             return Err(StartError::Configuration(problems));
         };
         if authenticator.is_empty() && !config.allow_anonymous {

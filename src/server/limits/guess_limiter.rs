@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::account::{AccountName, Caller, Credentials, Authenticator, Role};
+use crate::account::{AccountName, Authenticator, Caller, Credentials, Role};
 use crate::config::RateLimits;
 use crate::server::limits::keyed_semaphore::{Turn, Turns};
 use crate::server::limits::log_throttle::Notices;
@@ -190,9 +190,16 @@ impl Guard {
         caller.ok_or(Reject::Unauthorized)
     }
 
-    fn known_at(&self, here: u64, authenticator: &Authenticator, credentials: &Credentials) -> Option<Caller> {
+    fn known_at(
+        &self,
+        here: u64,
+        authenticator: &Authenticator,
+        credentials: &Credentials,
+    ) -> Option<Caller> {
         let is_known = self.known.contains(here);
-        is_known.then(|| authenticator.verify_cached(credentials)).flatten()
+        is_known
+            .then(|| authenticator.verify_cached(credentials))
+            .flatten()
     }
 
     /// Counts a look at an id, before it is known whether there is a backup under it. Whoever may list them all has
@@ -359,7 +366,9 @@ mod tests {
     }
 
     async fn status(guard: &Guard, authenticator: &Authenticator, text: &str, from: &str) -> u16 {
-        let answer = guard.let_in(authenticator, &basic(text), address(from)).await;
+        let answer = guard
+            .let_in(authenticator, &basic(text), address(from))
+            .await;
         answer.map_or_else(|reject| reject.response().status().as_u16(), |_| 200)
     }
 
@@ -390,7 +399,10 @@ mod tests {
         }
         // A guess is not let through because it is right, nor from elsewhere in the same /64, nor in the same /48.
         for from in ["2001:db8::2", "2001:db8:0:1::1"] {
-            assert_eq!(status(&guard, &authenticator, "phones:right", from).await, 429);
+            assert_eq!(
+                status(&guard, &authenticator, "phones:right", from).await,
+                429
+            );
         }
         assert_eq!(
             status(&guard, &authenticator, "phones:right", "2001:db8:1::1").await,
@@ -421,7 +433,10 @@ mod tests {
         assert_eq!(authenticator.hashed().slow, 1);
         for guess in 0..10 {
             let text = format!("phones:{guess}");
-            assert_eq!(status(&guard, &authenticator, &text, "192.0.2.1").await, 401);
+            assert_eq!(
+                status(&guard, &authenticator, &text, "192.0.2.1").await,
+                401
+            );
         }
         assert_eq!(
             status(&guard, &authenticator, "phones:wrong", "192.0.2.1").await,
@@ -565,17 +580,32 @@ mod tests {
             let wrong = format!("phones:{guess}");
             assert_eq!(status(&guard, &authenticator, &wrong, from).await, 401);
         }
-        assert_eq!(status(&guard, &authenticator, "phones:right", from).await, 429);
+        assert_eq!(
+            status(&guard, &authenticator, "phones:right", from).await,
+            429
+        );
         let hashed = authenticator.hashed();
 
         // The next token comes, and phones that have the right password now compete with those that do not.
         tokio::time::advance(HOUR / 10).await;
-        assert_eq!(status(&guard, &authenticator, "phones:right", from).await, 200);
-        assert_eq!(status(&guard, &authenticator, "phones:old", from).await, 401);
-        assert_eq!(status(&guard, &authenticator, "phones:old", from).await, 429);
+        assert_eq!(
+            status(&guard, &authenticator, "phones:right", from).await,
+            200
+        );
+        assert_eq!(
+            status(&guard, &authenticator, "phones:old", from).await,
+            401
+        );
+        assert_eq!(
+            status(&guard, &authenticator, "phones:old", from).await,
+            429
+        );
 
         for _ in 0..500 {
-            assert_eq!(status(&guard, &authenticator, "phones:right", from).await, 200);
+            assert_eq!(
+                status(&guard, &authenticator, "phones:right", from).await,
+                200
+            );
         }
         assert_eq!(authenticator.hashed().slow, hashed.slow + 2);
     }
@@ -586,7 +616,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
         let from = "192.0.2.1";
-        assert_eq!(status(&guard, &authenticator, "phones:right", from).await, 200);
+        assert_eq!(
+            status(&guard, &authenticator, "phones:right", from).await,
+            200
+        );
 
         update(&folder.path().join("accounts.json"), |accounts| {
             accounts[0].disabled = true;
@@ -594,6 +627,9 @@ mod tests {
         })
         .unwrap();
 
-        assert_eq!(status(&guard, &authenticator, "phones:right", from).await, 401);
+        assert_eq!(
+            status(&guard, &authenticator, "phones:right", from).await,
+            401
+        );
     }
 }

@@ -205,7 +205,9 @@ mod tests {
         let store = Arc::new(FileStore::open(directory).unwrap()) as Arc<dyn Store>;
         let config = Config::from_json(b"{}", &directory.join("config.json")).unwrap();
         let means = Means {
-            authenticator: Arc::new(Authenticator::without_accounts(&config.accounts_file).unwrap()),
+            authenticator: Arc::new(
+                Authenticator::without_accounts(&config.accounts_file).unwrap(),
+            ),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             uploads: Arc::default(),

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::account::{Caller, Credentials, Authenticator};
+use crate::account::{Authenticator, Caller, Credentials};
 use crate::config::{ClientAddresses, Config};
 use crate::server::limits::guess_limiter::{Asks, Guard};
 use crate::server::limits::upload_memory::UploadMemory;
@@ -365,7 +365,9 @@ impl App {
             // Whoever shows Basic credentials is known by them or refused, also where none are needed: an
             // operator with a mistyped password must not take an empty list for the truth.
             Some(credentials) if !(self.allow_anonymous && self.authenticator.is_empty()) => {
-                self.guard.let_in(&self.authenticator, &credentials, address).await
+                self.guard
+                    .let_in(&self.authenticator, &credentials, address)
+                    .await
             }
             _ if self.allow_anonymous => Ok(Caller::anonymous()),
             None if self.anonymous_restore && header.is_none() && read => {
