@@ -1,5 +1,5 @@
 //! Audit log of operator commands: one JSON line for each command that changed something, appended
-//! to `audit.jsonl` in the data directory and flushed to disk before the command ends.
+//! to `audit.jsonl` in the storage's local directory and flushed to disk before the command ends.
 //!
 //! A line is written after the command's work, not before: on a full disk an operator can still
 //! empty the trash. The file is opened before the work, so that most errors that would prevent the
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::config::Storage;
 use crate::durable::{self, AppendLog};
 
 /// Name of the audit log in the data directory.
@@ -62,6 +63,14 @@ pub struct Entry<'a> {
 pub struct AuditLog {
     path: PathBuf,
     log: AppendLog,
+}
+
+/// Opens the audit log that belongs to a storage, which alone decides where it is.
+///
+/// # Errors
+/// When the file cannot be opened for writing, or is no regular file.
+pub fn open(storage: &Storage) -> Result<AuditLog, Error> {
+    AuditLog::open(storage.description().local_directory)
 }
 
 impl AuditLog {

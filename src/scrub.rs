@@ -59,7 +59,8 @@ impl ReadRate {
 /// reads as fast as possible. The caller has to set the time in the result, which is 0.
 ///
 /// # Errors
-/// When the backups cannot be listed. A single backup that cannot be read is a finding instead.
+/// When the backups cannot be listed or the storage cannot be reached. A single backup that cannot
+/// be read is a finding instead.
 pub async fn scrub(
     store: &dyn Store,
     rate: Option<ReadRate>,
@@ -77,6 +78,8 @@ pub async fn scrub(
                 Contents::Same | Contents::FirstSeen => None,
                 Contents::Changed => Some(Finding::Changed),
             },
+            // No finding: an unreachable storage does not mean that the backup is damaged.
+            Err(error @ Error::Unavailable(_)) => return Err(error),
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
-use threema_safe_server::config::{Config, Error, Storage, Tls};
+use threema_safe_server::config::{Config, Error, Tls};
 
 /// Path of the configuration file. It does not exist, and no file may be read or created there.
 const FILE: &str = "/nonexistent/threema-safe-server/config.json";
@@ -98,8 +98,8 @@ fn check_invariants(config: &Config) {
         assert!(!url.contains(odd), "{url:?}");
     }
 
-    // Relative paths are resolved against the file's directory; absolute ones are unchanged.
-    let Storage::Files { directory } = &config.storage;
+    // Paths are relative to the file, and absolute ones stay as they are.
+    let directory = config.storage.description().local_directory.to_owned();
     let of_tls: Vec<_> = match &config.tls {
         Tls::Off => Vec::new(),
         Tls::Files(files) => vec![&files.certificate, &files.private_key],
@@ -109,7 +109,7 @@ fn check_invariants(config: &Config) {
             authority.into_iter().chain([&acme.directory]).collect()
         }
     };
-    for path in of_tls.into_iter().chain([&config.accounts_file, directory]) {
+    for path in of_tls.into_iter().chain([&config.accounts_file, &directory]) {
         assert!(path.is_absolute(), "{path:?}");
     }
 }

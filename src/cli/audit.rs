@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::terminal::warn;
 use super::when::date;
-use crate::audit::{AuditLog, Entry, Error, Outcome};
-use crate::config::{Config, Storage};
+use crate::audit::{self, AuditLog, Entry, Error, Outcome};
+use crate::config::Config;
 
 /// The login user id, which stays the same after su and sudo (`proc(5)`).
 const LOGIN_UID: &str = "/proc/self/loginuid";
@@ -30,13 +30,13 @@ impl Audit {
     /// # Errors
     /// When the log cannot be opened; the command must not continue then.
     pub(super) fn begin(config: &Config, command: &'static str) -> Result<Self, Error> {
-        Ok(Self::of(Some(open(config)?), command))
+        Ok(Self::of(Some(audit::open(&config.storage)?), command))
     }
 
     /// As [`Audit::begin`], for commands that rescue backups: they continue if the audit log cannot
     /// be opened, and fail only at the end.
     pub(super) fn begin_best_effort(config: &Config, command: &'static str) -> Self {
-        let opened = open(config).map_err(|error| {
+        let opened = audit::open(&config.storage).map_err(|error| {
             let text = format!("{:#}", anyhow::Error::from(error));
             warn(&format!("error: {text}; continuing without audit log"));
         });
@@ -100,11 +100,6 @@ impl Drop for Audit {
             self.write(Outcome::Failed);
         }
     }
-}
-
-fn open(config: &Config) -> Result<AuditLog, Error> {
-    let Storage::Files { directory } = &config.storage;
-    AuditLog::open(directory)
 }
 
 fn login_uid(file: &Path) -> Option<u32> {

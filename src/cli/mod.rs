@@ -32,10 +32,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, Storage};
+use crate::config::{self, Config};
 use crate::server::StartError;
-use crate::state::StateFile;
-use crate::store::FileStore;
+use crate::store::{self, Access, Opened};
 
 /// The command-line arguments.
 #[derive(Debug, Parser)]
@@ -148,11 +147,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Opens the configured store and its state file. A server may be running at the same time.
-fn open_store(config: &Config) -> anyhow::Result<(FileStore, StateFile)> {
-    let Storage::Files { directory } = &config.storage;
-    let store = FileStore::open(directory)?;
-    Ok((store, StateFile::in_directory(directory)))
+/// Opens the configured storage. A server may be running on it at the same time.
+fn open_store(config: &Config) -> anyhow::Result<Opened> {
+    Ok(store::open(&config.storage, Access::Command)?)
 }
 
 /// Exit code 0 for success, else 1.

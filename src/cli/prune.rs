@@ -10,6 +10,7 @@ use super::{block_on, exit_code, open_store};
 use crate::config::Config;
 use crate::retention::{self, Mode, Report};
 use crate::server::retention_of;
+use crate::store::Opened;
 
 #[derive(Debug, Args)]
 pub(super) struct Prune {
@@ -26,7 +27,7 @@ pub(super) struct Prune {
 
 impl Prune {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let (store, state) = open_store(config)?;
+        let Opened { store, state } = open_store(config)?;
         let (mode, audit) = match (self.dry_run, self.force) {
             (true, _) => (Mode::DryRun, None),
             (false, true) => (Mode::Force, Some(Audit::begin(config, "prune --force")?)),
@@ -34,7 +35,7 @@ impl Prune {
         };
         let report = block_on(async {
             let retention = retention_of(config);
-            Ok(retention::sweep(&store, &state, retention, super::now(), mode).await?)
+            Ok(retention::sweep(&*store, &*state, retention, super::now(), mode).await?)
         })?;
         let is_audited = audit.is_none_or(|audit| {
             let audit = audit

@@ -11,8 +11,9 @@ use super::terminal::{self, say};
 use super::{block_on, exit_code, open_store};
 use crate::config::Config;
 use crate::scrub::{Finding, scrub};
-use crate::state::unix;
-use crate::store::Store;
+use crate::state::State;
+use crate::store::Opened;
+use crate::time::unix;
 
 #[derive(Debug, Args)]
 pub(super) struct Scrub {
@@ -23,13 +24,13 @@ pub(super) struct Scrub {
 
 impl Scrub {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let (store, state) = open_store(config)?;
+        let Opened { store, state } = open_store(config)?;
         let audit = Audit::begin_best_effort(config, "scrub");
         let mut damaged = Vec::new();
         let mut scrubbed = block_on(async {
             let count = store.list().count().await;
             let bar = terminal::progress(count as u64, "reading");
-            let scrubbed = scrub(&store, None, |id, finding| {
+            let scrubbed = scrub(&*store, None, |id, finding| {
                 bar.inc(1);
                 damaged.extend(finding.map(|finding| (id, finding)));
             })
@@ -64,7 +65,10 @@ impl Scrub {
             ))?;
         }
         // Last: printing the findings matters more than recording them.
-        state.update(|state| state.scrub = Some(scrubbed))?;
+        block_on(async {
+            let change = move |state: &mut State| state.scrub = Some(scrubbed);
+            Ok(state.update(change).await?)
+        })?;
         Ok(exit_code(damaged.is_empty() && is_audited))
     }
 }

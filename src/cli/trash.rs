@@ -16,9 +16,10 @@ use super::when::{date, unix_date};
 use super::{UsageError, block_on, exit_code, open_store, when};
 use crate::backup::BackupId;
 use crate::config::Config;
-use crate::state::{StateFile, unix};
+use crate::state::{State, StateStore};
 use crate::store::trash::{self, Selection};
-use crate::store::{FileStore, Store, Trashed};
+use crate::store::{Opened, Store, Trashed};
+use crate::time::unix;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Trash {
@@ -63,23 +64,23 @@ pub(super) struct Restore {
 
 impl Trash {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let (store, state) = open_store(config)?;
+        let Opened { store, state } = open_store(config)?;
         match self {
-            Self::List { json } => list(&store, json),
-            Self::Restore(command) => command.run(config, &store),
-            Self::Confirm => confirm(config, &state),
+            Self::List { json } => list(&*store, json),
+            Self::Restore(command) => command.run(config, &*store),
+            Self::Confirm => confirm(config, &*state),
             Self::Empty { yes, json } => {
-                if !yes && !is_confirmed(&store, &state)? {
+                if !yes && !is_confirmed(&*store, &*state)? {
                     warn("nothing was erased");
                     return Ok(ExitCode::FAILURE);
                 }
-                empty(config, &store, &state, json)
+                empty(config, &*store, &*state, json)
             }
         }
     }
 }
 
-fn list(store: &FileStore, json: bool) -> anyhow::Result<ExitCode> {
+fn list(store: &dyn Store, json: bool) -> anyhow::Result<ExitCode> {
     let mut all: Vec<Trashed> = block_on(async { Ok(store.list_trash().try_collect().await?) })?;
     all.sort_by_key(|trashed| std::cmp::Reverse(trashed.removed_at));
     if json {
@@ -107,7 +108,7 @@ fn list(store: &FileStore, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 impl Restore {
-    fn run(self, config: &Config, store: &FileStore) -> anyhow::Result<ExitCode> {
+    fn run(self, config: &Config, store: &dyn Store) -> anyhow::Result<ExitCode> {
         let now = super::now();
         let selection = match (self.since, self.all) {
             (Some(text), _) => {
@@ -194,14 +195,14 @@ fn ids(text: &str) -> Result<HashSet<BackupId>, UsageError> {
     Ok(ids)
 }
 
-fn confirm(config: &Config, state: &StateFile) -> anyhow::Result<ExitCode> {
+fn confirm(config: &Config, state: &dyn StateStore) -> anyhow::Result<ExitCode> {
     let audit = Audit::begin(config, "trash confirm")?;
     let now = unix(super::now());
-    let mut burst = None;
-    state.update(|state| {
-        burst = state.deletion_burst.take();
+    let change = move |state: &mut State| {
         state.acknowledged_until = Some(now);
-    })?;
+        state.deletion_burst.take()
+    };
+    let burst = block_on(async { Ok(state.update(change).await?) })?;
     let removals = burst.map(|burst| burst.removed);
     let is_audited = audit.with("removals", removals).done();
     match burst {
@@ -215,14 +216,14 @@ fn confirm(config: &Config, state: &StateFile) -> anyhow::Result<ExitCode> {
 }
 
 /// Asks for confirmation to erase everything.
-fn is_confirmed(store: &FileStore, state: &StateFile) -> anyhow::Result<bool> {
+fn is_confirmed(store: &dyn Store, state: &dyn StateStore) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         let text = "`trash empty` erases for good: without a terminal it requires --yes";
         return Err(UsageError(text.to_owned()).into());
     }
     let (count, burst) = block_on(async {
         let all: Vec<Trashed> = store.list_trash().try_collect().await?;
-        Ok((all.len(), state.load()?.deletion_burst))
+        Ok((all.len(), state.load().await?.deletion_burst))
     })?;
     if let Some(burst) = burst {
         warn(&format!(
@@ -240,8 +241,8 @@ fn is_confirmed(store: &FileStore, state: &StateFile) -> anyhow::Result<bool> {
 
 fn empty(
     config: &Config,
-    store: &FileStore,
-    state: &StateFile,
+    store: &dyn Store,
+    state: &dyn StateStore,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let audit = Audit::begin(config, "trash empty")?;
@@ -258,10 +259,11 @@ fn empty(
         say(format!("{erased} erased"))?;
     }
     let now = unix(super::now());
-    state.update(|state| {
+    let change = move |state: &mut State| {
         state.deletion_burst = None;
         state.acknowledged_until = Some(now);
-    })?;
+    };
+    block_on(async { Ok(state.update(change).await?) })?;
     Ok(exit_code(is_audited))
 }
 

@@ -10,6 +10,7 @@ mod network;
 mod quotas;
 mod rate_limits;
 mod reader;
+mod storage;
 mod tls;
 mod value;
 
@@ -27,6 +28,7 @@ pub use network::Listen;
 pub use quotas::Quotas;
 pub use rate_limits::RateLimits;
 pub use reader::Problem;
+pub use storage::{Storage, StorageDescription};
 pub use tls::{Acme, Tls, TlsFiles};
 
 /// The configuration file that is read by default.
@@ -76,16 +78,6 @@ pub struct Config {
     pub quotas: Quotas,
     /// Settings of the log.
     pub log: Log,
-}
-
-/// The kind and the settings of a storage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Storage {
-    /// Files in a directory.
-    Files {
-        /// The directory that holds `backups/`, `trash/` and `tmp/`.
-        directory: PathBuf,
-    },
 }
 
 /// Limits on what clients can use.
@@ -285,11 +277,7 @@ impl Config {
             accounts_file: file(reader.string("accountsFile", "accounts.json", path)),
             anonymous_restore: reader.bool("anonymousRestore", false),
             allow_anonymous: reader.bool("allowAnonymous", false),
-            storage: reader.section("storage", |storage| {
-                storage.section("files", |files| Storage::Files {
-                    directory: file(files.string("directory", "data", path)),
-                })
-            }),
+            storage: Storage::read(reader, file),
             admin_listen: reader.section("admin", |admin| {
                 admin.string("listen", "127.0.0.1:9180", address)
             }),

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use super::retention_history;
-use crate::state::{DeletionBurst, RetentionPeriod, unix};
+use crate::state::{DeletionBurst, RetentionPeriod};
 use crate::store::Trashed;
 use crate::time::HOUR;
+use crate::time::unix;
 
 /// Up to this many removals within a day are no burst, however few backups there are: a phone or
 /// two were set up again.

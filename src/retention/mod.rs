@@ -22,9 +22,9 @@ use futures_util::StreamExt;
 use self::bounded_list::BoundedList;
 use self::deletion_burst::Removals;
 use crate::backup::BackupId;
-use crate::state::{self, DeletionBurst, RetentionPeriod, State, StateFile, unix};
+use crate::state::{self, DeletionBurst, IfInvalid, RetentionPeriod, State, StateStore};
 use crate::store::{self, Meta, Store, Trashed};
-use crate::time::DAY;
+use crate::time::{DAY, unix};
 
 pub use age_histogram::{AgeBucket, AgeHistogram};
 pub use safety::Refusal;
@@ -133,12 +133,12 @@ pub enum Error {
 /// only counted.
 pub async fn sweep(
     store: &dyn Store,
-    state: &StateFile,
+    state: &dyn StateStore,
     retention: Retention,
     now: SystemTime,
     mode: Mode,
 ) -> Result<Report, Error> {
-    let previous = match state.spawn_blocking(StateFile::load).await {
+    let previous = match state.load().await {
         Err(state::Error::Syntax { .. }) if mode == Mode::Force => State::default(),
         other => other?,
     };
@@ -326,7 +326,7 @@ impl Sweep<'_> {
     }
 
     /// Saves the state for the next sweep, unless the clock is in doubt.
-    async fn save_state(&self, file: &StateFile) -> Result<(), state::Error> {
+    async fn save_state(&self, store: &dyn StateStore) -> Result<(), state::Error> {
         let completed = self.report.refused.is_none();
         let clock_is_right =
             completed || matches!(self.report.refused, Some(Refusal::TooMany { .. }));
@@ -342,21 +342,18 @@ impl Sweep<'_> {
                 state.last_sweep = Some(now);
             }
             state.highest_time = Some(now);
-            state.retention_periods = periods;
-            // Unless an operator confirmed the removals during the sweep.
+            state.retention_periods.clone_from(&periods);
+            // Unless an operator acknowledged the removals during the sweep.
             if state.acknowledged_until == acknowledged_before {
                 state.deletion_burst = held;
             }
         };
-        let reset = self.mode == Mode::Force;
-        file.spawn_blocking(move |file| {
-            if reset {
-                file.update_or_reset(change)
-            } else {
-                file.update(change)
-            }
-        })
-        .await
+        let if_invalid = if self.mode == Mode::Force {
+            IfInvalid::StartEmpty
+        } else {
+            IfInvalid::Fail
+        };
+        store.apply(Box::new(change), if_invalid).await
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::state::{RetentionPeriod, unix};
+use crate::state::RetentionPeriod;
+use crate::time::unix;
 
 /// Adds the current period, which starts now, and drops the periods that no backup depends on any
 /// more.

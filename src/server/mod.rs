@@ -29,10 +29,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{Config, Listen, Problem, Storage, Tls};
+use crate::config::{Config, Listen, Problem, Tls};
 use crate::error_chain::with_causes;
-use crate::state::{StateFile, unix};
-use crate::store::{FileStore, Store};
+use crate::store::{self, Access, OpenError, Opened};
+use crate::time::unix;
 
 use self::acme::Keeper;
 use self::admin::collector::StatusCollector;
@@ -92,36 +92,34 @@ impl Server {
         config: &Config,
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
-        let Storage::Files { directory } = &config.storage;
-        let store = FileStore::claim(directory).map(|store| Arc::new(store) as Arc<dyn Store>);
-        Self::open(config, store, sockets, clock).await
+        let opened = store::open(&config.storage, Access::Server);
+        Self::open(config, opened, sockets, clock).await
     }
 
-    /// As [`Server::bind`], over a store that is there already; what the server remembers lies in the data directory
-    /// all the same.
+    /// As [`Server::bind`], over a storage that is open already; the configuration's is not opened.
     ///
     /// # Errors
     /// As [`Server::bind`].
-    pub async fn bind_over<E: StdError>(
+    pub async fn bind_over(
         config: &Config,
-        store: Result<Arc<dyn Store>, E>,
+        opened: Opened,
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
-        Self::open(config, store, Sockets::default(), clock).await
+        Self::open(config, Ok(opened), Sockets::default(), clock).await
     }
 
-    async fn open<E: StdError>(
+    async fn open(
         config: &Config,
-        store: Result<Arc<dyn Store>, E>,
+        opened: Result<Opened, OpenError>,
         sockets: Sockets,
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let tls = open_tls(&mut problems, config, clock);
         let authenticator = note(&mut problems, "accountsFile", open_authenticator(config));
-        let store = note(&mut problems, "storage.files.directory", store);
-        let (Some((certificates, keeper)), Some(authenticator), Some(store)) =
-            (tls, authenticator, store)
+        let opened = note(&mut problems, config.storage.description().key, opened);
+        let (Some((certificates, keeper)), Some(authenticator), Some(opened)) =
+            (tls, authenticator, opened)
         else {
             return Err(StartError::Configuration(problems));
         };
@@ -140,7 +138,7 @@ impl Server {
             Some(given) => given_tcp(given)?,
             None => bind_tcp("admin.listen", config.admin_listen).await?,
         };
-        let Storage::Files { directory } = &config.storage;
+        let Opened { store, state } = opened;
         let certificates = certificates.map(Arc::new);
         let metrics = Arc::new(Metrics::new(unix(clock())));
         let run_state = Arc::new(RunState::new(clock()));
@@ -168,7 +166,7 @@ impl Server {
         });
         let background = Background {
             store,
-            state: StateFile::in_directory(directory),
+            state,
             live: Arc::clone(&live),
             metrics,
             uploads: Arc::clone(&means.uploads),

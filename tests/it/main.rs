@@ -61,6 +61,7 @@ mod retention;
 mod scrub;
 mod slow_clients;
 mod status_page;
+mod storage_seam;
 mod store_at_once;
 mod store_contract;
 mod store_faults;

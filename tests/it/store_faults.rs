@@ -115,6 +115,7 @@ async fn a_store_that_fails_is_no_lie_to_anybody_and_there_is_full_service_after
 
                 let status = match fault {
                     Fault::Full => 507,
+                    Fault::Unavailable => 503,
                     Fault::Io => 500,
                 };
                 if method == "HEAD" {

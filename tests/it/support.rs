@@ -3,7 +3,6 @@
 //! [`Site`] is what an operator has on disk, [`TestServer`] is a server running on it.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -17,7 +16,8 @@ use tempfile::TempDir;
 use threema_safe_server::account::{self, Account, FileError, Role, Secret};
 use threema_safe_server::config::{Config, Listen};
 use threema_safe_server::server::{Server, StartError, development_certificate};
-use threema_safe_server::store::Store;
+use threema_safe_server::state::StateFile;
+use threema_safe_server::store::{Opened, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -124,10 +124,20 @@ impl Site {
     /// Starts a server over this store; what it remembers lies in the site's data directory all the same.
     pub(crate) async fn start_over(self, store: impl Store) -> TestServer {
         fs::create_dir_all(self.data().join("tmp")).unwrap();
-        let store = Ok::<_, Infallible>(Arc::new(store) as Arc<dyn Store>);
+        let state = StateFile::in_directory(&self.data());
+        let opened = Opened {
+            store: Arc::new(store),
+            state: Arc::new(state),
+        };
+        self.start_opened(opened).await
+    }
+
+    /// Starts a server over a storage that is open already.
+    pub(crate) async fn start_opened(self, opened: Opened) -> TestServer {
         let text = fs::read(self.config_file()).unwrap();
         let config = Config::from_json(&text, &self.config_file()).unwrap();
-        let server = Server::bind_over(&config, store, self.clock).await.unwrap();
+        let server = Server::bind_over(&config, opened, self.clock).await;
+        let server = server.unwrap();
         self.run(server)
     }
 

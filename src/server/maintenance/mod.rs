@@ -14,7 +14,7 @@ use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
 use crate::server::settings::Live;
 use crate::server::status::RunState;
-use crate::state::{Scrubbed, StateFile};
+use crate::state::{Scrubbed, State, StateStore};
 use crate::store::Store;
 use crate::time::{DAY, HOUR, unix};
 
@@ -29,7 +29,7 @@ const SCRUB_LOOK: Duration = Duration::from_secs(HOUR);
 #[derive(Clone)]
 pub(crate) struct Background {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) state: StateFile,
+    pub(crate) state: Arc<dyn StateStore>,
     pub(crate) live: Arc<Live>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
@@ -41,7 +41,7 @@ impl Background {
     /// Sweeps at once and then every hour.
     pub(crate) async fn sweep_hourly(self) {
         // Where nothing can be read, the sweep says so.
-        if let Ok(remembered) = self.state.spawn_blocking(StateFile::load).await {
+        if let Ok(remembered) = self.state.load().await {
             self.uploads.add(&remembered.uploads);
         }
         let mut hours = interval(SWEEP_EVERY);
@@ -54,7 +54,7 @@ impl Background {
             let settings = self.live.now();
             let swept = retention::sweep(
                 &*self.store,
-                &self.state,
+                &*self.state,
                 settings.retention,
                 now,
                 Mode::Serve,
@@ -82,7 +82,7 @@ impl Background {
 
     /// Writes down how many uploads there were.
     pub(crate) async fn remember_uploads(&self) {
-        if let Err(error) = self.uploads.remember(&self.state, (self.clock)()).await {
+        if let Err(error) = self.uploads.remember(&*self.state, (self.clock)()).await {
             tracing::warn!(
                 error = &error as &dyn StdError,
                 "how many uploads there were could not be written down"
@@ -97,7 +97,7 @@ impl Background {
         loop {
             looks.tick().await;
             let now = (self.clock)();
-            let last = match self.state.spawn_blocking(StateFile::load).await {
+            let last = match self.state.load().await {
                 Ok(remembered) => remembered.scrub,
                 // Where nothing can be remembered, this run at least knows what it has done.
                 Err(_) => self.run_state.facts().scrub,
@@ -126,9 +126,8 @@ impl Background {
                     finished: unix((self.clock)()),
                     ..scrubbed
                 };
-                let change =
-                    move |file: &StateFile| file.update(|state| state.scrub = Some(scrubbed));
-                let written = self.state.spawn_blocking(change).await;
+                let change = move |state: &mut State| state.scrub = Some(scrubbed);
+                let written = self.state.update(change).await;
                 self.scrub_ended(scrubbed);
                 tell_scrubbed(scrubbed);
                 if let Err(error) = written {
@@ -192,6 +191,7 @@ mod tests {
     use crate::account::Authenticator;
     use crate::config::Config;
     use crate::server::request::context::Means;
+    use crate::state::StateFile;
     use crate::store::FileStore;
 
     const DAY: Duration = Duration::from_secs(crate::time::DAY);
@@ -219,7 +219,7 @@ mod tests {
         };
         Background {
             store,
-            state: StateFile::in_directory(directory),
+            state: Arc::new(StateFile::in_directory(directory)),
             live: Live::new(&config, &means),
             metrics,
             uploads: Arc::default(),
@@ -272,7 +272,7 @@ mod tests {
         let background = background(directory.path());
         let id = "a".repeat(64).parse().unwrap();
         background.store.put(id, vec![7; 40].into()).await.unwrap();
-        let state = background.state.clone();
+        let state = StateFile::in_directory(directory.path());
         let run_state = Arc::clone(&background.run_state);
         let metrics = Arc::clone(&background.metrics);
         let finished = |time: SystemTime| {

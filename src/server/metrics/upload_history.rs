@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use crate::lock::lock;
-use crate::state::{DayOfUploads, Error, StateFile};
+use crate::state::{DayOfUploads, Error, State, StateStore};
 use crate::time::{DAY, unix};
 
 /// The length of the history, today included.
@@ -50,14 +50,19 @@ impl Uploads {
     }
 
     /// Saves the history if there are new uploads.
-    pub(crate) async fn remember(&self, state: &StateFile, now: SystemTime) -> Result<(), Error> {
+    pub(crate) async fn remember(
+        &self,
+        state: &dyn StateStore,
+        now: SystemTime,
+    ) -> Result<(), Error> {
         if !self.is_dirty.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         let mut days = self.last_days(now);
         days.retain(|day| day.uploads > 0);
-        let written = state.spawn_blocking(move |file| file.update(|state| state.uploads = days));
-        written
+        let change = move |state: &mut State| state.uploads.clone_from(&days);
+        state
+            .update(change)
             .await
             .inspect_err(|_| self.is_dirty.store(true, Ordering::Relaxed))
     }
@@ -72,6 +77,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::state::StateFile;
 
     fn noon(day: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(day * DAY + DAY / 2)

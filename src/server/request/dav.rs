@@ -28,11 +28,11 @@ use crate::backup::BackupId;
 use crate::server::limits::quotas::{Before, Quotas};
 use crate::server::metrics::Metrics;
 use crate::server::request::conditions::{FORWARDED, are_clear};
+use crate::server::request::dav_listing::Listing;
 use crate::server::request::dav_node::{Download, Entry, Node};
 use crate::server::request::reply::{Body, Reject};
 use crate::server::request::route::Route;
-use crate::store;
-use crate::store::{Meta, Put, Store};
+use crate::store::{self, Meta, Put, Store};
 
 const PROPFIND: &str = "PROPFIND";
 const DEPTH: &str = "depth";
@@ -107,6 +107,11 @@ impl Dav {
             now,
             before: OnceLock::new(),
             loaded: OnceLock::new(),
+            listing: Listing::new(
+                method.as_str() == PROPFIND
+                    && (route, caller.role()) == (Route::Backups, Role::Operator)
+                    && headers.get(DEPTH).is_some_and(|depth| depth == "1"),
+            ),
             put: OnceLock::new(),
             failure: OnceLock::new(),
         }));
@@ -186,19 +191,6 @@ fn refusal(status: StatusCode) -> Reject {
     }
 }
 
-/// Reports a failure of the store; what the client is told of it, and what dav-server is.
-fn failure(operation: &'static str, error: &store::Error) -> (Reject, FsError) {
-    tracing::error!(
-        operation,
-        error = error as &dyn std::error::Error,
-        "storage failed"
-    );
-    match error {
-        store::Error::Full(_) => (Reject::Full, FsError::InsufficientStorage),
-        store::Error::Io(_) => (Reject::Storage, FsError::GeneralFailure),
-    }
-}
-
 /// A listing as it is read. If the store fails on the way, the connection breaks off: a list that ends
 /// early must not look like a whole one to whoever copies by it.
 fn listing(body: dav_server::body::Body, exchange: Arc<Exchange>) -> Body {
@@ -229,6 +221,7 @@ struct Exchange {
     before: OnceLock<Before>,
     /// The backup of a GET, read once: dav-server looks first and opens then.
     loaded: OnceLock<(Meta, Bytes)>,
+    listing: Listing,
     put: OnceLock<Put>,
     failure: OnceLock<Reject>,
 }
@@ -237,7 +230,16 @@ impl Exchange {
     /// Notes and reports a failure of the store, and gives dav-server something to end with.
     fn failed(&self, operation: &'static str, error: &store::Error) -> FsError {
         self.metrics.storage_failed(operation);
-        let (reject, answer) = failure(operation, error);
+        tracing::error!(
+            operation,
+            error = error as &dyn std::error::Error,
+            "storage failed"
+        );
+        let (reject, answer) = match error {
+            store::Error::Full(_) => (Reject::Full, FsError::InsufficientStorage),
+            store::Error::Unavailable(_) => (Reject::Unavailable, FsError::GeneralFailure),
+            store::Error::Other(_) => (Reject::Storage, FsError::GeneralFailure),
+        };
         let _ = self.failure.set(reject);
         answer
     }
@@ -313,6 +315,8 @@ impl GuardedFileSystem<Context> for Backups {
                 Route::Backup(id) => self.look(id, exchange).await?,
                 Route::Unknown => return Err(FsError::NotFound),
             };
+            let started = exchange.listing.start(&*self.store).await;
+            started.map_err(|error| exchange.failed("list", &error))?;
             Ok(Box::new(node) as Box<dyn DavMetaData>)
         })
     }
@@ -367,7 +371,8 @@ impl GuardedFileSystem<Context> for Backups {
             ])),
             (Route::Backups, Role::Operator) => {
                 let exchange = Arc::clone(exchange);
-                Box::pin(self.store.list().map(move |listed| match listed {
+                let listing = exchange.listing.take(&*self.store);
+                Box::pin(listing.map(move |listed| match listed {
                     Ok((id, meta)) => entry(&id.to_hex(), exchange.node(meta)),
                     Err(error) => Err(exchange.failed("list", &error)),
                 }))

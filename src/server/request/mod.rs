@@ -5,6 +5,7 @@ mod body;
 mod conditions;
 pub(crate) mod context;
 mod dav;
+mod dav_listing;
 mod dav_node;
 pub(crate) mod handler;
 mod landing_page;

@@ -58,6 +58,8 @@ pub(crate) enum Reject {
     Full,
     /// There is room, but not for new backups.
     OverQuota,
+    /// The storage cannot be reached right now; the request may succeed in a while.
+    Unavailable,
     /// The storage failed, for a reason in the log.
     Storage,
 }
@@ -96,6 +98,10 @@ impl Reject {
                 "no space left for new backups\n",
             ),
             Self::Full => (StatusCode::INSUFFICIENT_STORAGE, "no space left\n"),
+            Self::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the storage cannot be reached\n",
+            ),
             Self::Storage => (StatusCode::INTERNAL_SERVER_ERROR, "the storage failed\n"),
         }
     }
@@ -121,7 +127,7 @@ impl Reject {
         if let Self::TooMany(seconds) = self {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        if self == Self::Overloaded {
+        if [Self::Overloaded, Self::Unavailable].contains(&self) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("30"));
         }
         if self == Self::BadFraming {

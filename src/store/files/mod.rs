@@ -11,11 +11,12 @@
 
 mod backup_files;
 mod checksum;
+mod error;
 mod listing;
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -26,29 +27,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::backup_files::{BackupFiles, erase, meta};
 use self::listing::read_directory;
-use super::{Error, Meta, Put, Restored, Store, Trashed, Verified};
+use super::{Error, Meta, OpenError, Put, Restored, Store, Trashed, Verified};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
 
 /// Name of the file with which a start tests whether files can be created in a directory.
 const TRIAL_NAME: &str = ".trial.tmp";
-
-/// Why a data directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A directory cannot be created, written or synced.
-    #[error("data directory {}: cannot be used", .path.display())]
-    Unusable {
-        /// The directory.
-        path: PathBuf,
-        /// What failed.
-        #[source]
-        source: durable::Error,
-    },
-    /// Another server is using this directory.
-    #[error("data directory {}: in use by another server; stop that server first", .0.display())]
-    InUse(PathBuf),
-}
 
 /// A store of backups as files in a data directory.
 #[derive(Debug)]
@@ -70,9 +54,9 @@ impl FileStore {
             tmp: directory.join("tmp"),
         };
         for path in [directory, &files.tmp, &files.backups, &files.trash] {
-            let unusable = |source| OpenError::Unusable {
-                path: path.to_owned(),
-                source,
+            let unusable = |error: durable::Error| OpenError::Unusable {
+                place: place(path),
+                source: error.into(),
             };
             durable::create_directory(path).map_err(unusable)?;
             if path != directory {
@@ -98,15 +82,17 @@ impl FileStore {
         let mut store = Self::open(directory)?;
         let unusable = |operation| {
             move |source| OpenError::Unusable {
-                path: directory.to_owned(),
-                source: durable::Error { operation, source },
+                place: place(directory),
+                source: durable::Error { operation, source }.into(),
             }
         };
         let claim = File::open(&store.files.tmp).map_err(unusable("open tmp"))?;
         match flock(&claim, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(OpenError::InUse(directory.to_owned()));
+                return Err(OpenError::InUse {
+                    place: place(directory),
+                });
             }
             // A file system without locks: the operator has to ensure that only one server uses it.
             Err(error) => {
@@ -203,6 +189,10 @@ impl Store for FileStore {
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
         Box::pin(self.blocking(move |files| files.erase_trashed(trashed)))
     }
+}
+
+fn place(directory: &Path) -> String {
+    format!("data directory {}", directory.display())
 }
 
 /// Creates and renames an empty file as an upload does, so that errors show at the start.
