@@ -86,7 +86,7 @@ impl Reloader {
         }
         let waiting = self.started.differs_in(config);
         let before = self.live.now();
-        let shared = before.shared.after(&before.config, config, &self.means);
+        let shared = before.shared.reconfigured(config);
         let settings = Settings::new(config, &self.means, shared);
         self.places.set_limits(config.limits);
         self.live.0.store(Arc::new(settings));
