@@ -44,7 +44,7 @@ use self::net::connection_limiter::Places;
 use self::net::listener::{Listener, bind_tcp, given_tcp};
 use self::preflight::open_gate;
 use self::request::context::Means;
-use self::settings::Live;
+use self::settings::SettingsHandle;
 use self::status::RunState;
 use self::tls::certificates::Certificates;
 
@@ -65,7 +65,7 @@ pub struct Server {
     public: Vec<Listener>,
     admin: TcpListener,
     tls: Option<TlsAcceptor>,
-    live: Arc<Live>,
+    live: Arc<SettingsHandle>,
     places: Arc<Places>,
     reloader: Reloader,
     collector: Arc<StatusCollector>,
@@ -152,7 +152,7 @@ impl Server {
             crowd: Arc::default(),
             clock,
         };
-        let live = Live::new(config, &means);
+        let live = SettingsHandle::new(config, &means);
         let places = Places::new(config.limits, metrics.refusals());
         let collector = Arc::new(StatusCollector {
             run_state: Arc::clone(&run_state),
@@ -264,7 +264,7 @@ impl Server {
     }
 
     fn connection(&self, stopped: watch::Receiver<bool>) -> Connection {
-        let settings = self.live.now();
+        let settings = self.live.current();
         Connection {
             tls: self.tls.clone(),
             live: Arc::clone(&self.live),

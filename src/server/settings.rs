@@ -21,13 +21,13 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
 }
 
-/// The settings in force.
-pub(crate) struct Live(ArcSwap<Settings>);
+/// Handle to the settings in force.
+pub(crate) struct SettingsHandle(ArcSwap<Settings>);
 
 /// Changes the settings of a running server.
 #[derive(Clone)]
 pub struct Reloader {
-    live: Arc<Live>,
+    live: Arc<SettingsHandle>,
     places: Arc<Places>,
     means: Means,
     /// What the server was started with.
@@ -45,21 +45,21 @@ impl Settings {
     }
 }
 
-impl Live {
+impl SettingsHandle {
     pub(crate) fn new(config: &Config, means: &Means) -> Arc<Self> {
         let settings = Settings::new(config, means, Shared::new(config, means));
         Arc::new(Self(ArcSwap::from_pointee(settings)))
     }
 
-    /// The settings in force now.
-    pub(crate) fn now(&self) -> Arc<Settings> {
+    /// The settings in force.
+    pub(crate) fn current(&self) -> Arc<Settings> {
         self.0.load_full()
     }
 }
 
 impl Reloader {
     pub(crate) fn new(
-        live: Arc<Live>,
+        live: Arc<SettingsHandle>,
         places: Arc<Places>,
         means: Means,
         started: &Config,
@@ -85,7 +85,7 @@ impl Reloader {
             });
         }
         let waiting = self.started.differs_in(config);
-        let before = self.live.now();
+        let before = self.live.current();
         let shared = before.shared.reconfigured(config);
         let settings = Settings::new(config, &self.means, shared);
         self.places.set_limits(config.limits);

@@ -9,7 +9,7 @@ use crate::account::Gate;
 use crate::error_chain::with_causes;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
-use crate::server::settings::Live;
+use crate::server::settings::SettingsHandle;
 use crate::server::status::{AccountsStatus, RunState, Status, StorageStatus};
 use crate::server::tls::certificates::Certificates;
 use crate::state::unix;
@@ -26,7 +26,7 @@ pub(crate) struct StatusCollector {
     /// `None` where a proxy terminates TLS.
     pub(crate) certificates: Option<Arc<Certificates>>,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) live: Arc<Live>,
+    pub(crate) live: Arc<SettingsHandle>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) clock: fn() -> SystemTime,
 }
@@ -50,7 +50,7 @@ impl StatusCollector {
             )),
         };
         let storage = storage.unwrap_or_else(gone);
-        let settings = self.live.now();
+        let settings = self.live.current();
         let quota = settings.shared.quotas.used_up(storage.free_bytes);
         Status {
             accounts: AccountsStatus {
@@ -78,7 +78,7 @@ impl StatusCollector {
             quota_used_up: None,
             seconds_without_sweep: self.run_state.seconds_without_sweep(),
             uploads: self.uploads.last_days(now),
-            max_backup_bytes: self.live.now().config.max_backup_bytes as u64,
+            max_backup_bytes: self.live.current().config.max_backup_bytes as u64,
             draining: self.run_state.is_draining(),
             config_problem: facts.config_problem,
             waiting_for_restart: facts.waiting_for_restart,

@@ -12,7 +12,7 @@ use crate::scrub;
 use crate::scrub::Pace;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
-use crate::server::settings::Live;
+use crate::server::settings::SettingsHandle;
 use crate::server::status::RunState;
 use crate::state::{Scrubbed, StateFile, unix};
 use crate::store::Store;
@@ -29,7 +29,7 @@ const SCRUB_LOOK: Duration = Duration::from_secs(60 * 60);
 pub(crate) struct Background {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: StateFile,
-    pub(crate) live: Arc<Live>,
+    pub(crate) live: Arc<SettingsHandle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) run_state: Arc<RunState>,
@@ -50,7 +50,7 @@ impl Background {
             self.remember_uploads().await;
             let now = (self.clock)();
             let began = Instant::now();
-            let settings = self.live.now();
+            let settings = self.live.current();
             let swept = retention::sweep(
                 &*self.store,
                 &self.state,
@@ -68,7 +68,7 @@ impl Background {
                     tell(report);
                     let bytes = report.kept_bytes.saturating_add(report.trash_bytes);
                     // Those in force now: they may have changed meanwhile.
-                    let quotas = Arc::clone(&self.live.now().shared.quotas);
+                    let quotas = Arc::clone(&self.live.current().shared.quotas);
                     quotas.counted(report.kept, bytes);
                 }
                 Err(error) => tracing::error!(
@@ -217,7 +217,7 @@ mod tests {
         Background {
             store,
             state: StateFile::in_directory(directory),
-            live: Live::new(&config, &means),
+            live: SettingsHandle::new(&config, &means),
             metrics,
             uploads: Arc::default(),
             run_state,
