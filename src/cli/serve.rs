@@ -54,7 +54,7 @@ pub(super) fn run(
             tokio::select! {
                 code = signals.run_until_told(server, &supervisor) => code,
                 never = source.keep_up(told) => match never {},
-                never = supervisor.keep_watchdog_quiet() => match never {},
+                never = supervisor.notify_watchdog() => match never {},
             }
         })
 }
