@@ -12,7 +12,7 @@
 //! | [`scrub`] | reads every backup from time to time |
 //! | [`state`] | what a server remembers from one run to the next |
 //! | [`audit`] | writes down what operators did |
-//! | [`file_version`] | tells whether a file was replaced |
+//! | [`reloaded`] | a value that is reloaded when its files are replaced |
 //! | [`private_file`] | who may read and change a file with secrets |
 //! | [`error_chain`] | an error and its causes on one line |
 //! | [`html`] | HTML escaping |
@@ -33,9 +33,9 @@ pub mod client;
 pub mod config;
 pub mod durable;
 pub mod error_chain;
-pub mod file_version;
 pub mod html;
 pub mod private_file;
+pub mod reloaded;
 pub mod retention;
 pub mod scrub;
 pub mod server;

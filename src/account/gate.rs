@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 
-use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
@@ -19,15 +18,11 @@ use tokio::sync::Semaphore;
 use super::basic::Reading;
 use super::file::{self, Account, FileError};
 use super::{Caller, Credentials, Secret};
-use crate::file_version::FileVersion;
+use crate::reloaded::{FileSource, Reloaded};
 
 /// The way in: the accounts file and what is remembered of it.
 pub struct Gate {
-    path: PathBuf,
-    current: ArcSwap<Loaded>,
-    /// One reload at a time. Holds the state of the file (`None`: missing) that was last found to be bad,
-    /// so that it is read and reported once.
-    bad: Mutex<Option<Option<FileVersion>>>,
+    file: Arc<Reloaded<AccountsFile>>,
     /// Slow hashes that run at once; each takes a core and 19 MiB.
     hashing: Arc<Semaphore>,
     hashed: Arc<Counters>,
@@ -64,9 +59,11 @@ struct Secrets {
     decoy: Option<Secret>,
 }
 
+/// The accounts file, by its path.
+pub(crate) struct AccountsFile(PathBuf);
+
 /// The accounts of one version of the file, and who was verified against them.
-struct Loaded {
-    version: Option<FileVersion>,
+pub(crate) struct Loaded {
     accounts: HashMap<String, Account>,
     fast: Secrets,
     slow: Secrets,
@@ -79,27 +76,42 @@ impl Gate {
     /// # Errors
     /// When it is missing, unreadable, open to others, or not valid; when the system has no randomness.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        Self::of(path, Loaded::read(path)?)
+        let file = Reloaded::open(AccountsFile(path.to_owned()))?;
+        Self::with(path, file)
     }
 
-    /// A way in without any account, until one is written to `path`.
+    /// Without any account until the accounts file is written.
     ///
     /// # Errors
     /// When the system has no randomness.
     pub fn without_accounts(path: &Path) -> Result<Self, FileError> {
-        Self::of(path, Loaded::new(None, Vec::new()))
+        let source = AccountsFile(path.to_owned());
+        Self::with(
+            path,
+            Reloaded::without_files(source, Loaded::new(Vec::new())),
+        )
     }
 
-    fn of(path: &Path, loaded: Loaded) -> Result<Self, FileError> {
+    /// As [`Gate::open`]; where accounts are optional and there is no file, as
+    /// [`Gate::without_accounts`].
+    ///
+    /// # Errors
+    /// As [`Gate::open`].
+    pub fn open_optional(path: &Path, is_optional: bool) -> Result<Self, FileError> {
+        if is_optional && !path.exists() {
+            return Self::without_accounts(path);
+        }
+        Self::open(path)
+    }
+
+    fn with(path: &Path, file: Reloaded<AccountsFile>) -> Result<Self, FileError> {
         let mut cache_key = [0; 32];
         getrandom::fill(&mut cache_key).map_err(|error| FileError::Read {
             path: path.to_owned(),
             source: std::io::Error::other(error),
         })?;
         Ok(Self {
-            path: path.to_owned(),
-            current: ArcSwap::from_pointee(loaded),
-            bad: Mutex::new(None),
+            file: Arc::new(file),
             hashing: Arc::new(Semaphore::new(
                 available_parallelism().map_or(1, usize::from),
             )),
@@ -108,27 +120,29 @@ impl Gate {
         })
     }
 
-    /// Whether the accounts file as it is now cannot be used, so that those read before are in force. Reads the file
-    /// again first if it was replaced.
-    #[must_use]
-    pub fn is_bad(&self) -> bool {
-        let loaded = self.current();
-        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = FileVersion::of(&self.path);
-        version != loaded.version && *bad == Some(version)
+    /// The accounts file. A change of it is in force once it was refreshed.
+    pub(crate) fn file(&self) -> &Arc<Reloaded<AccountsFile>> {
+        &self.file
     }
 
-    /// Whether there is nobody to let in.
+    /// Whether the accounts file could not be used at the last check, so that the accounts read
+    /// before are in force.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        self.file.problem().is_some()
+    }
+
+    /// Whether there are no accounts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.current().accounts.is_empty()
+        self.file.current().accounts.is_empty()
     }
 
     /// Whose credentials these are, where the password is a generated secret: of these nobody has a list. `None` says
-    /// nothing; they have to be verified. Reads the file again first if it was replaced.
+    /// nothing; they have to be verified.
     #[must_use]
     pub fn recognise(&self, credentials: &Credentials) -> Option<Caller> {
-        let loaded = self.current();
+        let loaded = self.file.current();
         let mut readings = credentials.readings();
         readings.find_map(|reading| {
             // A chosen password that somebody put into the file as a SHA-256 is not let in here.
@@ -142,17 +156,20 @@ impl Gate {
     /// as fast as he likes.
     #[must_use]
     pub fn remembered(&self, credentials: &Credentials) -> Option<Caller> {
-        self.current().remembered(&self.cache_key(credentials))
+        let loaded = self.file.current();
+        loaded.remembered(&self.cache_key(credentials))
     }
 
-    /// Whose credentials these are; `None` when the name is unknown, the account disabled or the secret
-    /// wrong, and nothing tells which. Reads the file again first if it was replaced.
+    /// Whose credentials these are; `None` when the name is unknown, the account disabled or the
+    /// secret wrong, and nothing tells which. Refreshes the accounts first where the credentials
+    /// are not remembered, so that a new account and a new password work at once.
     pub async fn verify(&self, credentials: &Credentials) -> Option<Caller> {
-        let loaded = self.current();
         let key = self.cache_key(credentials);
-        if let Some(caller) = loaded.remembered(&key) {
+        if let Some(caller) = self.file.current().remembered(&key) {
             return Some(caller);
         }
+        self.file.refresh().await;
+        let loaded = self.file.current();
         let mut readings = credentials.readings();
         let fast = readings.find_map(|reading| loaded.check(&reading, Cost::Fast, &self.hashed));
         let caller = match fast {
@@ -194,36 +211,6 @@ impl Gate {
         .flatten()
     }
 
-    /// The accounts as the file has them now; the last good ones if the file went bad.
-    fn current(&self) -> Arc<Loaded> {
-        let loaded = self.current.load_full();
-        let version = FileVersion::of(&self.path);
-        if version.is_some() && version == loaded.version {
-            return loaded;
-        }
-        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        // Somebody else may have read it while this thread waited.
-        let loaded = self.current.load_full();
-        if version == loaded.version || *bad == Some(version) {
-            return loaded;
-        }
-        match Loaded::read(&self.path) {
-            Ok(read) => {
-                tracing::info!(accounts = read.accounts.len(), "accounts were read again");
-                *bad = None;
-                self.current.store(Arc::new(read));
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the accounts file is bad; the accounts read before stay in force"
-                );
-                *bad = Some(version);
-            }
-        }
-        self.current.load_full()
-    }
-
     fn cache_key(&self, credentials: &Credentials) -> [u8; 32] {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.cache_key)
             .expect("HMAC takes a key of any length");
@@ -232,16 +219,34 @@ impl Gate {
     }
 }
 
-impl Loaded {
-    fn read(path: &Path) -> Result<Self, FileError> {
-        let version = FileVersion::of(path);
-        file::check_rights(path)?;
-        Ok(Self::new(version, file::load(path)?))
+impl FileSource for AccountsFile {
+    type Value = Loaded;
+    type Error = FileError;
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.0]
     }
 
-    fn new(version: Option<FileVersion>, accounts: Vec<Account>) -> Self {
+    fn read(&self) -> Result<Loaded, FileError> {
+        file::check_rights(&self.0)?;
+        Ok(Loaded::new(file::load(&self.0)?))
+    }
+
+    fn reloaded(&self, _: &Loaded, new: &Loaded) {
+        tracing::info!(accounts = new.accounts.len(), "accounts reloaded");
+    }
+
+    fn failed(&self, error: &FileError) {
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            "accounts reload failed; previous accounts stay in force"
+        );
+    }
+}
+
+impl Loaded {
+    fn new(accounts: Vec<Account>) -> Self {
         Self {
-            version,
             fast: Secrets::of(&accounts, Cost::Fast),
             slow: Secrets::of(&accounts, Cost::Slow),
             accounts: accounts
@@ -425,7 +430,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_file_is_in_force_at_once() {
+    async fn a_changed_file_is_in_force_once_it_is_refreshed() {
         let office = Office::new();
         let secret = Secret::of_password("password").unwrap();
         office.set(vec![("phones", Role::Phone, false, vec![secret.clone()])]);
@@ -433,12 +438,45 @@ mod tests {
         assert!(name(&gate, b"phones:password").await.is_some());
 
         office.set(vec![("phones", Role::Phone, true, vec![secret.clone()])]);
+        gate.file().refresh().await;
         assert!(name(&gate, b"phones:password").await.is_none());
+        // What is refused is refused by the file as it is now.
         office.set(vec![("phones", Role::Phone, false, vec![secret])]);
         assert!(name(&gate, b"phones:password").await.is_some());
         office.set(vec![]);
+        gate.file().refresh().await;
         assert!(name(&gate, b"phones:password").await.is_none());
         assert!(gate.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_new_account_and_a_new_password_open_without_a_refresh() {
+        let office = Office::new();
+        let gate = Gate::without_accounts(&office.path()).unwrap();
+        assert!(gate.is_empty());
+        assert!(name(&gate, b"phones:password").await.is_none());
+        for (account, secret) in [("phones", "password"), ("phones", "new"), ("boss", "new")] {
+            let secrets = vec![Secret::of_password(secret).unwrap()];
+            office.set(vec![(account, Role::Phone, false, secrets)]);
+            let credentials = format!("{account}:{secret}");
+            assert!(
+                name(&gate, credentials.as_bytes()).await.is_some(),
+                "{credentials}"
+            );
+        }
+    }
+
+    #[test]
+    fn optional_accounts_may_be_missing_but_not_bad() {
+        let office = Office::new();
+        assert!(Gate::open_optional(&office.path(), false).is_err());
+        assert!(
+            Gate::open_optional(&office.path(), true)
+                .unwrap()
+                .is_empty()
+        );
+        crate::durable::replace(&office.path(), b"{").unwrap();
+        assert!(Gate::open_optional(&office.path(), true).is_err());
     }
 
     #[tokio::test]
@@ -452,9 +490,14 @@ mod tests {
         )]);
         let gate = Gate::open(&office.path()).unwrap();
 
+        assert!(!gate.is_bad());
         crate::durable::replace(&office.path(), b"{").unwrap();
+        gate.file().refresh().await;
+        assert!(gate.is_bad());
         assert!(name(&gate, b"phones:password").await.is_some());
         fs::remove_file(office.path()).unwrap();
+        gate.file().refresh().await;
+        assert!(gate.is_bad());
         assert!(name(&gate, b"phones:password").await.is_some());
         assert!(name(&gate, b"phones:wrong").await.is_none());
     }
@@ -468,9 +511,15 @@ mod tests {
         gate.hashing = Arc::new(Semaphore::new(1));
 
         let wrong = basic(b"phones:wrong");
-        let begun = futures_util::FutureExt::now_or_never(gate.verify(&wrong));
+        {
+            let mut begun = std::pin::pin!(gate.verify(&wrong));
+            while gate.hashing.available_permits() > 0 {
+                let polled = futures_util::FutureExt::now_or_never(begun.as_mut());
+                assert!(polled.is_none(), "a slow hash was done at once");
+                tokio::task::yield_now().await;
+            }
+        }
 
-        assert!(begun.is_none(), "a slow hash was done at once");
         assert_eq!(gate.hashing.available_permits(), 0);
         // Whoever comes next waits for the place, and gets it.
         assert!(name(&gate, b"phones:password").await.is_some());

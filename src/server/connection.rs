@@ -22,7 +22,6 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Limits;
-use crate::server::acme;
 use crate::server::metrics::Traffic;
 use crate::server::metrics::limit::{Limit, Refusals};
 use crate::server::net::client_address::ClientAddress;
@@ -35,7 +34,7 @@ use crate::server::net::trusted_proxies::Proxies;
 use crate::server::request::handler::App;
 use crate::server::request::reply::Body;
 use crate::server::settings::SettingsHandle;
-use crate::server::tls::pem as tls;
+use crate::server::tls::alpn;
 
 /// How long a stop waits for whoever has connected and not yet said anything: else those who came at the last moment
 /// would be turned away, although another server is about to take this one's place.
@@ -200,8 +199,8 @@ impl Connection {
             return;
         };
         let version = match stream.get_ref().1.alpn_protocol() {
-            Some(tls::HTTP_2) => Version::HTTP_2,
-            Some(acme::ALPN) => {
+            Some(alpn::HTTP_2) => Version::HTTP_2,
+            Some(alpn::ACME_TLS_1) => {
                 // An authority has seen in the handshake what it came for.
                 self.shake(stream.shutdown()).await;
                 return;

@@ -23,18 +23,20 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ::http::Version;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::account::Gate;
 use crate::config::{Config, Listen, Problem, Storage, Tls};
 use crate::error_chain::with_causes;
 use crate::state::{StateFile, unix};
 use crate::store::{FileStore, Store};
 
-use self::acme::Keeper;
+use self::acme::{Progress, Renewer};
 use self::admin::collector::StatusCollector;
 use self::connection::{Connection, accept};
 use self::maintenance::Background;
@@ -42,11 +44,11 @@ use self::metrics::Metrics;
 use self::net::client_address::ClientAddress;
 use self::net::connection_limiter::Places;
 use self::net::listener::{Listener, bind_tcp, given_tcp};
-use self::preflight::open_gate;
 use self::request::context::Means;
 use self::settings::SettingsHandle;
 use self::status::RunState;
 use self::tls::certificates::Certificates;
+use self::tls::{alpn, config::server_config};
 
 pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use error::StartError;
@@ -70,7 +72,17 @@ pub struct Server {
     reloader: Reloader,
     collector: Arc<StatusCollector>,
     background: Background,
-    keeper: Option<Keeper>,
+    renewer: Option<Renewer>,
+}
+
+/// TLS of the public listeners. Empty where a proxy terminates TLS.
+#[derive(Default)]
+struct PublicTls {
+    config: Option<Arc<ServerConfig>>,
+    certificates: Option<Arc<Certificates>>,
+    /// Only where an ACME authority issues the certificate.
+    progress: Option<Arc<Progress>>,
+    renewer: Option<Renewer>,
 }
 
 impl Server {
@@ -118,14 +130,15 @@ impl Server {
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let tls = open_tls(&mut problems, config, clock);
-        let gate = note(&mut problems, "accountsFile", open_gate(config));
+        let gate = Gate::open_optional(&config.accounts_file, config.allow_anonymous);
+        let gate = note(&mut problems, "accountsFile", gate);
         let store = note(&mut problems, "storage.files.directory", store);
-        let (Some((certificates, keeper)), Some(gate), Some(store)) = (tls, gate, store) else {
+        let (Some(tls), Some(gate), Some(store)) = (tls, gate, store) else {
             return Err(StartError::Configuration(problems));
         };
         if gate.is_empty() && !config.allow_anonymous {
-            let text = "has no account, so nobody could come in; add one with `account add NAME` (or set \
-                        \"allowAnonymous\": true, and everybody can)";
+            let text = "contains no accounts; run `account add NAME` (or set \"allowAnonymous\": true to admit \
+                        every client)";
             problems.push(Problem {
                 place: "accountsFile".into(),
                 text: text.into(),
@@ -139,7 +152,6 @@ impl Server {
             None => bind_tcp("admin.listen", config.admin_listen).await?,
         };
         let Storage::Files { directory } = &config.storage;
-        let certificates = certificates.map(Arc::new);
         let metrics = Arc::new(Metrics::new(unix(clock())));
         let run_state = Arc::new(RunState::new(clock()));
         let means = Means {
@@ -158,7 +170,8 @@ impl Server {
             run_state: Arc::clone(&run_state),
             metrics: Arc::clone(&metrics),
             uploads: Arc::clone(&means.uploads),
-            certificates: certificates.clone(),
+            certificates: tls.certificates.clone(),
+            acme: tls.progress,
             store: Arc::clone(&store),
             live: Arc::clone(&live),
             gate: Arc::clone(&means.gate),
@@ -176,13 +189,19 @@ impl Server {
         Ok(Self {
             public,
             admin,
-            tls: certificates.map(|its| TlsAcceptor::from(tls::pem::server_config(its))),
-            reloader: Reloader::new(Arc::clone(&live), Arc::clone(&places), means, config),
+            tls: tls.config.map(TlsAcceptor::from),
+            reloader: Reloader::new(
+                Arc::clone(&live),
+                Arc::clone(&places),
+                means,
+                tls.certificates,
+                config,
+            ),
             live,
             places,
             collector,
             background,
-            keeper,
+            renewer: tls.renewer,
         })
     }
 
@@ -250,9 +269,10 @@ impl Server {
         let last_work = self.background.clone();
         background.spawn(self.background.clone().sweep_hourly());
         background.spawn(self.background.scrub_weekly());
-        if let Some(keeper) = self.keeper {
-            background.spawn(keeper.keep());
+        if let Some(renewer) = self.renewer {
+            background.spawn(renewer.run());
         }
+        self.reloader.keep_files_fresh(&mut background);
 
         stop.await;
         tracing::info!("stopping: no new connections, requests under way finish");
@@ -278,21 +298,33 @@ impl Server {
     }
 }
 
-/// What handshakes use, and what keeps it in force where an authority is asked for it; nothing where a proxy ends TLS.
 fn open_tls(
     problems: &mut Vec<Problem>,
     config: &Config,
     clock: fn() -> SystemTime,
-) -> Option<(Option<Certificates>, Option<Keeper>)> {
+) -> Option<PublicTls> {
+    const HTTP: [&[u8]; 2] = [alpn::HTTP_2, alpn::HTTP_1_1];
     match &config.tls {
-        Tls::Off => Some((None, None)),
+        Tls::Off => Some(PublicTls::default()),
         Tls::Files(files) => {
-            let certificates = note(problems, "tls", Certificates::open(files))?;
-            Some((Some(certificates), None))
+            let certificates = Arc::new(note(problems, "tls", Certificates::open(files))?);
+            let resolver = Arc::<Certificates>::clone(&certificates);
+            Some(PublicTls {
+                config: Some(server_config(resolver, &HTTP)),
+                certificates: Some(certificates),
+                ..PublicTls::default()
+            })
         }
         Tls::Acme(acme) => {
             let opened = note(problems, "tls.acme", acme::open(acme, clock))?;
-            Some((Some(opened.certificates), Some(opened.keeper)))
+            let [http_2, http_1_1] = HTTP;
+            let protocols = [http_2, http_1_1, alpn::ACME_TLS_1];
+            Some(PublicTls {
+                config: Some(server_config(Arc::new(opened.resolver), &protocols)),
+                certificates: Some(opened.certificates),
+                progress: Some(opened.progress),
+                renewer: Some(opened.renewer),
+            })
         }
     }
 }

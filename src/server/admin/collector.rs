@@ -7,10 +7,11 @@ use tokio::time::timeout;
 
 use crate::account::Gate;
 use crate::error_chain::with_causes;
+use crate::server::acme::Progress;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
 use crate::server::settings::SettingsHandle;
-use crate::server::status::{AccountsStatus, RunState, Status, StorageStatus};
+use crate::server::status::{AccountsStatus, CertificateStatus, RunState, Status, StorageStatus};
 use crate::server::tls::certificates::Certificates;
 use crate::state::unix;
 use crate::store::Store;
@@ -25,6 +26,8 @@ pub(crate) struct StatusCollector {
     pub(crate) uploads: Arc<Uploads>,
     /// `None` where a proxy terminates TLS.
     pub(crate) certificates: Option<Arc<Certificates>>,
+    /// `None` where no authority is asked for certificates.
+    pub(crate) acme: Option<Arc<Progress>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) live: Arc<SettingsHandle>,
     pub(crate) gate: Arc<Gate>,
@@ -32,8 +35,10 @@ pub(crate) struct StatusCollector {
 }
 
 impl StatusCollector {
-    /// The status now. Tries to write to the storage.
+    /// The status now. Checks the files of accounts and certificate, and tries to write to the storage.
     pub(crate) async fn status(&self) -> Status {
+        // Files that cannot be checked in time leave the status of the last check.
+        drop(timeout(STORAGE_WAIT, self.refresh()).await);
         let storage = async {
             let tried = self.store.try_write().await;
             StorageStatus {
@@ -63,6 +68,14 @@ impl StatusCollector {
         }
     }
 
+    /// Reads accounts and certificate again if their files were replaced.
+    async fn refresh(&self) {
+        self.gate.file().refresh().await;
+        if let Some(certificates) = &self.certificates {
+            certificates.files().refresh().await;
+        }
+    }
+
     /// The status now, but for storage, accounts and quotas, which are left as if all were well.
     pub(crate) fn status_without_storage(&self) -> Status {
         let now = (self.clock)();
@@ -83,15 +96,24 @@ impl StatusCollector {
             config_problem: facts.config_problem,
             waiting_for_restart: facts.waiting_for_restart,
             scrub: facts.scrub,
-            certificate: self.certificates.as_ref().map(|its| its.status()),
+            certificate: self.certificate(),
         }
+    }
+
+    fn certificate(&self) -> Option<CertificateStatus> {
+        let certificates = self.certificates.as_ref()?;
+        Some(CertificateStatus {
+            acme: self.acme.as_ref().map(|orders| orders.status()),
+            ..certificates.status()
+        })
     }
 
     /// The metrics in the text format of Prometheus, for a server with this status.
     pub(crate) fn metrics_text(&self, status: &Status) -> String {
         self.metrics.health(status);
         if let (Some(status), Some(certificates)) = (&status.certificate, &self.certificates) {
-            self.metrics.certificate(status, certificates.reloads());
+            self.metrics
+                .certificate(status, certificates.files().reloads());
         }
         self.metrics.text()
     }

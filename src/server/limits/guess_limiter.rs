@@ -596,6 +596,7 @@ mod tests {
             Ok::<_, FileError>(())
         })
         .unwrap();
+        gate.file().refresh().await;
 
         assert_eq!(status(&guard, &gate, "phones:right", from).await, 401);
     }

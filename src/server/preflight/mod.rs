@@ -289,14 +289,6 @@ pub(crate) fn public_host(config: &Config) -> Option<String> {
     Some(host.trim_matches(['[', ']']).to_owned())
 }
 
-/// The accounts of a configuration; a file that does not exist is no problem where everybody may come in.
-pub(crate) fn open_gate(config: &Config) -> Result<Gate, account::FileError> {
-    if config.allow_anonymous && !config.accounts_file.exists() {
-        return Gate::without_accounts(&config.accounts_file);
-    }
-    Gate::open(&config.accounts_file)
-}
-
 fn check_accounts(findings: &mut Findings, config: &Config) {
     let place = "accountsFile";
     if config.allow_anonymous {
@@ -306,7 +298,7 @@ fn check_accounts(findings: &mut Findings, config: &Config) {
             "is on: everybody on the Internet may store backups here",
         );
     }
-    if let Err(error) = open_gate(config) {
+    if let Err(error) = Gate::open_optional(&config.accounts_file, config.allow_anonymous) {
         return findings.add(Severity::Error, place, with_causes(&error));
     }
     let accounts = account::load(&config.accounts_file).unwrap_or_default();

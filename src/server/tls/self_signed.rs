@@ -1,5 +1,5 @@
-//! Certificates for trying things out: an authority of its own and a leaf under it, because TLS clients
-//! rightly refuse a self-signed certificate that is an authority and a server at once.
+//! Certificates for trying things out: an authority of its own and a leaf under it, because TLS
+//! clients rightly refuse a self-signed certificate that is an authority and a server at once.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,8 @@ const VALID: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How long it has been valid already when it is made, for clocks that are behind.
 const VALID_BEFORE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A certificate, its key, and the authority that phones or tests must be told to trust. ECDSA P-256.
+/// A certificate, its key, and the authority that phones or tests must be told to trust. ECDSA
+/// P-256.
 pub struct DevelopmentCertificate {
     /// The authority's certificate, PEM.
     pub authority_pem: String,
