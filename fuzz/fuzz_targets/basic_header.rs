@@ -4,14 +4,13 @@
 
 #![no_main]
 
-use std::pin::pin;
 use std::sync::LazyLock;
-use std::task::{Context, Poll, Waker};
 
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 use threema_safe_server::account::{Caller, Credentials, Gate, Role};
 use threema_safe_server_fuzz::site::{add_account, scratch};
+use tokio::runtime::{Builder, Runtime};
 
 /// Somebody with an account: a name, and base64 of name and secret in the charsets that phones use.
 struct Somebody {
@@ -43,6 +42,7 @@ const EVERYBODY: [Somebody; 3] = [
 
 struct Office {
     gate: Gate,
+    runtime: Runtime,
     _folder: TempDir,
 }
 
@@ -55,6 +55,9 @@ static OFFICE: LazyLock<Office> = LazyLock::new(|| {
     add_account(&file, "gone", Role::Operator, "secret", true);
     Office {
         gate: Gate::open(&file).expect("the accounts were just written"),
+        runtime: Builder::new_current_thread()
+            .build()
+            .expect("a runtime starts"),
         _folder: folder,
     }
 });
@@ -98,11 +101,7 @@ fn owner(header: &[u8]) -> Option<&'static Somebody> {
     })
 }
 
-/// Verifies without a runtime: a generated secret needs no waiting.
+/// Verifies in a runtime: the accounts file is checked on a thread that may block.
 fn verify(credentials: &Credentials) -> Option<Caller> {
-    let verified = pin!(OFFICE.gate.verify(credentials));
-    match verified.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(caller) => caller,
-        Poll::Pending => panic!("a fast secret was not verified at once"),
-    }
+    OFFICE.runtime.block_on(OFFICE.gate.verify(credentials))
 }
