@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::account::Gate;
+use crate::account::Authenticator;
 use crate::config::{Config, Listen, Problem, Storage, Tls};
 use crate::error_chain::with_causes;
 use crate::state::{StateFile, unix};
@@ -130,13 +130,14 @@ impl Server {
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let tls = open_tls(&mut problems, config, clock);
-        let gate = Gate::open_optional(&config.accounts_file, config.allow_anonymous);
-        let gate = note(&mut problems, "accountsFile", gate);
+        let authenticator =
+            Authenticator::open_optional(&config.accounts_file, config.allow_anonymous);
+        let authenticator = note(&mut problems, "accountsFile", authenticator);
         let store = note(&mut problems, "storage.files.directory", store);
-        let (Some(tls), Some(gate), Some(store)) = (tls, gate, store) else {
+        let (Some(tls), Some(authenticator), Some(store)) = (tls, authenticator, store) else {
             return Err(StartError::Configuration(problems));
         };
-        if gate.is_empty() && !config.allow_anonymous {
+        if authenticator.is_empty() && !config.allow_anonymous {
             let text = "contains no accounts; run `account add NAME` (or set \"allowAnonymous\": true to admit \
                         every client)";
             problems.push(Problem {
@@ -155,7 +156,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new(unix(clock())));
         let run_state = Arc::new(RunState::new(clock()));
         let means = Means {
-            gate: Arc::new(gate),
+            authenticator: Arc::new(authenticator),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             uploads: Arc::default(),
@@ -174,7 +175,7 @@ impl Server {
             acme: tls.progress,
             store: Arc::clone(&store),
             live: Arc::clone(&live),
-            gate: Arc::clone(&means.gate),
+            authenticator: Arc::clone(&means.authenticator),
             clock,
         });
         let background = Background {

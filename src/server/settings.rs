@@ -85,8 +85,8 @@ impl Reloader {
     /// # Errors
     /// When no client could authenticate any more. Then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, Problem> {
-        self.means.gate.file().look();
-        if self.means.gate.is_empty() && !config.allow_anonymous {
+        self.means.authenticator.file().look();
+        if self.means.authenticator.is_empty() && !config.allow_anonymous {
             return Err(Problem {
                 place: "allowAnonymous".into(),
                 text: "cannot be turned off: there are no accounts; run `account add NAME` first"
@@ -106,7 +106,7 @@ impl Reloader {
 
     /// Reads accounts and certificate again, whether their files were replaced or not. Blocks.
     pub fn reread_files(&self) {
-        self.means.gate.file().reread();
+        self.means.authenticator.file().reread();
         if let Some(certificates) = &self.certificates {
             certificates.files().reread();
         }
@@ -114,7 +114,7 @@ impl Reloader {
 
     /// Reloads accounts and certificate when their files are replaced, as long as the tasks run.
     pub(crate) fn keep_files_fresh(&self, tasks: &mut JoinSet<()>) {
-        tasks.spawn(Arc::clone(self.means.gate.file()).keep_fresh());
+        tasks.spawn(Arc::clone(self.means.authenticator.file()).keep_fresh());
         if let Some(certificates) = &self.certificates {
             tasks.spawn(Arc::clone(certificates.files()).keep_fresh());
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
-use crate::account::Gate;
+use crate::account::Authenticator;
 use crate::error_chain::with_causes;
 use crate::server::acme::Progress;
 use crate::server::metrics::Metrics;
@@ -30,7 +30,7 @@ pub(crate) struct StatusCollector {
     pub(crate) acme: Option<Arc<Progress>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) live: Arc<SettingsHandle>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) clock: fn() -> SystemTime,
 }
 
@@ -59,8 +59,8 @@ impl StatusCollector {
         let quota = settings.shared.quotas.used_up(storage.free_bytes);
         Status {
             accounts: AccountsStatus {
-                none: self.gate.is_empty() && !settings.config.allow_anonymous,
-                bad: self.gate.is_bad(),
+                none: self.authenticator.is_empty() && !settings.config.allow_anonymous,
+                bad: self.authenticator.is_bad(),
             },
             quota_used_up: quota.map(str::to_owned),
             storage,
@@ -70,7 +70,7 @@ impl StatusCollector {
 
     /// Reads accounts and certificate again if their files were replaced.
     async fn refresh(&self) {
-        self.gate.file().refresh().await;
+        self.authenticator.file().refresh().await;
         if let Some(certificates) = &self.certificates {
             certificates.files().refresh().await;
         }

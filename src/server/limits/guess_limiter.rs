@@ -6,7 +6,7 @@
 //! before, so that an office's phones are served while somebody guesses beside them. Verified somewhere else is not
 //! enough: whoever guesses elsewhere would be let in at the first right one, however many wrong ones came before.
 //!
-//! Budgets are kept in memory under keyed hashes of names and addresses, and nothing of either is logged.
+//! RateLimits are kept in memory under keyed hashes of names and addresses, and nothing of either is logged.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::account::{AccountName, Caller, Credentials, Gate, Role};
-use crate::config::Budgets;
+use crate::account::{AccountName, Authenticator, Caller, Credentials, Role};
+use crate::config::RateLimits;
 use crate::server::limits::keyed_semaphore::{Turn, Turns};
 use crate::server::limits::log_throttle::Notices;
 use crate::server::limits::token_buckets::{Buckets, MOST};
@@ -37,7 +37,7 @@ fn hourly(tokens: NonZeroU32) -> Buckets {
 
 /// What is counted.
 pub(crate) struct Guard {
-    budgets: Budgets,
+    budgets: RateLimits,
     /// Under which key a budget is kept: nobody can choose names or addresses that share one.
     keys: RandomState,
     passwords: Arc<Pair>,
@@ -95,7 +95,7 @@ enum Counted<'a> {
 }
 
 impl Guard {
-    pub(crate) fn new(budgets: &Budgets, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(budgets: &RateLimits, metrics: Arc<Metrics>) -> Self {
         Self {
             budgets: *budgets,
             keys: RandomState::new(),
@@ -118,12 +118,12 @@ impl Guard {
     }
 
     /// For other budgets: where they are as they were, guesses stay counted; and whoever is known stays known.
-    pub(crate) fn reconfigured(&self, budgets: &Budgets) -> Self {
-        let old = &self.budgets;
+    pub(crate) fn reconfigured(&self, budgets: &RateLimits) -> Self {
+        let old = &self.rate_limits;
         let mut guard = Self::new(budgets, Arc::clone(&self.metrics));
         guard.keys = self.keys.clone();
         guard.known = Arc::clone(&self.known);
-        let passwords = |of: &Budgets| {
+        let passwords = |of: &RateLimits| {
             (
                 of.wrong_passwords_per_account,
                 of.wrong_passwords_per_address,
@@ -132,7 +132,7 @@ impl Guard {
         if passwords(old) == passwords(budgets) {
             guard.passwords = Arc::clone(&self.passwords);
         }
-        let unknown = |of: &Budgets| {
+        let unknown = |of: &RateLimits| {
             (
                 of.unknown_backups_per_address,
                 of.unknown_backups_per_account,
@@ -151,16 +151,16 @@ impl Guard {
     /// came before them.
     pub(crate) async fn let_in(
         &self,
-        gate: &Gate,
+        authenticator: &Authenticator,
         credentials: &Credentials,
         address: ClientAddress,
     ) -> Result<Caller, Reject> {
-        if let Some(caller) = gate.recognise(credentials) {
+        if let Some(caller) = authenticator.verify_generated(credentials) {
             return Ok(caller);
         }
         let prefix = address.prefix();
         let here = self.keys.hash_one((prefix, credentials));
-        if let Some(caller) = self.known_at(here, gate, credentials) {
+        if let Some(caller) = self.known_at(here, authenticator, credentials) {
             return Ok(caller);
         }
         let keys = Keys {
@@ -168,7 +168,7 @@ impl Guard {
             wide: self.keys.hash_one(prefix.network()),
         };
         let turn = self.turns.take(self.keys.hash_one(prefix)).await;
-        if let Some(caller) = self.known_at(here, gate, credentials) {
+        if let Some(caller) = self.known_at(here, authenticator, credentials) {
             return Ok(caller);
         }
         let wait = self
@@ -184,8 +184,8 @@ impl Guard {
             self.turns.take(self.keys.hash_one(prefix)).await
         };
         // Where the request goes away before the answer, the token stays taken.
-        let caller = gate.verify(credentials).await;
-        self.metrics.hashed(gate.hashed());
+        let caller = authenticator.verify(credentials).await;
+        self.metrics.hashed(authenticator.hashed());
         if caller.is_some() {
             self.passwords.give_back(keys, Instant::now());
             self.known.insert(here);
@@ -193,9 +193,16 @@ impl Guard {
         caller.ok_or(Reject::Unauthorized)
     }
 
-    fn known_at(&self, here: u64, gate: &Gate, credentials: &Credentials) -> Option<Caller> {
+    fn known_at(
+        &self,
+        here: u64,
+        authenticator: &Authenticator,
+        credentials: &Credentials,
+    ) -> Option<Caller> {
         let is_known = self.known.contains(here);
-        is_known.then(|| gate.remembered(credentials)).flatten()
+        is_known
+            .then(|| authenticator.verify_cached(credentials))
+            .flatten()
     }
 
     /// Counts a look at an id, before it is known whether there is a backup under it. Whoever may list them all has
@@ -323,7 +330,7 @@ mod tests {
     /// Ten wrong passwords an hour for an account, twenty for an address; twenty and thirty unknown ids, five new ones.
     fn guard(patience: Duration) -> Guard {
         let number = |number| NonZeroU32::new(number).unwrap();
-        let budgets = Budgets {
+        let budgets = RateLimits {
             wrong_passwords_per_account: number(10),
             wrong_passwords_per_address: number(20),
             wrong_password_delay: patience,
@@ -335,7 +342,7 @@ mod tests {
     }
 
     /// The account `phones` with the password `right`, and a former one.
-    fn gate(folder: &Path) -> Gate {
+    fn authenticator(folder: &Path) -> Authenticator {
         let path = folder.join("accounts.json");
         update(&path, |accounts| {
             for (name, disabled) in [("phones", false), ("former", true)] {
@@ -349,7 +356,7 @@ mod tests {
             Ok::<_, FileError>(())
         })
         .unwrap();
-        Gate::open(&path).unwrap()
+        Authenticator::open(&path).unwrap()
     }
 
     fn basic(text: &str) -> Credentials {
@@ -361,8 +368,10 @@ mod tests {
         ClientAddress::of_peer(SocketAddr::new(text.parse().unwrap(), 1))
     }
 
-    async fn status(guard: &Guard, gate: &Gate, text: &str, from: &str) -> u16 {
-        let answer = guard.let_in(gate, &basic(text), address(from)).await;
+    async fn status(guard: &Guard, authenticator: &Authenticator, text: &str, from: &str) -> u16 {
+        let answer = guard
+            .let_in(authenticator, &basic(text), address(from))
+            .await;
         answer.map_or_else(|reject| reject.response().status().as_u16(), |_| 200)
     }
 
@@ -378,13 +387,13 @@ mod tests {
     #[tokio::test]
     async fn guesses_are_refused_when_the_budget_is_used_up_and_nobody_else_is() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
+        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
 
         for name in ["phones", "former", "nobody"] {
             let mut statuses = Vec::new();
             for guess in 0..11 {
                 let text = format!("{name}:{guess}");
-                statuses.push(status(&guard, &gate, &text, "2001:db8::1").await);
+                statuses.push(status(&guard, &authenticator, &text, "2001:db8::1").await);
             }
             // The third name finds the address's budget used up: twenty were wrong already.
             let own = if name == "nobody" { 0 } else { 10 };
@@ -393,15 +402,18 @@ mod tests {
         }
         // A guess is not let through because it is right, nor from elsewhere in the same /64, nor in the same /48.
         for from in ["2001:db8::2", "2001:db8:0:1::1"] {
-            assert_eq!(status(&guard, &gate, "phones:right", from).await, 429);
+            assert_eq!(
+                status(&guard, &authenticator, "phones:right", from).await,
+                429
+            );
         }
         assert_eq!(
-            status(&guard, &gate, "phones:right", "2001:db8:1::1").await,
+            status(&guard, &authenticator, "phones:right", "2001:db8:1::1").await,
             200
         );
         // Nor because it was right for somebody elsewhere: else it could be guessed as fast as one can ask.
         assert_eq!(
-            status(&guard, &gate, "phones:right", "2001:db8::2").await,
+            status(&guard, &authenticator, "phones:right", "2001:db8::2").await,
             429
         );
         let metrics = guard.metrics.text();
@@ -415,23 +427,26 @@ mod tests {
     #[tokio::test]
     async fn right_passwords_cost_nothing_and_one_check_serves_many_phones() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
+        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
 
         // More than there are tokens, all at once, before any of them was verified.
-        let phones = (0..50).map(|_| status(&guard, &gate, "phones:right", "192.0.2.1"));
+        let phones = (0..50).map(|_| status(&guard, &authenticator, "phones:right", "192.0.2.1"));
         assert!(join_all(phones).await.iter().all(|&status| status == 200));
 
-        assert_eq!(gate.hashed().slow, 1);
+        assert_eq!(authenticator.hashed().slow, 1);
         for guess in 0..10 {
             let text = format!("phones:{guess}");
-            assert_eq!(status(&guard, &gate, &text, "192.0.2.1").await, 401);
+            assert_eq!(
+                status(&guard, &authenticator, &text, "192.0.2.1").await,
+                401
+            );
         }
         assert_eq!(
-            status(&guard, &gate, "phones:wrong", "192.0.2.1").await,
+            status(&guard, &authenticator, "phones:wrong", "192.0.2.1").await,
             429
         );
         assert_eq!(
-            status(&guard, &gate, "phones:right", "192.0.2.1").await,
+            status(&guard, &authenticator, "phones:right", "192.0.2.1").await,
             200
         );
     }
@@ -440,7 +455,7 @@ mod tests {
     async fn a_guess_whose_token_comes_soon_waits_for_it_and_later_ones_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let each = HOUR / 10;
-        let (guard, gate) = (guard(each), gate(folder.path()));
+        let (guard, authenticator) = (guard(each), authenticator(folder.path()));
         let key = guard
             .keys
             .hash_one((address("192.0.2.1").prefix(), "phones"));
@@ -454,10 +469,10 @@ mod tests {
         }
         let (wrong, from) = (basic("phones:wrong"), address("192.0.2.1"));
 
-        let mut waiting = Box::pin(guard.let_in(&gate, &wrong, from));
+        let mut waiting = Box::pin(guard.let_in(&authenticator, &wrong, from));
         assert!((&mut waiting).now_or_never().is_none());
         // The queue is as long as the patience: one.
-        let refused = guard.let_in(&gate, &wrong, from).await;
+        let refused = guard.let_in(&authenticator, &wrong, from).await;
         assert_eq!(refused, Err(Reject::TooMany(721)));
         let answer = waiting.await;
 
@@ -468,10 +483,10 @@ mod tests {
     #[tokio::test]
     async fn a_guess_that_goes_away_before_its_answer_is_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
+        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
         for guess in 0..10 {
             let wrong = basic(&format!("phones:{guess}"));
-            let answer = guard.let_in(&gate, &wrong, address("192.0.2.1"));
+            let answer = guard.let_in(&authenticator, &wrong, address("192.0.2.1"));
             assert!(
                 answer.now_or_never().is_none(),
                 "a slow hash was done at once"
@@ -479,7 +494,7 @@ mod tests {
         }
 
         assert_eq!(
-            status(&guard, &gate, "phones:wrong", "192.0.2.1").await,
+            status(&guard, &authenticator, "phones:wrong", "192.0.2.1").await,
             429
         );
     }
@@ -487,8 +502,8 @@ mod tests {
     #[tokio::test]
     async fn unknown_ids_are_counted_for_the_account_at_the_address_and_for_the_account() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
-        let phone = gate.verify(&basic("phones:right")).await.unwrap();
+        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let phone = authenticator.verify(&basic("phones:right")).await.unwrap();
         let looks = async |caller: &Caller, from: &str| {
             how_many(&guard, caller, from, Asks::WhatIsThere).await
         };
@@ -525,8 +540,8 @@ mod tests {
     #[tokio::test]
     async fn many_looks_at_once_wait_for_each_other_and_do_not_use_up_the_budget() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
-        let phone = gate.verify(&basic("phones:right")).await.unwrap();
+        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let phone = authenticator.verify(&basic("phones:right")).await.unwrap();
         let looks = (0..500).map(async |_| {
             let look = guard.look(&phone, address("192.0.2.1"), Asks::WhatIsThere);
             let look = look.await.ok()?;
@@ -541,8 +556,8 @@ mod tests {
     #[tokio::test]
     async fn new_ids_are_counted_for_the_account_at_the_network() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
-        let phone = gate.verify(&basic("phones:right")).await.unwrap();
+        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let phone = authenticator.verify(&basic("phones:right")).await.unwrap();
         let looks = async |caller: &Caller, from: &str| {
             how_many(&guard, caller, from, Asks::WhatWasThere).await
         };
@@ -562,42 +577,63 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_the_budget_is_used_up_one_right_password_opens_for_all_phones_of_the_address() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
+        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
         let from = "192.0.2.1";
         for guess in 0..10 {
             let wrong = format!("phones:{guess}");
-            assert_eq!(status(&guard, &gate, &wrong, from).await, 401);
+            assert_eq!(status(&guard, &authenticator, &wrong, from).await, 401);
         }
-        assert_eq!(status(&guard, &gate, "phones:right", from).await, 429);
-        let hashed = gate.hashed();
+        assert_eq!(
+            status(&guard, &authenticator, "phones:right", from).await,
+            429
+        );
+        let hashed = authenticator.hashed();
 
         // The next token comes, and phones that have the right password now compete with those that do not.
         tokio::time::advance(HOUR / 10).await;
-        assert_eq!(status(&guard, &gate, "phones:right", from).await, 200);
-        assert_eq!(status(&guard, &gate, "phones:old", from).await, 401);
-        assert_eq!(status(&guard, &gate, "phones:old", from).await, 429);
+        assert_eq!(
+            status(&guard, &authenticator, "phones:right", from).await,
+            200
+        );
+        assert_eq!(
+            status(&guard, &authenticator, "phones:old", from).await,
+            401
+        );
+        assert_eq!(
+            status(&guard, &authenticator, "phones:old", from).await,
+            429
+        );
 
         for _ in 0..500 {
-            assert_eq!(status(&guard, &gate, "phones:right", from).await, 200);
+            assert_eq!(
+                status(&guard, &authenticator, "phones:right", from).await,
+                200
+            );
         }
-        assert_eq!(gate.hashed().slow, hashed.slow + 2);
+        assert_eq!(authenticator.hashed().slow, hashed.slow + 2);
     }
 
     /// Somebody changes the accounts: what was known is so no longer.
     #[tokio::test]
     async fn who_is_known_at_an_address_is_let_in_by_the_accounts_of_now() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, gate) = (guard(Duration::ZERO), gate(folder.path()));
+        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
         let from = "192.0.2.1";
-        assert_eq!(status(&guard, &gate, "phones:right", from).await, 200);
+        assert_eq!(
+            status(&guard, &authenticator, "phones:right", from).await,
+            200
+        );
 
         update(&folder.path().join("accounts.json"), |accounts| {
             accounts[0].disabled = true;
             Ok::<_, FileError>(())
         })
         .unwrap();
-        gate.file().refresh().await;
+        authenticator.file().refresh().await;
 
-        assert_eq!(status(&guard, &gate, "phones:right", from).await, 401);
+        assert_eq!(
+            status(&guard, &authenticator, "phones:right", from).await,
+            401
+        );
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::retention;
 use crate::retention::{Mode, Report};
 use crate::scrub;
-use crate::scrub::Pace;
+use crate::scrub::ReadRate;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
 use crate::server::settings::SettingsHandle;
@@ -40,7 +40,7 @@ impl Background {
     /// Sweeps at once and then every hour.
     pub(crate) async fn sweep_hourly(self) {
         // Where nothing can be read, the sweep says so.
-        if let Ok(remembered) = self.state.aside(StateFile::load).await {
+        if let Ok(remembered) = self.state.spawn_blocking(StateFile::load).await {
             self.uploads.add(&remembered.uploads);
         }
         let mut hours = interval(SWEEP_EVERY);
@@ -96,7 +96,7 @@ impl Background {
         loop {
             looks.tick().await;
             let now = (self.clock)();
-            let last = match self.state.aside(StateFile::load).await {
+            let last = match self.state.spawn_blocking(StateFile::load).await {
                 Ok(remembered) => remembered.scrub,
                 // Where nothing can be remembered, this run at least knows what it has done.
                 Err(_) => self.run_state.facts().scrub,
@@ -119,7 +119,7 @@ impl Background {
     }
 
     async fn scrub(&self) {
-        match scrub::scrub(&*self.store, Some(Pace::GENTLE), |_, _| ()).await {
+        match scrub::scrub(&*self.store, Some(ReadRate::BACKGROUND), |_, _| ()).await {
             Ok(scrubbed) => {
                 let scrubbed = Scrubbed {
                     finished: unix((self.clock)()),
@@ -127,7 +127,7 @@ impl Background {
                 };
                 let change =
                     move |file: &StateFile| file.update(|state| state.scrub = Some(scrubbed));
-                let written = self.state.aside(change).await;
+                let written = self.state.spawn_blocking(change).await;
                 self.scrub_ended(scrubbed);
                 tell_scrubbed(scrubbed);
                 if let Err(error) = written {
@@ -188,7 +188,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::account::Gate;
+    use crate::account::Authenticator;
     use crate::config::Config;
     use crate::server::request::context::Means;
     use crate::store::FileStore;
@@ -205,7 +205,9 @@ mod tests {
         let store = Arc::new(FileStore::open(directory).unwrap()) as Arc<dyn Store>;
         let config = Config::from_json(b"{}", &directory.join("config.json")).unwrap();
         let means = Means {
-            gate: Arc::new(Gate::without_accounts(&config.accounts_file).unwrap()),
+            authenticator: Arc::new(
+                Authenticator::without_accounts(&config.accounts_file).unwrap(),
+            ),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             uploads: Arc::default(),

@@ -17,7 +17,7 @@ use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use crate::account::{self, Gate, Role};
+use crate::account::{self, Authenticator, Role};
 use crate::config::{Config, Listen, Storage, Tls, TlsFiles};
 use crate::error_chain::with_causes;
 use crate::server::net::listener::is_abandoned;
@@ -298,7 +298,8 @@ fn check_accounts(findings: &mut Findings, config: &Config) {
             "is on: everybody on the Internet may store backups here",
         );
     }
-    if let Err(error) = Gate::open_optional(&config.accounts_file, config.allow_anonymous) {
+    if let Err(error) = Authenticator::open_optional(&config.accounts_file, config.allow_anonymous)
+    {
         return findings.add(Severity::Error, place, with_causes(&error));
     }
     let accounts = account::load(&config.accounts_file).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 
-use crate::account::Gate;
+use crate::account::Authenticator;
 use crate::config::Config;
 use crate::server::limits::guess_limiter::Guard;
 use crate::server::limits::quotas::Quotas;
@@ -21,7 +21,7 @@ use crate::store::Store;
 /// What a server has whatever its configuration says.
 #[derive(Clone)]
 pub(crate) struct Means {
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
@@ -48,7 +48,7 @@ impl Shared {
     pub(crate) fn new(config: &Config, means: &Means) -> Self {
         Self {
             guard: Arc::new(Guard::new(
-                &config.limits.budgets,
+                &config.limits.rate_limits,
                 Arc::clone(&means.metrics),
             )),
             quotas: Arc::new(Quotas::new(config.quotas, Arc::clone(&means.metrics))),
@@ -71,7 +71,7 @@ impl Shared {
             Arc::new(Semaphore::new(limits.requests))
         };
         Self {
-            guard: Arc::new(self.guard.reconfigured(&limits.budgets)),
+            guard: Arc::new(self.guard.reconfigured(&limits.rate_limits)),
             quotas: self.quotas.reconfigured(config.quotas),
             // They go with `listen` and `tls`, which need a restart.
             proxies: Arc::clone(&self.proxies),

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::account::{Caller, Credentials, Gate};
+use crate::account::{Authenticator, Caller, Credentials};
 use crate::config::{ClientAddresses, Config};
 use crate::server::limits::guess_limiter::{Asks, Guard};
 use crate::server::limits::upload_memory::UploadMemory;
@@ -55,7 +55,7 @@ pub(crate) struct App {
     base_path: String,
     config_document: Bytes,
     page: Bytes,
-    gate: Arc<Gate>,
+    authenticator: Arc<Authenticator>,
     guard: Arc<Guard>,
     dav: Dav,
     upload_memory: Arc<UploadMemory>,
@@ -105,7 +105,7 @@ impl App {
         Self {
             base_path: config.base_path.clone(),
             page: page::render(config.public_url.as_deref(), config.retention_days),
-            gate: Arc::clone(&means.gate),
+            authenticator: Arc::clone(&means.authenticator),
             refusals: means.metrics.refusals(),
             metrics: Arc::clone(&means.metrics),
             uploads: Arc::clone(&means.uploads),
@@ -364,8 +364,10 @@ impl App {
         match credentials {
             // Whoever shows Basic credentials is known by them or refused, also where none are needed: an
             // operator with a mistyped password must not take an empty list for the truth.
-            Some(credentials) if !(self.allow_anonymous && self.gate.is_empty()) => {
-                self.guard.let_in(&self.gate, &credentials, address).await
+            Some(credentials) if !(self.allow_anonymous && self.authenticator.is_empty()) => {
+                self.guard
+                    .let_in(&self.authenticator, &credentials, address)
+                    .await
             }
             _ if self.allow_anonymous => Ok(Caller::anonymous()),
             None if self.anonymous_restore && header.is_none() && read => {
