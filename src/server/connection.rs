@@ -22,7 +22,6 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Limits;
-use crate::server::acme;
 use crate::server::metrics::Traffic;
 use crate::server::metrics::limit::{Limit, Refusals};
 use crate::server::net::client_address::ClientAddress;
@@ -34,8 +33,8 @@ use crate::server::net::request_framing::Framed;
 use crate::server::net::trusted_proxies::Proxies;
 use crate::server::request::handler::App;
 use crate::server::request::reply::Body;
-use crate::server::settings::Live;
-use crate::server::tls::pem as tls;
+use crate::server::settings::SettingsHandle;
+use crate::server::tls::alpn;
 
 /// How long a stop waits for whoever has connected and not yet said anything: else those who came at the last moment
 /// would be turned away, although another server is about to take this one's place.
@@ -51,7 +50,7 @@ const CHATTER_AT_LEAST: u64 = 4 << 20;
 pub(super) struct Connection {
     /// `None` where a proxy ends TLS.
     pub(super) tls: Option<TlsAcceptor>,
-    pub(super) live: Arc<Live>,
+    pub(super) live: Arc<SettingsHandle>,
     pub(super) places: Arc<Places>,
     /// As they were when it began.
     pub(super) limits: Limits,
@@ -152,7 +151,7 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 impl Connection {
     /// One connection under the settings that are in force now.
     pub(super) fn begin(&self) -> Self {
-        let settings = self.live.now();
+        let settings = self.live.current();
         Self {
             limits: settings.config.limits,
             max_backup_bytes: settings.config.max_backup_bytes,
@@ -161,7 +160,7 @@ impl Connection {
     }
 
     fn proxies(&self) -> Arc<Proxies> {
-        Arc::clone(&self.live.now().shared.proxies)
+        Arc::clone(&self.live.current().shared.proxies)
     }
 
     async fn serve(self, mut stream: Stream, mut held: Held) {
@@ -200,8 +199,8 @@ impl Connection {
             return;
         };
         let version = match stream.get_ref().1.alpn_protocol() {
-            Some(tls::HTTP_2) => Version::HTTP_2,
-            Some(acme::ALPN) => {
+            Some(alpn::HTTP_2) => Version::HTTP_2,
+            Some(alpn::ACME_TLS_1) => {
                 // An authority has seen in the handshake what it came for.
                 self.shake(stream.shutdown()).await;
                 return;
@@ -261,7 +260,9 @@ impl Connection {
                 } else {
                     StatusCode::BAD_REQUEST
                 };
-                live.now().app.unreadable(held.place().address(), status);
+                live.current()
+                    .app
+                    .unreadable(held.place().address(), status);
             }
             tracing::debug!(%error, "connection ended");
         }
@@ -284,7 +285,7 @@ impl Connection {
                 .serve_connection(
                     TokioIo::new(stream),
                     service_fn(move |request| {
-                        work(Arc::clone(&live.now().app), Arc::clone(&place), request)
+                        work(Arc::clone(&live.current().app), Arc::clone(&place), request)
                     }),
                 )
         );
@@ -316,7 +317,7 @@ impl Connection {
                 .serve_connection(
                     TokioIo::new(stream),
                     service_fn(move |request| {
-                        let (app, place) = (Arc::clone(&live.now().app), Arc::clone(&its));
+                        let (app, place) = (Arc::clone(&live.current().app), Arc::clone(&its));
                         async move {
                             let answer = work(app, Arc::clone(&place), request).await?;
                             Ok::<_, Infallible>(answer.map(|body| Metered::new(body, &place)))

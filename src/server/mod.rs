@@ -23,18 +23,20 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ::http::Version;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::account::Authenticator;
 use crate::config::{Config, Listen, Problem, Tls};
 use crate::error_chain::with_causes;
 use crate::store::{self, Access, OpenError, Opened};
 use crate::time::unix;
 
-use self::acme::Keeper;
+use self::acme::{Progress, Renewer};
 use self::admin::collector::StatusCollector;
 use self::connection::{Connection, accept};
 use self::maintenance::Background;
@@ -42,11 +44,11 @@ use self::metrics::Metrics;
 use self::net::client_address::ClientAddress;
 use self::net::connection_limiter::Places;
 use self::net::listener::{Listener, bind_tcp, given_tcp};
-use self::preflight::open_authenticator;
 use self::request::context::Means;
-use self::settings::Live;
+use self::settings::SettingsHandle;
 use self::status::RunState;
 use self::tls::certificates::Certificates;
+use self::tls::{alpn, config::server_config};
 
 pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use error::StartError;
@@ -65,12 +67,22 @@ pub struct Server {
     public: Vec<Listener>,
     admin: TcpListener,
     tls: Option<TlsAcceptor>,
-    live: Arc<Live>,
+    live: Arc<SettingsHandle>,
     places: Arc<Places>,
     reloader: Reloader,
     collector: Arc<StatusCollector>,
     background: Background,
-    keeper: Option<Keeper>,
+    renewer: Option<Renewer>,
+}
+
+/// TLS of the public listeners. Empty where a proxy terminates TLS.
+#[derive(Default)]
+struct PublicTls {
+    config: Option<Arc<ServerConfig>>,
+    certificates: Option<Arc<Certificates>>,
+    /// Only where an ACME authority issues the certificate.
+    progress: Option<Arc<Progress>>,
+    renewer: Option<Renewer>,
 }
 
 impl Server {
@@ -116,16 +128,16 @@ impl Server {
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let tls = open_tls(&mut problems, config, clock);
-        let authenticator = note(&mut problems, "accountsFile", open_authenticator(config));
+        let authenticator =
+            Authenticator::open_optional(&config.accounts_file, config.allow_anonymous);
+        let authenticator = note(&mut problems, "accountsFile", authenticator);
         let opened = note(&mut problems, config.storage.description().key, opened);
-        let (Some((certificates, keeper)), Some(authenticator), Some(opened)) =
-            (tls, authenticator, opened)
-        else {
+        let (Some(tls), Some(authenticator), Some(opened)) = (tls, authenticator, opened) else {
             return Err(StartError::Configuration(problems));
         };
         if authenticator.is_empty() && !config.allow_anonymous {
-            let text = "has no account, so nobody could come in; add one with `account add NAME` (or set \
-                        \"allowAnonymous\": true, and everybody can)";
+            let text = "contains no accounts; run `account add NAME` (or set \"allowAnonymous\": true to admit \
+                        every client)";
             problems.push(Problem {
                 place: "accountsFile".into(),
                 text: text.into(),
@@ -139,7 +151,6 @@ impl Server {
             None => bind_tcp("admin.listen", config.admin_listen).await?,
         };
         let Opened { store, state } = opened;
-        let certificates = certificates.map(Arc::new);
         let metrics = Arc::new(Metrics::new(unix(clock())));
         let run_state = Arc::new(RunState::new(clock()));
         let means = Means {
@@ -152,13 +163,14 @@ impl Server {
             crowd: Arc::default(),
             clock,
         };
-        let live = Live::new(config, &means);
+        let live = SettingsHandle::new(config, &means);
         let places = Places::new(config.limits, metrics.refusals());
         let collector = Arc::new(StatusCollector {
             run_state: Arc::clone(&run_state),
             metrics: Arc::clone(&metrics),
             uploads: Arc::clone(&means.uploads),
-            certificates: certificates.clone(),
+            certificates: tls.certificates.clone(),
+            acme: tls.progress,
             store: Arc::clone(&store),
             live: Arc::clone(&live),
             authenticator: Arc::clone(&means.authenticator),
@@ -176,13 +188,19 @@ impl Server {
         Ok(Self {
             public,
             admin,
-            tls: certificates.map(|its| TlsAcceptor::from(tls::pem::server_config(its))),
-            reloader: Reloader::new(Arc::clone(&live), Arc::clone(&places), means, config),
+            tls: tls.config.map(TlsAcceptor::from),
+            reloader: Reloader::new(
+                Arc::clone(&live),
+                Arc::clone(&places),
+                means,
+                tls.certificates,
+                config,
+            ),
             live,
             places,
             collector,
             background,
-            keeper,
+            renewer: tls.renewer,
         })
     }
 
@@ -250,9 +268,10 @@ impl Server {
         let last_work = self.background.clone();
         background.spawn(self.background.clone().sweep_hourly());
         background.spawn(self.background.scrub_weekly());
-        if let Some(keeper) = self.keeper {
-            background.spawn(keeper.keep());
+        if let Some(renewer) = self.renewer {
+            background.spawn(renewer.run());
         }
+        self.reloader.keep_files_fresh(&mut background);
 
         stop.await;
         tracing::info!("stopping: no new connections, requests under way finish");
@@ -264,7 +283,7 @@ impl Server {
     }
 
     fn connection(&self, stopped: watch::Receiver<bool>) -> Connection {
-        let settings = self.live.now();
+        let settings = self.live.current();
         Connection {
             tls: self.tls.clone(),
             live: Arc::clone(&self.live),
@@ -278,21 +297,33 @@ impl Server {
     }
 }
 
-/// What handshakes use, and what keeps it in force where an authority is asked for it; nothing where a proxy ends TLS.
 fn open_tls(
     problems: &mut Vec<Problem>,
     config: &Config,
     clock: fn() -> SystemTime,
-) -> Option<(Option<Certificates>, Option<Keeper>)> {
+) -> Option<PublicTls> {
+    const HTTP: [&[u8]; 2] = [alpn::HTTP_2, alpn::HTTP_1_1];
     match &config.tls {
-        Tls::Off => Some((None, None)),
+        Tls::Off => Some(PublicTls::default()),
         Tls::Files(files) => {
-            let certificates = note(problems, "tls", Certificates::open(files))?;
-            Some((Some(certificates), None))
+            let certificates = Arc::new(note(problems, "tls", Certificates::open(files))?);
+            let resolver = Arc::<Certificates>::clone(&certificates);
+            Some(PublicTls {
+                config: Some(server_config(resolver, &HTTP)),
+                certificates: Some(certificates),
+                ..PublicTls::default()
+            })
         }
         Tls::Acme(acme) => {
             let opened = note(problems, "tls.acme", acme::open(acme, clock))?;
-            Some((Some(opened.certificates), Some(opened.keeper)))
+            let [http_2, http_1_1] = HTTP;
+            let protocols = [http_2, http_1_1, alpn::ACME_TLS_1];
+            Some(PublicTls {
+                config: Some(server_config(Arc::new(opened.resolver), &protocols)),
+                certificates: Some(opened.certificates),
+                progress: Some(opened.progress),
+                renewer: Some(opened.renewer),
+            })
         }
     }
 }

@@ -711,7 +711,7 @@ async fn assert_betrays_nobody(how: &How) {
         "storage failed",
         "handshake failed",
         "connection ended",
-        "accounts file is bad",
+        "accounts reload failed",
         "swept",
         "stopped",
     ];

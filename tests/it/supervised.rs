@@ -300,7 +300,7 @@ async fn a_supervisor_that_does_not_listen_holds_nobody_up() {
     while other.send_to(b"full", &path).is_ok() {}
 
     server.signal(Signal::HUP);
-    server.log_through(|line| line.contains("the configuration was read again"));
+    server.log_through(|line| line.contains("configuration reloaded"));
     let mut phone = server.phone(Protocol::Http1).await;
     assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
     server.stop();

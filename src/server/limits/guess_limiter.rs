@@ -37,6 +37,7 @@ fn hourly(tokens: NonZeroU32) -> Buckets {
 
 /// What is counted.
 pub(crate) struct Guard {
+    rate_limits: RateLimits,
     /// Under which key a budget is kept: nobody can choose names or addresses that share one.
     keys: RandomState,
     passwords: Arc<Pair>,
@@ -96,6 +97,7 @@ enum Counted<'a> {
 impl Guard {
     pub(crate) fn new(budgets: &RateLimits, metrics: Arc<Metrics>) -> Self {
         Self {
+            rate_limits: *budgets,
             keys: RandomState::new(),
             passwords: Arc::new(Pair::new(
                 hourly(budgets.wrong_passwords_per_account),
@@ -116,10 +118,11 @@ impl Guard {
     }
 
     /// For other budgets: where they are as they were, guesses stay counted; and whoever is known stays known.
-    pub(crate) fn after(before: &Self, old: &RateLimits, budgets: &RateLimits) -> Self {
-        let mut guard = Self::new(budgets, Arc::clone(&before.metrics));
-        guard.keys = before.keys.clone();
-        guard.known = Arc::clone(&before.known);
+    pub(crate) fn reconfigured(&self, budgets: &RateLimits) -> Self {
+        let old = &self.rate_limits;
+        let mut guard = Self::new(budgets, Arc::clone(&self.metrics));
+        guard.keys = self.keys.clone();
+        guard.known = Arc::clone(&self.known);
         let passwords = |of: &RateLimits| {
             (
                 of.wrong_passwords_per_account,
@@ -127,7 +130,7 @@ impl Guard {
             )
         };
         if passwords(old) == passwords(budgets) {
-            guard.passwords = Arc::clone(&before.passwords);
+            guard.passwords = Arc::clone(&self.passwords);
         }
         let unknown = |of: &RateLimits| {
             (
@@ -136,10 +139,10 @@ impl Guard {
             )
         };
         if unknown(old) == unknown(budgets) {
-            guard.unknown_ids = Arc::clone(&before.unknown_ids);
+            guard.unknown_ids = Arc::clone(&self.unknown_ids);
         }
         if old.new_backups_per_address == budgets.new_backups_per_address {
-            guard.new_ids = Arc::clone(&before.new_ids);
+            guard.new_ids = Arc::clone(&self.new_ids);
         }
         guard
     }
@@ -626,6 +629,7 @@ mod tests {
             Ok::<_, FileError>(())
         })
         .unwrap();
+        authenticator.file().refresh().await;
 
         assert_eq!(
             status(&guard, &authenticator, "phones:right", from).await,

@@ -99,10 +99,14 @@ impl Quotas {
         is_low.then_some("minFreeBytes")
     }
 
-    /// Takes over what others quotas have counted.
-    pub(crate) fn know_what(&self, others: &Self) {
-        let used = *others.used();
-        *self.used() = used;
+    /// Quotas with these limits: the same where the limits stay as they are, otherwise new ones that know what is used.
+    pub(crate) fn reconfigured(self: &Arc<Self>, limits: config::Quotas) -> Arc<Self> {
+        if limits == self.limits {
+            return Arc::clone(self);
+        }
+        let new = Self::new(limits, Arc::clone(&self.metrics));
+        *new.used() = *self.used();
+        Arc::new(new)
     }
 
     /// A sweep has counted everything.

@@ -13,6 +13,8 @@ const MANY: usize = 1_024;
 
 /// All of it, one permit for each byte.
 pub(crate) struct UploadMemory {
+    /// Its size in bytes.
+    bytes: usize,
     all: Arc<Semaphore>,
     of_one: usize,
     shares: Mutex<HashMap<Prefix, Weak<Semaphore>>>,
@@ -28,10 +30,24 @@ impl UploadMemory {
     /// So many bytes; an upload of `largest` finds room in any case.
     pub(crate) fn new(bytes: usize, largest: usize) -> Self {
         Self {
+            bytes,
             all: Arc::new(Semaphore::new(bytes)),
-            of_one: (bytes / 2).max(largest),
+            of_one: Self::of_one_client(bytes, largest),
             shares: Mutex::default(),
         }
+    }
+
+    /// Memory of this size; the same where the size stays as it is.
+    pub(crate) fn reconfigured(self: &Arc<Self>, bytes: usize, largest: usize) -> Arc<Self> {
+        if (bytes, Self::of_one_client(bytes, largest)) == (self.bytes, self.of_one) {
+            Arc::clone(self)
+        } else {
+            Arc::new(Self::new(bytes, largest))
+        }
+    }
+
+    fn of_one_client(bytes: usize, largest: usize) -> usize {
+        (bytes / 2).max(largest)
     }
 
     /// Waits for so many bytes, for an upload from there.

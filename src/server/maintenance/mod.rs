@@ -12,7 +12,7 @@ use crate::scrub;
 use crate::scrub::ReadRate;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
-use crate::server::settings::Live;
+use crate::server::settings::SettingsHandle;
 use crate::server::status::RunState;
 use crate::state::{Scrubbed, State, StateStore};
 use crate::store::Store;
@@ -30,7 +30,7 @@ const SCRUB_LOOK: Duration = Duration::from_secs(HOUR);
 pub(crate) struct Background {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: Arc<dyn StateStore>,
-    pub(crate) live: Arc<Live>,
+    pub(crate) live: Arc<SettingsHandle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) run_state: Arc<RunState>,
@@ -51,7 +51,7 @@ impl Background {
             self.remember_uploads().await;
             let now = (self.clock)();
             let began = Instant::now();
-            let settings = self.live.now();
+            let settings = self.live.current();
             let swept = retention::sweep(
                 &*self.store,
                 &*self.state,
@@ -69,7 +69,7 @@ impl Background {
                     tell(report);
                     let bytes = report.kept_bytes.saturating_add(report.trash_bytes);
                     // Those in force now: they may have changed meanwhile.
-                    let quotas = Arc::clone(&self.live.now().shared.quotas);
+                    let quotas = Arc::clone(&self.live.current().shared.quotas);
                     quotas.counted(report.kept, bytes);
                 }
                 Err(error) => tracing::error!(
@@ -220,7 +220,7 @@ mod tests {
         Background {
             store,
             state: Arc::new(StateFile::in_directory(directory)),
-            live: Live::new(&config, &means),
+            live: SettingsHandle::new(&config, &means),
             metrics,
             uploads: Arc::default(),
             run_state,

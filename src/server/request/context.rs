@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) upload_memory: Arc<UploadMemory>,
+    /// The permits that `turns` had at first.
+    requests: usize,
     /// One permit for each request that may be at work.
     pub(crate) turns: Arc<Semaphore>,
 }
@@ -55,40 +57,29 @@ impl Shared {
                 config.limits.upload_memory,
                 config.max_backup_bytes,
             )),
+            requests: config.limits.requests,
             turns: Arc::new(Semaphore::new(config.limits.requests)),
         }
     }
 
-    /// For another configuration: what its bounds leave as it was is the same.
-    pub(crate) fn after(&self, before: &Config, config: &Config, means: &Means) -> Self {
-        let new = Self::new(config, means);
-        let (old_limits, limits) = (&before.limits, &config.limits);
-        let has_same_memory = limits.upload_memory == old_limits.upload_memory
-            && config.max_backup_bytes == before.max_backup_bytes;
-        new.quotas.know_what(&self.quotas);
+    /// For another configuration. Each part carries its state over where its own settings stay the same.
+    pub(crate) fn reconfigured(&self, config: &Config) -> Self {
+        let limits = &config.limits;
+        let turns = if limits.requests == self.requests {
+            Arc::clone(&self.turns)
+        } else {
+            Arc::new(Semaphore::new(limits.requests))
+        };
         Self {
-            guard: Arc::new(Guard::after(
-                &self.guard,
-                &old_limits.rate_limits,
-                &limits.rate_limits,
-            )),
-            quotas: if config.quotas == before.quotas {
-                Arc::clone(&self.quotas)
-            } else {
-                new.quotas
-            },
-            // They go with `listen` and `tls`, which wait for a restart.
+            guard: Arc::new(self.guard.reconfigured(&limits.rate_limits)),
+            quotas: self.quotas.reconfigured(config.quotas),
+            // They go with `listen` and `tls`, which need a restart.
             proxies: Arc::clone(&self.proxies),
-            upload_memory: if has_same_memory {
-                Arc::clone(&self.upload_memory)
-            } else {
-                new.upload_memory
-            },
-            turns: if limits.requests == old_limits.requests {
-                Arc::clone(&self.turns)
-            } else {
-                new.turns
-            },
+            upload_memory: self
+                .upload_memory
+                .reconfigured(limits.upload_memory, config.max_backup_bytes),
+            requests: limits.requests,
+            turns,
         }
     }
 }
