@@ -40,10 +40,10 @@ use self::connection::{Connection, accept};
 use self::maintenance::Background;
 use self::metrics::Metrics;
 use self::net::client_address::ClientAddress;
-use self::net::connection_limiter::Places;
+use self::net::connection_limiter::ConnectionLimiter;
 use self::net::listener::{Listener, bind_tcp, given_tcp};
 use self::preflight::open_gate;
-use self::request::context::Means;
+use self::request::context::Services;
 use self::settings::Live;
 use self::status::RunState;
 use self::tls::certificates::Certificates;
@@ -66,7 +66,7 @@ pub struct Server {
     admin: TcpListener,
     tls: Option<TlsAcceptor>,
     live: Arc<Live>,
-    places: Arc<Places>,
+    limiter: Arc<ConnectionLimiter>,
     reloader: Reloader,
     collector: Arc<StatusCollector>,
     background: Background,
@@ -142,26 +142,26 @@ impl Server {
         let certificates = certificates.map(Arc::new);
         let metrics = Arc::new(Metrics::new(unix(clock())));
         let run_state = Arc::new(RunState::new(clock()));
-        let means = Means {
+        let services = Services {
             gate: Arc::new(gate),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             uploads: Arc::default(),
             run_state: Arc::clone(&run_state),
             pseudonyms: Arc::default(),
-            crowd: Arc::default(),
+            proxy_detector: Arc::default(),
             clock,
         };
-        let live = Live::new(config, &means);
-        let places = Places::new(config.limits, metrics.refusals());
+        let live = Live::new(config, &services);
+        let limiter = ConnectionLimiter::new(config.limits, metrics.refusals());
         let collector = Arc::new(StatusCollector {
             run_state: Arc::clone(&run_state),
             metrics: Arc::clone(&metrics),
-            uploads: Arc::clone(&means.uploads),
+            uploads: Arc::clone(&services.uploads),
             certificates: certificates.clone(),
             store: Arc::clone(&store),
             live: Arc::clone(&live),
-            gate: Arc::clone(&means.gate),
+            gate: Arc::clone(&services.gate),
             clock,
         });
         let background = Background {
@@ -169,7 +169,7 @@ impl Server {
             state: StateFile::in_directory(directory),
             live: Arc::clone(&live),
             metrics,
-            uploads: Arc::clone(&means.uploads),
+            uploads: Arc::clone(&services.uploads),
             run_state,
             clock,
         };
@@ -177,9 +177,9 @@ impl Server {
             public,
             admin,
             tls: certificates.map(|its| TlsAcceptor::from(tls::pem::server_config(its))),
-            reloader: Reloader::new(Arc::clone(&live), Arc::clone(&places), means, config),
+            reloader: Reloader::new(Arc::clone(&live), Arc::clone(&limiter), services, config),
             live,
-            places,
+            limiter,
             collector,
             background,
             keeper,
@@ -229,11 +229,11 @@ impl Server {
     ) {
         let (_running, stopped) = watch::channel(false);
         let connection = self.connection(stopped);
-        // Nobody else has one of these places.
-        let Ok(held) = connection.places.take(ClientAddress::Unknown, false) else {
+        // Nobody else has one of these limiter.
+        let Ok(guard) = connection.limiter.acquire(ClientAddress::Unknown, false) else {
             return;
         };
-        connection.answer(stream, version, &held).await;
+        connection.serve_http(stream, version, &guard).await;
     }
 
     /// Answers until `stop` is done; then accepts nothing more, lets requests under way finish within
@@ -268,7 +268,7 @@ impl Server {
         Connection {
             tls: self.tls.clone(),
             live: Arc::clone(&self.live),
-            places: Arc::clone(&self.places),
+            limiter: Arc::clone(&self.limiter),
             limits: settings.config.limits,
             max_backup_bytes: settings.config.max_backup_bytes,
             refusals: self.background.metrics.refusals(),

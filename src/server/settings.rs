@@ -9,16 +9,16 @@ use arc_swap::ArcSwap;
 
 use crate::config::{Config, Problem};
 use crate::retention::Retention;
-use crate::server::net::connection_limiter::Places;
-use crate::server::request::context::{Means, Shared};
-use crate::server::request::handler::App;
+use crate::server::net::connection_limiter::ConnectionLimiter;
+use crate::server::request::context::{Services, SharedState};
+use crate::server::request::handler::RequestHandler;
 
 /// What one configuration decides.
 pub(crate) struct Settings {
-    pub(crate) app: Arc<App>,
-    pub(crate) shared: Shared,
+    pub(crate) handler: Arc<RequestHandler>,
+    pub(crate) shared: SharedState,
     pub(crate) retention: Retention,
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
 }
 
 /// The settings in force.
@@ -28,26 +28,28 @@ pub(crate) struct Live(ArcSwap<Settings>);
 #[derive(Clone)]
 pub struct Reloader {
     live: Arc<Live>,
-    places: Arc<Places>,
-    means: Means,
+    limiter: Arc<ConnectionLimiter>,
+    services: Services,
     /// What the server was started with.
     started: Arc<Config>,
 }
 
 impl Settings {
-    fn new(config: &Config, means: &Means, shared: Shared) -> Self {
+    fn new(config: &Config, services: &Services, shared: SharedState) -> Self {
+        let config = Arc::new(config.clone());
+        let handler = RequestHandler::new(Arc::clone(&config), services, &shared);
         Self {
-            app: Arc::new(App::new(config, means, &shared)),
+            handler: Arc::new(handler),
             shared,
-            retention: retention_of(config),
-            config: config.clone(),
+            retention: retention_of(&config),
+            config,
         }
     }
 }
 
 impl Live {
-    pub(crate) fn new(config: &Config, means: &Means) -> Arc<Self> {
-        let settings = Settings::new(config, means, Shared::new(config, means));
+    pub(crate) fn new(config: &Config, services: &Services) -> Arc<Self> {
+        let settings = Settings::new(config, services, SharedState::new(config, services));
         Arc::new(Self(ArcSwap::from_pointee(settings)))
     }
 
@@ -60,14 +62,14 @@ impl Live {
 impl Reloader {
     pub(crate) fn new(
         live: Arc<Live>,
-        places: Arc<Places>,
-        means: Means,
+        limiter: Arc<ConnectionLimiter>,
+        services: Services,
         started: &Config,
     ) -> Self {
         Self {
             live,
-            places,
-            means,
+            limiter,
+            services,
             started: Arc::new(started.clone()),
         }
     }
@@ -78,7 +80,7 @@ impl Reloader {
     /// # Errors
     /// When nobody could come in any more. Then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, Problem> {
-        if self.means.gate.is_empty() && !config.allow_anonymous {
+        if self.services.gate.is_empty() && !config.allow_anonymous {
             return Err(Problem {
                 place: "allowAnonymous".into(),
                 text: "is off and there is no account: nobody could come in".into(),
@@ -86,25 +88,25 @@ impl Reloader {
         }
         let waiting = self.started.differs_in(config);
         let before = self.live.now();
-        let shared = before.shared.after(&before.config, config, &self.means);
-        let settings = Settings::new(config, &self.means, shared);
-        self.places.set_limits(config.limits);
+        let shared = before.shared.after(&before.config, config, &self.services);
+        let settings = Settings::new(config, &self.services, shared);
+        self.limiter.set_limits(config.limits);
         self.live.0.store(Arc::new(settings));
-        self.means.metrics.config_reloaded("done");
-        self.means.run_state.config_reloaded(&waiting);
+        self.services.metrics.config_reloaded("done");
+        self.services.run_state.config_reloaded(&waiting);
         Ok(waiting)
     }
 
     /// Whether the server was told to stop.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.means.run_state.is_draining()
+        self.services.run_state.is_draining()
     }
 
     /// Notes why a configuration could not be read; the one before stays in force.
     pub fn failed(&self, problem: String) {
-        self.means.metrics.config_reloaded("failed");
-        self.means.run_state.config_failed(problem);
+        self.services.metrics.config_reloaded("failed");
+        self.services.run_state.config_failed(problem);
     }
 }
 

@@ -11,11 +11,11 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// What was said when.
 #[derive(Default)]
-pub(super) struct Notices(Mutex<Vec<(Limit, Instant)>>);
+pub(super) struct LogThrottle(Mutex<Vec<(Limit, Instant)>>);
 
-impl Notices {
+impl LogThrottle {
     /// Whether it is time to speak of this limit; if so, it counts as said.
-    pub(super) fn is_due(&self, limit: Limit, now: Instant) -> bool {
+    pub(super) fn should_log(&self, limit: Limit, now: Instant) -> bool {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match said.iter_mut().find(|(other, _)| *other == limit) {
             Some((_, time)) if now < *time + HOUR => return false,
@@ -32,13 +32,13 @@ mod tests {
 
     #[test]
     fn a_notice_is_given_once_an_hour_for_each_limit() {
-        let (notices, now) = (Notices::default(), Instant::now());
+        let (notices, now) = (LogThrottle::default(), Instant::now());
 
-        assert!(notices.is_due(Limit::MaxBackups, now));
-        assert!(notices.is_due(Limit::MinFreeBytes, now));
+        assert!(notices.should_log(Limit::MaxBackups, now));
+        assert!(notices.should_log(Limit::MinFreeBytes, now));
         let later = now + HOUR - Duration::from_secs(1);
-        assert!(!notices.is_due(Limit::MaxBackups, later));
-        assert!(notices.is_due(Limit::MaxBackups, now + HOUR));
-        assert!(!notices.is_due(Limit::MaxBackups, now + HOUR));
+        assert!(!notices.should_log(Limit::MaxBackups, later));
+        assert!(notices.should_log(Limit::MaxBackups, now + HOUR));
+        assert!(!notices.should_log(Limit::MaxBackups, now + HOUR));
     }
 }

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::account::AccountName;
 use crate::config;
-use crate::server::limits::log_throttle::Notices;
-use crate::server::limits::token_buckets::{Buckets, MOST};
+use crate::server::limits::log_throttle::LogThrottle;
+use crate::server::limits::token_buckets::{MOST, TokenBuckets};
 use crate::server::metrics::Metrics;
 use crate::server::metrics::limit::Limit;
 use crate::store::{Put, Store};
@@ -28,8 +28,8 @@ pub(crate) struct Quotas {
     /// `None` until the first sweep has ended.
     used: Mutex<Option<Used>>,
     keys: RandomState,
-    new_backups: Option<Mutex<Buckets>>,
-    notices: Notices,
+    new_backups: Option<Mutex<TokenBuckets>>,
+    notices: LogThrottle,
     metrics: Arc<Metrics>,
 }
 
@@ -74,8 +74,8 @@ impl Quotas {
             keys: RandomState::new(),
             new_backups: limits
                 .new_backups_per_account
-                .map(|tokens| Mutex::new(Buckets::new(tokens, DAY, MOST))),
-            notices: Notices::default(),
+                .map(|tokens| Mutex::new(TokenBuckets::new(tokens, DAY, MOST))),
+            notices: LogThrottle::default(),
             metrics,
         }
     }
@@ -117,7 +117,7 @@ impl Quotas {
         }
     }
 
-    /// Asks whether an upload of `length` bytes may be stored, and keeps its place.
+    /// Probe whether an upload of `length` bytes may be stored, and keeps its place.
     pub(crate) async fn admit(
         &self,
         store: &dyn Store,
@@ -199,13 +199,13 @@ impl Quotas {
     fn give_new_backup_back(&self, account: u64) {
         if let Some(buckets) = &self.new_backups {
             let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
-            buckets.give_back(account, Instant::now());
+            buckets.refund(account, Instant::now());
         }
     }
 
     fn refuse(&self, limit: Limit) -> OverQuota {
         self.metrics.refusals().count(limit);
-        if self.notices.is_due(limit, Instant::now()) {
+        if self.notices.should_log(limit, Instant::now()) {
             let word = limit.word();
             if limit == Limit::MinFreeBytes {
                 tracing::warn!(

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 /// How many buckets there are at the most; full ones take no place. About 5 MiB for each size.
 pub(super) const MOST: usize = 65_536;
 
-/// Buckets of one size.
-pub(super) struct Buckets {
+/// TokenBuckets of one size.
+pub(super) struct TokenBuckets {
     /// The time in which one token comes.
     each: Duration,
     /// The time in which an empty bucket fills.
@@ -27,7 +27,7 @@ pub(super) struct Buckets {
     by_fullness: BTreeSet<(Instant, u64)>,
 }
 
-impl Buckets {
+impl TokenBuckets {
     /// At the most `most` buckets of `tokens` tokens, each of which fills in `period`.
     pub(super) fn new(tokens: NonZeroU32, period: Duration, most: usize) -> Self {
         let each = period / tokens.get();
@@ -61,7 +61,7 @@ impl Buckets {
     }
 
     /// Puts a token back.
-    pub(super) fn give_back(&mut self, key: u64, now: Instant) {
+    pub(super) fn refund(&mut self, key: u64, now: Instant) {
         if let Some(&full_at) = self.full_at.get(&key) {
             self.set(key, full_at.checked_sub(self.each).unwrap_or(now), now);
         }
@@ -94,14 +94,14 @@ mod tests {
     const NO_WAIT: Duration = Duration::ZERO;
 
     /// Sixty tokens an hour.
-    fn buckets(most: usize) -> (Buckets, Instant) {
+    fn buckets(most: usize) -> (TokenBuckets, Instant) {
         (
-            Buckets::new(NonZeroU32::new(60).unwrap(), HOUR, most),
+            TokenBuckets::new(NonZeroU32::new(60).unwrap(), HOUR, most),
             Instant::now(),
         )
     }
 
-    fn take_until_empty(buckets: &mut Buckets, key: u64, now: Instant) -> u32 {
+    fn take_until_empty(buckets: &mut TokenBuckets, key: u64, now: Instant) -> u32 {
         let mut taken = 0;
         while buckets.take(key, now, NO_WAIT).is_ok() {
             taken += 1;
@@ -142,14 +142,14 @@ mod tests {
     #[test]
     fn a_token_that_is_given_back_can_be_taken_and_none_comes_of_it() {
         let (mut buckets, now) = buckets(10);
-        buckets.give_back(1, now);
+        buckets.refund(1, now);
         assert_eq!(take_until_empty(&mut buckets, 1, now), 60);
 
-        buckets.give_back(1, now);
+        buckets.refund(1, now);
 
         assert_eq!(take_until_empty(&mut buckets, 1, now), 1);
         for _ in 0..100 {
-            buckets.give_back(1, now);
+            buckets.refund(1, now);
         }
         assert_eq!(take_until_empty(&mut buckets, 1, now), 60);
     }
@@ -189,7 +189,7 @@ mod tests {
         buckets.take(50, now + MINUTE, NO_WAIT).unwrap();
 
         assert_eq!((buckets.full_at.len(), buckets.by_fullness.len()), (1, 1));
-        buckets.give_back(50, now + MINUTE);
+        buckets.refund(50, now + MINUTE);
         assert!(buckets.full_at.is_empty() && buckets.by_fullness.is_empty());
     }
 }

@@ -35,7 +35,7 @@ impl UploadMemory {
     }
 
     /// Waits for so many bytes, for an upload from there.
-    pub(crate) async fn take(&self, prefix: Prefix, bytes: u32) -> Share {
+    pub(crate) async fn acquire(&self, prefix: Prefix, bytes: u32) -> Share {
         const OPEN: &str = "the semaphores of memory are never closed";
         // First its own: whoever waits for that takes nothing from others.
         let of_one = self.of_one(prefix).acquire_many_owned(bytes);
@@ -73,23 +73,23 @@ mod tests {
     #[tokio::test]
     async fn one_address_holds_half_and_others_find_room() {
         let memory = UploadMemory::new(100, 10);
-        let held = memory.take(OFFICE, 50).now_or_never().unwrap();
+        let held = memory.acquire(OFFICE, 50).now_or_never().unwrap();
 
-        assert!(memory.take(OFFICE, 1).now_or_never().is_none());
-        let other = memory.take(HOME, 50).now_or_never().unwrap();
-        assert!(memory.take(Prefix::Unknown, 1).now_or_never().is_none());
+        assert!(memory.acquire(OFFICE, 1).now_or_never().is_none());
+        let other = memory.acquire(HOME, 50).now_or_never().unwrap();
+        assert!(memory.acquire(Prefix::Unknown, 1).now_or_never().is_none());
         drop(held);
-        drop(memory.take(OFFICE, 50).now_or_never().unwrap());
+        drop(memory.acquire(OFFICE, 50).now_or_never().unwrap());
         drop(other);
     }
 
     #[tokio::test]
     async fn the_largest_upload_finds_room_and_addresses_are_forgotten() {
         let memory = UploadMemory::new(100, 100);
-        drop(memory.take(OFFICE, 100).now_or_never().unwrap());
+        drop(memory.acquire(OFFICE, 100).now_or_never().unwrap());
         for number in 0..5_000_u16 {
             let [a, b] = number.to_be_bytes();
-            drop(memory.take(Prefix::V4([10, 0, a, b]), 1).await);
+            drop(memory.acquire(Prefix::V4([10, 0, a, b]), 1).await);
         }
         assert!(memory.shares.lock().unwrap().len() <= MANY);
     }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 pub(super) const MOST: usize = 65_536;
 
 /// Keys in two halves: when one is full, the other is forgotten.
-pub(super) struct Known {
+pub(super) struct VerifiedCache {
     half: usize,
     halves: Mutex<Halves>,
 }
@@ -20,7 +20,7 @@ struct Halves {
     older: HashSet<u64>,
 }
 
-impl Known {
+impl VerifiedCache {
     pub(super) fn new(most: usize) -> Self {
         Self {
             half: most / 2,
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_who_comes_often_is_not_forgotten() {
-        let known = Known::new(100);
+        let known = VerifiedCache::new(100);
         known.insert(0);
 
         for key in 1..10_000 {

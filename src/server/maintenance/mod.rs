@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::account::Gate;
     use crate::config::Config;
-    use crate::server::request::context::Means;
+    use crate::server::request::context::Services;
     use crate::store::FileStore;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -204,20 +204,20 @@ mod tests {
         let run_state = Arc::new(RunState::new(clock()));
         let store = Arc::new(FileStore::open(directory).unwrap()) as Arc<dyn Store>;
         let config = Config::from_json(b"{}", &directory.join("config.json")).unwrap();
-        let means = Means {
+        let services = Services {
             gate: Arc::new(Gate::without_accounts(&config.accounts_file).unwrap()),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             uploads: Arc::default(),
             run_state: Arc::clone(&run_state),
             pseudonyms: Arc::default(),
-            crowd: Arc::default(),
+            proxy_detector: Arc::default(),
             clock,
         };
         Background {
             store,
             state: StateFile::in_directory(directory),
-            live: Live::new(&config, &means),
+            live: Live::new(&config, &services),
             metrics,
             uploads: Arc::default(),
             run_state,

@@ -31,7 +31,7 @@ use crate::server::metrics::certificate::Certificate;
 use crate::server::metrics::health::Health;
 use crate::server::metrics::storage::Storage;
 
-pub(crate) use requests::{Begun, Requests};
+pub(crate) use requests::{RequestInFlight, Requests};
 pub(crate) use traffic::Traffic;
 
 /// A whole number that goes up and down.

@@ -40,7 +40,7 @@ pub(crate) struct Requests {
 }
 
 /// A request that is under way until this is dropped.
-pub(crate) struct Begun<'a>(&'a Requests);
+pub(crate) struct RequestInFlight<'a>(&'a Requests);
 
 impl Requests {
     pub(super) fn register(registry: &mut Registry) -> Self {
@@ -86,9 +86,9 @@ impl Requests {
         requests
     }
 
-    pub(crate) fn begin(&self) -> Begun<'_> {
+    pub(crate) fn start(&self) -> RequestInFlight<'_> {
         self.in_flight.inc();
-        Begun(self)
+        RequestInFlight(self)
     }
 
     /// HTTP/1.1 could not read what came as a request.
@@ -102,7 +102,7 @@ impl Requests {
     }
 }
 
-impl Begun<'_> {
+impl RequestInFlight<'_> {
     /// The request ended; without a status, there was nobody to answer.
     pub(crate) fn ended(
         &self,
@@ -129,7 +129,7 @@ impl Begun<'_> {
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for RequestInFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.dec();
     }
@@ -182,7 +182,7 @@ mod tests {
         let requests = Requests::register(&mut registry);
 
         for method in ["REPORT", "other"] {
-            let begun = requests.begin();
+            let begun = requests.start();
             begun.ended("unknown", method, Some(404), Duration::ZERO);
         }
 
@@ -198,9 +198,9 @@ mod tests {
         let requests = Requests::register(&mut registry);
         let second = Duration::from_secs(1);
 
-        let refused = requests.begin();
+        let refused = requests.start();
         refused.ended("backup", "PUT", Some(401), second);
-        let stored = requests.begin();
+        let stored = requests.start();
         assert!(told(&registry).contains("requests_in_flight 2\n"));
         drop(refused);
         assert!(told(&registry).contains("requests_in_flight 1\n"));

@@ -45,14 +45,14 @@ impl ClientAddress {
     }
 
     /// As much of it as may be logged.
-    pub(crate) fn shown(self, how: ClientAddresses) -> Option<Shown> {
+    pub(crate) fn logged(self, how: ClientAddresses) -> Option<LoggedAddress> {
         let Self::Ip(address) = self else {
             return None;
         };
         match how {
             ClientAddresses::None => None,
-            ClientAddresses::Truncated => Some(Shown::network_of(address)),
-            ClientAddresses::Full => Some(Shown::Address(address)),
+            ClientAddresses::Truncated => Some(LoggedAddress::network_of(address)),
+            ClientAddresses::Full => Some(LoggedAddress::Address(address)),
         }
     }
 
@@ -78,12 +78,12 @@ impl From<IpAddr> for ClientAddress {
 
 /// What the log tells of an address.
 #[derive(Clone, Copy)]
-pub(crate) enum Shown {
+pub(crate) enum LoggedAddress {
     Address(IpAddr),
     Network(IpAddr, u8),
 }
 
-impl Shown {
+impl LoggedAddress {
     fn network_of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => {
@@ -98,7 +98,7 @@ impl Shown {
     }
 }
 
-impl fmt::Display for Shown {
+impl fmt::Display for LoggedAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(formatter, "{address}"),
@@ -127,14 +127,14 @@ mod tests {
             ),
         ] {
             let client = ClientAddress::of_peer(SocketAddr::new(address.parse().unwrap(), 443));
-            let shown = |how| client.shown(how).map(|shown| shown.to_string());
+            let logged = |how| client.logged(how).map(|address| address.to_string());
 
-            assert_eq!(shown(ClientAddresses::None), None);
-            assert_eq!(shown(ClientAddresses::Truncated).as_deref(), Some(network));
-            assert_eq!(shown(ClientAddresses::Full).as_deref(), Some(full));
+            assert_eq!(logged(ClientAddresses::None), None);
+            assert_eq!(logged(ClientAddresses::Truncated).as_deref(), Some(network));
+            assert_eq!(logged(ClientAddresses::Full).as_deref(), Some(full));
         }
         for how in [ClientAddresses::Truncated, ClientAddresses::Full] {
-            assert!(ClientAddress::Unknown.shown(how).is_none());
+            assert!(ClientAddress::Unknown.logged(how).is_none());
         }
     }
 

@@ -11,20 +11,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// One proxy's word for who was before it: an address, or (`unknown`, `_hidden`) that it does not say.
-type Hop = Option<IpAddr>;
+type ForwardedHop = Option<IpAddr>;
 
 /// The hops of one kind of header, the nearest first.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Hops {
+pub(crate) enum ForwardedChain {
     /// There is no such header.
     None,
     /// It is not written as it should be.
-    Unclear,
-    These(Vec<Hop>),
+    Invalid,
+    These(Vec<ForwardedHop>),
 }
 
 /// The hops that `X-Forwarded-For` names.
-pub(crate) fn x_forwarded_for(headers: &HeaderMap) -> Hops {
+pub(crate) fn x_forwarded_for(headers: &HeaderMap) -> ForwardedChain {
     hops(headers, &X_FORWARDED_FOR, |line, hops| {
         for part in line.split(',') {
             hops.push(address(part.trim()));
@@ -34,7 +34,7 @@ pub(crate) fn x_forwarded_for(headers: &HeaderMap) -> Hops {
 }
 
 /// The hops that `Forwarded` names.
-pub(crate) fn forwarded(headers: &HeaderMap) -> Hops {
+pub(crate) fn forwarded(headers: &HeaderMap) -> ForwardedChain {
     hops(headers, &header::FORWARDED, |line, hops| {
         let mut rest = line;
         loop {
@@ -51,23 +51,23 @@ pub(crate) fn forwarded(headers: &HeaderMap) -> Hops {
 fn hops(
     headers: &HeaderMap,
     name: &HeaderName,
-    read: impl Fn(&str, &mut Vec<Hop>) -> Option<()>,
-) -> Hops {
+    read: impl Fn(&str, &mut Vec<ForwardedHop>) -> Option<()>,
+) -> ForwardedChain {
     let mut lines = headers.get_all(name).iter().peekable();
     if lines.peek().is_none() {
-        return Hops::None;
+        return ForwardedChain::None;
     }
     let mut hops = Vec::new();
     let all = lines.try_for_each(|line: &HeaderValue| read(line.to_str().ok()?, &mut hops));
     if all.is_none() {
-        return Hops::Unclear;
+        return ForwardedChain::Invalid;
     }
     hops.reverse();
-    Hops::These(hops)
+    ForwardedChain::These(hops)
 }
 
 /// Reads `for=192.0.2.1;proto=https` up to the comma behind it or the end.
-fn element(text: &str) -> Option<(Hop, &str)> {
+fn element(text: &str) -> Option<(ForwardedHop, &str)> {
     let mut hop = None;
     let mut rest = text;
     loop {
@@ -91,7 +91,7 @@ fn element(text: &str) -> Option<(Hop, &str)> {
     }
 }
 
-/// Reads a token or a quoted string; what it means, and what follows.
+/// Reads a token or a quoted string; what it services, and what follows.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let length = text.bytes().take_while(|&byte| is_token(byte)).count();
@@ -116,7 +116,7 @@ fn is_token(byte: u8) -> bool {
 }
 
 /// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:4711`.
-fn address(text: &str) -> Hop {
+fn address(text: &str) -> ForwardedHop {
     let bare = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
@@ -137,8 +137,8 @@ mod tests {
         headers
     }
 
-    fn these(hops: &[&str]) -> Hops {
-        Hops::These(hops.iter().map(|hop| hop.parse().ok()).collect())
+    fn these(hops: &[&str]) -> ForwardedChain {
+        ForwardedChain::These(hops.iter().map(|hop| hop.parse().ok()).collect())
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
             let found = x_forwarded_for(&headers("x-forwarded-for", lines));
             assert_eq!(found, these(expected), "{lines:?}");
         }
-        assert_eq!(x_forwarded_for(&HeaderMap::new()), Hops::None);
+        assert_eq!(x_forwarded_for(&HeaderMap::new()), ForwardedChain::None);
     }
 
     #[test]
@@ -217,9 +217,12 @@ mod tests {
             "",
         ] {
             let found = forwarded(&headers("forwarded", &[line]));
-            assert_eq!(found, Hops::Unclear, "{line:?}");
+            assert_eq!(found, ForwardedChain::Invalid, "{line:?}");
         }
         let open = ["host=\"a", "for=192.0.2.1"];
-        assert_eq!(forwarded(&headers("forwarded", &open)), Hops::Unclear);
+        assert_eq!(
+            forwarded(&headers("forwarded", &open)),
+            ForwardedChain::Invalid
+        );
     }
 }

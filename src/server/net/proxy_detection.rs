@@ -1,4 +1,4 @@
-//! Notices when everybody seems to come from one address: then a proxy stands in front of which nobody told the
+//! LogThrottle when everybody seems to come from one address: then a proxy stands in front of which nobody told the
 //! server, and what one client may do is what all may do together.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,15 +11,15 @@ const REQUESTS: u32 = 1_000;
 
 /// What was seen of addresses since the start.
 #[derive(Default)]
-pub(crate) struct Crowd {
+pub(crate) struct ProxyDetector {
     known: AtomicBool,
     only: Mutex<Option<(Prefix, u32)>>,
 }
 
-impl Crowd {
+impl ProxyDetector {
     /// Looks at where one request comes from; says so, once, if it is where all came from. `is_client` where that is no
     /// trusted proxy, which would have to tell.
-    pub(crate) fn see(&self, address: ClientAddress, is_client: bool) {
+    pub(crate) fn observe(&self, address: ClientAddress, is_client: bool) {
         // What did not come in through a listener has no address.
         let is_known = address == ClientAddress::Unknown || self.known.load(Ordering::Relaxed);
         if is_known || !self.is_one(address.prefix()) {
@@ -63,24 +63,24 @@ mod tests {
 
     #[test]
     fn one_address_is_noticed_once() {
-        let crowd = Crowd::default();
+        let proxy_detector = ProxyDetector::default();
 
         let noticed: Vec<_> = (1..=3 * REQUESTS)
-            .filter(|_| crowd.is_one(OFFICE))
+            .filter(|_| proxy_detector.is_one(OFFICE))
             .collect();
 
         assert_eq!(noticed, [REQUESTS]);
-        assert!(crowd.known.load(Ordering::Relaxed));
+        assert!(proxy_detector.known.load(Ordering::Relaxed));
     }
 
     #[test]
     fn two_addresses_are_as_it_should_be() {
-        let crowd = Crowd::default();
+        let proxy_detector = ProxyDetector::default();
         for _ in 1..REQUESTS {
-            assert!(!crowd.is_one(OFFICE));
+            assert!(!proxy_detector.is_one(OFFICE));
         }
 
-        assert!(!crowd.is_one(Prefix::V4([192, 0, 2, 2])));
-        assert!(crowd.known.load(Ordering::Relaxed));
+        assert!(!proxy_detector.is_one(Prefix::V4([192, 0, 2, 2])));
+        assert!(proxy_detector.known.load(Ordering::Relaxed));
     }
 }

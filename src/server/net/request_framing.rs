@@ -2,7 +2,7 @@
 //!
 //! hyper makes one length of two equal ones, drops a length beside chunks, and takes bare LF for the end of a
 //! line, all before any of our code sees the request. Each is allowed (RFC 9112 lets a recipient choose), and
-//! each is what request smuggling lives on where a proxy in front chooses otherwise. So [`Framed`] looks at the
+//! each is what request smuggling lives on where a proxy in front chooses otherwise. So [`FramingGuard`] looks at the
 //! bytes themselves: it hands hyper a header only when it is whole and beyond doubt, counts the body by the one
 //! length that is left, and looks at the next header. In place of any other it hands over what hyper answers with
 //! 400 and the end of the connection, after the answers that are under way.
@@ -29,7 +29,7 @@ const NO_REQUEST: &[u8] = b"\0\r\n\r\n";
 const READ: usize = 2 << 10;
 
 /// A stream on which only requests beyond doubt arrive.
-pub(crate) struct Framed<S> {
+pub(crate) struct FramingGuard<S> {
     stream: S,
     header_bytes: usize,
     refusals: Refusals,
@@ -55,7 +55,7 @@ enum Next {
     Nothing,
 }
 
-impl<S> Framed<S> {
+impl<S> FramingGuard<S> {
     pub(crate) fn new(stream: S, header_bytes: usize, refusals: Refusals) -> Self {
         Self {
             stream,
@@ -96,7 +96,7 @@ impl<S> Framed<S> {
                     self.next = Next::Nothing;
                 }
                 Ok(None) => self.searched = self.held.len(),
-                Err(Doubtful) => self.refuse(),
+                Err(Ambiguous) => self.refuse(),
             },
         }
         self.ready > 0
@@ -110,7 +110,7 @@ impl<S> Framed<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FramingGuard<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -159,7 +159,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FramingGuard<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -191,19 +191,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
 
 /// Two readers could read it differently.
 #[derive(Debug, PartialEq, Eq)]
-struct Doubtful;
+struct Ambiguous;
 
 /// Where the header at the beginning of `held` ends, if it does; the first `searched` bytes were looked at before.
-fn end_of_header(held: &[u8], searched: usize) -> Result<Option<usize>, Doubtful> {
+fn end_of_header(held: &[u8], searched: usize) -> Result<Option<usize>, Ambiguous> {
     if held.starts_with(b"\r") || held.starts_with(b"\n") {
-        return Err(Doubtful);
+        return Err(Ambiguous);
     }
     for (position, &byte) in held.iter().enumerate().skip(searched) {
         let line = held.get(..=position).unwrap_or_default();
         match byte {
-            b'\n' if !line.ends_with(b"\r\n") => return Err(Doubtful),
+            b'\n' if !line.ends_with(b"\r\n") => return Err(Ambiguous),
             b'\n' if line.ends_with(b"\r\n\r\n") => return Ok(Some(position + 1)),
-            0 => return Err(Doubtful),
+            0 => return Err(Ambiguous),
             _ => {}
         }
     }
@@ -308,7 +308,7 @@ fn is_authority(value: &[u8]) -> bool {
 
 /// Whether it is beyond doubt what a request is for and who makes it. HTTP/2 has no raw header to look at, and its
 /// library compares no Host with the `:authority` (RFC 9113 §8.3.1).
-pub(crate) fn is_clear(parts: &Parts) -> bool {
+pub(crate) fn is_unambiguous(parts: &Parts) -> bool {
     let once = |name| parts.headers.get_all(name).iter().count() <= 1;
     let target = parts.uri.path();
     let asterisk = target == "*" && parts.method == Method::OPTIONS;
@@ -338,7 +338,7 @@ mod tests {
     /// What gets through of these bytes, written in pieces of this size and then no more.
     async fn through(sent: &str, piece: usize) -> String {
         let (mut client, stream) = tokio::io::duplex(1 << 20);
-        let mut framed = Framed::new(stream, 8_192, Refusals::default());
+        let mut framed = FramingGuard::new(stream, 8_192, Refusals::default());
         let mut received = String::new();
         let read = framed.read_to_string(&mut received);
         let write = async {

@@ -1,4 +1,4 @@
-//! Proxies in front of the server: whose word counts about where a request comes from.
+//! TrustedProxies in front of the server: whose word counts about where a request comes from.
 //!
 //! A peer that is not trusted is a client, whatever it sends. A trusted one tells who was before it, by the PROXY
 //! protocol for the whole connection or in each request's header; if that is a trusted proxy too, it tells in turn.
@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::config::Config;
 use crate::server::net::client_address::ClientAddress;
-use crate::server::net::forwarded::{Hops, forwarded, x_forwarded_for};
+use crate::server::net::forwarded::{ForwardedChain, forwarded, x_forwarded_for};
 
 /// What both versions' headers begin with at the least: the signature of version 2 (PROXY protocol §2.2).
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -27,23 +27,23 @@ const LINE: usize = 107;
 const MORE: usize = 4_096;
 
 /// The trusted proxies.
-pub(crate) struct Proxies {
+pub(crate) struct TrustedProxies {
     networks: Vec<IpNet>,
-    speak_first: bool,
+    uses_proxy_protocol: bool,
     disagreement_said: AtomicBool,
 }
 
-impl Proxies {
+impl TrustedProxies {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             networks: config.trusted_proxies.clone(),
-            speak_first: config.proxy_protocol,
+            uses_proxy_protocol: config.proxy_protocol,
             disagreement_said: AtomicBool::new(false),
         }
     }
 
     /// Whether what comes from there is a proxy's word.
-    pub(crate) fn trust(&self, address: ClientAddress) -> bool {
+    pub(crate) fn trusts(&self, address: ClientAddress) -> bool {
         match address {
             ClientAddress::Unknown => false,
             // Its file's rights let the proxy in, and nobody else.
@@ -53,31 +53,32 @@ impl Proxies {
     }
 
     /// Whether a client there is heard without TLS: its password and backup ids cross no network that is not known.
-    pub(crate) fn may_speak_plainly(&self, peer: ClientAddress) -> bool {
+    pub(crate) fn allows_plaintext(&self, peer: ClientAddress) -> bool {
         let is_here = matches!(peer, ClientAddress::Ip(address) if address.is_loopback());
-        is_here || self.trust(peer)
+        is_here || self.trusts(peer)
     }
 
     /// Whether a connection from there begins with a header of the PROXY protocol.
-    pub(crate) fn speaks_first(&self, peer: ClientAddress) -> bool {
-        self.speak_first && self.trust(peer)
+    pub(crate) fn uses_proxy_protocol(&self, peer: ClientAddress) -> bool {
+        self.uses_proxy_protocol && self.trusts(peer)
     }
 
     /// Who sent a request on a connection from `peer`.
     pub(crate) fn client(&self, peer: ClientAddress, headers: &HeaderMap) -> ClientAddress {
-        if !self.trust(peer) {
+        if !self.trusts(peer) {
             return peer;
         }
         match (x_forwarded_for(headers), forwarded(headers)) {
-            (Hops::None, Hops::None) => peer,
-            (Hops::These(hops), Hops::None) | (Hops::None, Hops::These(hops)) => {
+            (ForwardedChain::None, ForwardedChain::None) => peer,
+            (ForwardedChain::These(hops), ForwardedChain::None)
+            | (ForwardedChain::None, ForwardedChain::These(hops)) => {
                 self.first_untrusted(peer, &hops)
             }
             (x_forwarded, forwarded) => {
                 // A proxy writes one of them, and may pass on the other as the client wrote it.
                 let of = |hops| match hops {
-                    Hops::These(hops) => self.first_untrusted(peer, &hops),
-                    Hops::None | Hops::Unclear => peer,
+                    ForwardedChain::These(hops) => self.first_untrusted(peer, &hops),
+                    ForwardedChain::None | ForwardedChain::Invalid => peer,
                 };
                 let (one, other) = (of(x_forwarded), of(forwarded));
                 if one == other {
@@ -95,7 +96,7 @@ impl Proxies {
             // Whoever is not told is the one who tells.
             let Some(address) = *hop else { return last };
             last = address.into();
-            if !self.trust(last) {
+            if !self.trusts(last) {
                 return last;
             }
         }
@@ -171,9 +172,9 @@ mod tests {
 
     const PROXY: &str = "10.0.0.1";
 
-    fn proxies() -> Proxies {
+    fn proxies() -> TrustedProxies {
         let text = br#"{ "trustedProxies": ["10.0.0.0/8", "2001:db8::7"], "proxyProtocol": true }"#;
-        Proxies::new(&Config::from_json(text, Path::new("config.json")).unwrap())
+        TrustedProxies::new(&Config::from_json(text, Path::new("config.json")).unwrap())
     }
 
     fn at(address: &str) -> ClientAddress {
@@ -248,8 +249,11 @@ mod tests {
         headers.insert("x-forwarded-for", "192.0.2.1".parse().unwrap());
         let found = proxies().client(ClientAddress::UnixSocket, &headers);
         assert!(found == at("192.0.2.1"));
-        assert!(proxies().speaks_first(ClientAddress::UnixSocket));
-        assert!(proxies().speaks_first(at(PROXY)) && !proxies().speaks_first(at("192.0.2.1")));
+        assert!(proxies().uses_proxy_protocol(ClientAddress::UnixSocket));
+        assert!(
+            proxies().uses_proxy_protocol(at(PROXY))
+                && !proxies().uses_proxy_protocol(at("192.0.2.1"))
+        );
     }
 
     #[test]
@@ -262,14 +266,14 @@ mod tests {
             ("192.0.2.1", false),
             ("2001:db8::8", false),
         ] {
-            assert_eq!(proxies().may_speak_plainly(at(peer)), expected, "{peer}");
+            assert_eq!(proxies().allows_plaintext(at(peer)), expected, "{peer}");
         }
-        assert!(proxies().may_speak_plainly(ClientAddress::UnixSocket));
+        assert!(proxies().allows_plaintext(ClientAddress::UnixSocket));
     }
 
     async fn read(bytes: &[u8]) -> io::Result<(ClientAddress, Vec<u8>)> {
         let mut stream = bytes;
-        let client = Proxies::read_header(at(PROXY), &mut stream).await?;
+        let client = TrustedProxies::read_header(at(PROXY), &mut stream).await?;
         Ok((client, stream.to_vec()))
     }
 

@@ -5,19 +5,19 @@ use std::time::Instant;
 
 use http::Method;
 
-use crate::server::metrics::Begun;
-use crate::server::net::client_address::Shown;
+use crate::server::metrics::RequestInFlight;
+use crate::server::net::client_address::LoggedAddress;
 use crate::server::request::pseudonym::Pseudonym;
 
 /// Written when it is dropped, so that a request whose client goes away has a line too.
 pub(crate) struct AccessLine<'a> {
-    pub(crate) metrics: Begun<'a>,
+    pub(crate) metrics: RequestInFlight<'a>,
     pub(crate) method: &'static str,
     pub(crate) route: &'static str,
     /// For the routes of backups alone.
     pub(crate) backup: Option<Pseudonym>,
     /// Where operators want it.
-    pub(crate) client: Option<Shown>,
+    pub(crate) client: Option<LoggedAddress>,
     pub(crate) started: Instant,
     pub(crate) received: u64,
     /// `None` when there was no answer to give.
@@ -66,7 +66,7 @@ impl Drop for AccessLine<'_> {
 }
 
 /// The line of what HTTP/1.1 could not read as a request, and answered by itself.
-pub(crate) fn unreadable(client: Option<Shown>, status: u16) {
+pub(crate) fn unreadable(client: Option<LoggedAddress>, status: u16) {
     let client = client.map(tracing::field::display);
     tracing::info!(client, status, "request could not be read");
 }

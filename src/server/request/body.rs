@@ -15,7 +15,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
-use crate::server::net::rate_limited_stream::Pace;
+use crate::server::net::min_rate::MinRate;
 use crate::server::request::reply::Reject;
 
 /// The largest body of any request but an upload, in bytes.
@@ -35,7 +35,7 @@ pub(crate) struct RequestBody {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimits {
     deadline: Duration,
-    pace: Pace,
+    min_rate: MinRate,
     drain: u64,
 }
 
@@ -43,7 +43,7 @@ impl BodyLimits {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             deadline: config.limits.body,
-            pace: Pace::new(&config.limits),
+            min_rate: MinRate::new(&config.limits),
             drain: DRAIN_AT_LEAST.max(config.max_backup_bytes as u64 * 2),
         }
     }
@@ -51,7 +51,7 @@ impl BodyLimits {
     /// Until when the next bytes must be there, of a body that began at `start` and of which so many came.
     fn next(&self, start: Instant, received: u64) -> Instant {
         let whole = start + self.deadline;
-        whole.min(self.pace.deadline(start, received))
+        whole.min(self.min_rate.deadline(start, received))
     }
 }
 

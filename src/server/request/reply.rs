@@ -13,6 +13,8 @@ use hyper::body::{Body as _, Frame};
 
 use futures_util::stream::BoxStream;
 
+use crate::server::metrics::limit::Limit;
+
 /// The body of an answer: whole, or a stream (of a listing).
 pub(crate) type Body =
     Either<Full<Bytes>, StreamBody<BoxStream<'static, std::io::Result<Frame<Bytes>>>>>;
@@ -29,7 +31,7 @@ pub(crate) enum Reject {
     /// No such resource.
     NotFound,
     /// The resource has no such method; it has these.
-    MethodNotAllowed(&'static str),
+    MethodNotAllowed(&'static [&'static str]),
     /// An upload without `Content-Length`.
     LengthRequired,
     /// An upload of nothing.
@@ -65,7 +67,7 @@ pub(crate) enum Reject {
 impl Reject {
     fn status_and_text(self) -> (StatusCode, &'static str) {
         match self {
-            Self::BadFraming => (StatusCode::BAD_REQUEST, "the request is unclear\n"),
+            Self::BadFraming => (StatusCode::BAD_REQUEST, "ambiguous request framing\n"),
             Self::HeaderTooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "the header is too large\n",
@@ -84,7 +86,7 @@ impl Reject {
             Self::Partial => (StatusCode::BAD_REQUEST, "only whole backups are taken\n"),
             Self::BadXml => (StatusCode::BAD_REQUEST, "the body is not a propfind\n"),
             Self::InfiniteDepth => (StatusCode::FORBIDDEN, "depth must be 0 or 1\n"),
-            Self::BadCondition => (StatusCode::BAD_REQUEST, "the condition is unclear\n"),
+            Self::BadCondition => (StatusCode::BAD_REQUEST, "invalid condition\n"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition failed\n"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "too much at once\n"),
             Self::TooMany(_) => (
@@ -100,7 +102,34 @@ impl Reject {
         }
     }
 
-    /// The answer.
+    /// The limit whose refusals count this.
+    pub(crate) fn limit(self) -> Option<Limit> {
+        match self {
+            Self::BadFraming => Some(Limit::Framing),
+            Self::HeaderTooLarge => Some(Limit::Header),
+            Self::Slow => Some(Limit::Body),
+            Self::Overloaded => Some(Limit::Overload),
+            Self::Unauthorized
+            | Self::NotFound
+            | Self::MethodNotAllowed(_)
+            | Self::LengthRequired
+            | Self::Empty
+            | Self::Cut
+            | Self::TooLarge
+            | Self::Partial
+            | Self::BadXml
+            | Self::InfiniteDepth
+            | Self::BadCondition
+            | Self::PreconditionFailed
+            // The guess limiter and the quotas count their own.
+            | Self::TooMany(_)
+            | Self::OverQuota
+            | Self::Full
+            | Self::Storage => None,
+        }
+    }
+
+    /// The response.
     pub(crate) fn response(self) -> Response<Body> {
         let (status, text) = self.status_and_text();
         let mut response = plain(
@@ -115,8 +144,8 @@ impl Reject {
                 HeaderValue::from_static(r#"Basic realm="Threema Safe", charset="UTF-8""#);
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
-        if let Self::MethodNotAllowed(allow) = self {
-            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        if let Self::MethodNotAllowed(methods) = self {
+            headers.insert(ALLOW, allow(methods));
         }
         if let Self::TooMany(seconds) = self {
             headers.insert(RETRY_AFTER, seconds.into());
@@ -126,20 +155,25 @@ impl Reject {
         }
         if self == Self::BadFraming {
             // What follows on this connection cannot be told from this request's body.
-            return last_of_its_connection(response);
+            return closing_connection(response);
         }
         response
     }
 }
 
 /// The answer after which nothing more is read on a connection of HTTP/1.1; HTTP/2 knows where a request ends.
-pub(crate) fn last_of_its_connection(mut response: Response<Body>) -> Response<Body> {
+pub(crate) fn closing_connection(mut response: Response<Body>) -> Response<Body> {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(CONNECTION, close);
     response
 }
 
-/// An answer with a whole body, that nobody keeps.
+/// The value of an `Allow` header (RFC 9110 §10.2.1).
+fn allow(methods: &[&str]) -> HeaderValue {
+    HeaderValue::from_str(&methods.join(", ")).expect("methods are visible ASCII")
+}
+
+/// A response with a whole body, that no cache stores.
 pub(crate) fn plain(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Either::Left(Full::new(body)));
     *response.status_mut() = status;
@@ -162,11 +196,11 @@ pub(crate) fn without_body(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// What OPTIONS tells of a resource with these methods: WebDAV class 1, no locks (RFC 4918 §18.1).
-pub(crate) fn options(allow: &'static str) -> Response<Body> {
+pub(crate) fn options(methods: &[&str]) -> Response<Body> {
     let mut response = Response::new(Either::Left(Full::default()));
     let headers = response.headers_mut();
     headers.insert("dav", HeaderValue::from_static("1"));
-    headers.insert(ALLOW, HeaderValue::from_static(allow));
+    headers.insert(ALLOW, allow(methods));
     response
 }
 

@@ -48,12 +48,15 @@ impl Route {
         }
     }
 
-    /// The methods of this resource, as an `Allow` header lists them; `None` where there is no resource.
-    pub(crate) fn allow(&self) -> Option<&'static str> {
+    /// The methods of this resource; `None` where there is no resource.
+    pub(crate) fn methods(&self) -> Option<&'static [&'static str]> {
+        const READ_ONLY: &[&str] = &["GET", "HEAD", "OPTIONS", "PROPFIND"];
+        const COLLECTION: &[&str] = &["OPTIONS", "PROPFIND"];
+        const BACKUP: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PROPFIND", "PUT"];
         match self {
-            Self::Root | Self::Config => Some("GET, HEAD, OPTIONS, PROPFIND"),
-            Self::Backups => Some("OPTIONS, PROPFIND"),
-            Self::Backup(_) => Some("DELETE, GET, HEAD, OPTIONS, PROPFIND, PUT"),
+            Self::Root | Self::Config => Some(READ_ONLY),
+            Self::Backups => Some(COLLECTION),
+            Self::Backup(_) => Some(BACKUP),
             Self::Unknown => None,
         }
     }
