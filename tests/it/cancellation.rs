@@ -171,7 +171,7 @@ async fn an_upload_that_outlasts_the_drain_is_cut_off_and_stored_whole_all_the_s
         let stopped = async {
             somebody_waits_for_the_lock_on(&server.site().backup_file(ID)).await;
             server.signal(Signal::TERM);
-            server.log_through(|line| line.contains("cut off by the stop"));
+            server.log_through(|line| line.contains("shutdown timeout"));
         };
 
         let (answer, ()) = tokio::join!(sent, stopped);

@@ -1,12 +1,12 @@
-//! Rate limits on guessing passwords of accounts and ids of backups.
+//! Rate limits on guesses of account passwords and backup ids.
 //!
 //! A guess is charged one token *before* it is checked, and refunded if it was right: otherwise the
-//! refusal itself would be an answer, and the limit none. Three things are free: requests without
-//! credentials, because the iOS app begins every operation with one; generated secrets, because 256
-//! random bits cannot be guessed; and a password that was verified *from the same address* before, so
-//! that the phones of an office are served while an attacker guesses from the same address. A
-//! verification from another address is not enough: an attacker elsewhere would authenticate with the
-//! first right guess, however many wrong ones came before.
+//! refusal itself would reveal whether the guess was right, and limit nothing. Three things are
+//! free: requests without credentials, because the iOS app begins every operation with one;
+//! generated secrets, because 256 random bits cannot be guessed; and a password that was verified
+//! *from the same address* before, so that the phones of an office are served while an attacker
+//! guesses from the same address. A verification from another address is not enough: an attacker
+//! elsewhere would authenticate with the first right guess, however many wrong ones came before.
 //!
 //! Buckets are kept in memory under keyed hashes of names and addresses; neither is logged.
 
@@ -19,9 +19,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::account::{AccountName, Caller, Credentials, Gate, Role};
 use crate::config::Budgets;
+use crate::server::limits::bucket_pairs::{BucketPairs, Exhausted, PairKeys};
 use crate::server::limits::keyed_semaphore::{KeyedPermit, KeyedSemaphore};
 use crate::server::limits::log_throttle::LogThrottle;
-use crate::server::limits::token_buckets::{MOST, TokenBuckets};
+use crate::server::limits::token_buckets::{MAX_BUCKETS, TokenBuckets};
 use crate::server::limits::verified_cache::{self, VerifiedCache};
 use crate::server::metrics::Metrics;
 use crate::server::metrics::limit::Limit;
@@ -33,46 +34,30 @@ const CONCURRENT_PROBES: usize = 16;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 fn hourly(tokens: NonZeroU32) -> TokenBuckets {
-    TokenBuckets::new(tokens, HOUR, MOST)
+    TokenBuckets::new(tokens, HOUR, MAX_BUCKETS)
 }
 
 /// Token buckets for guesses, and the callers that need none.
 pub(crate) struct GuessLimiter {
     /// Hashes the keys of the buckets: no client can choose names or addresses that share a bucket.
     keys: RandomState,
-    passwords: Arc<Pair>,
-    unknown_ids: Arc<Pair>,
+    passwords: Arc<BucketPairs>,
+    unknown_ids: Arc<BucketPairs>,
     /// By account and network.
     new_ids: Arc<Mutex<TokenBuckets>>,
     /// Passwords that were verified, by address.
     verified: Arc<VerifiedCache>,
     /// The longest wait of a password check for its token.
     max_delay: Duration,
-    /// One password check at a time for each address. So an address has one place in the queue for
-    /// the processor, however many requests it sends; and of many phones that arrive at once with the
-    /// same password, one check serves all.
+    /// One password check at a time for each address. So an address has one entry in the queue for
+    /// the processor, however many requests it sends; and of many phones that connect at once with
+    /// the same password, one check serves all.
     checks: KeyedSemaphore,
     /// A few probes at a time for each account at each address: a probe that finds a backup is
     /// refunded, so that many phones at once do not exhaust the bucket for each other.
     probes: KeyedSemaphore,
     log_throttle: LogThrottle,
     metrics: Arc<Metrics>,
-}
-
-/// A narrow bucket and a wide one; each guess takes a token of both.
-struct Pair(Mutex<(TokenBuckets, TokenBuckets)>);
-
-/// The keys of one guess in a [`Pair`].
-#[derive(Clone, Copy)]
-struct Keys {
-    narrow: u64,
-    wide: u64,
-}
-
-/// Which bucket of a [`Pair`] is empty, and in which time it holds the next token.
-enum Exhausted {
-    Narrow(Duration),
-    Wide(Duration),
 }
 
 /// Why the credentials are not accepted, or the request is not carried out.
@@ -99,7 +84,7 @@ pub(crate) struct Charge<'a>(Option<Charged<'a>>);
 
 /// The bucket that was charged.
 enum Charged<'a> {
-    Unknown(&'a GuessLimiter, Keys, KeyedPermit<'a>),
+    Unknown(&'a GuessLimiter, PairKeys, KeyedPermit<'a>),
     New(&'a GuessLimiter, u64),
 }
 
@@ -107,16 +92,16 @@ impl GuessLimiter {
     pub(crate) fn new(budgets: &Budgets, metrics: Arc<Metrics>) -> Self {
         Self {
             keys: RandomState::new(),
-            passwords: Arc::new(Pair::new(
+            passwords: Arc::new(BucketPairs::new(
                 hourly(budgets.wrong_passwords_per_account),
                 hourly(budgets.wrong_passwords_per_address),
             )),
-            unknown_ids: Arc::new(Pair::new(
+            unknown_ids: Arc::new(BucketPairs::new(
                 hourly(budgets.unknown_backups_per_address),
                 hourly(budgets.unknown_backups_per_account),
             )),
             new_ids: Arc::new(Mutex::new(hourly(budgets.new_backups_per_address))),
-            verified: Arc::new(VerifiedCache::new(verified_cache::MOST)),
+            verified: Arc::new(VerifiedCache::new(verified_cache::MAX_KEYS)),
             max_delay: budgets.wrong_password_delay,
             checks: KeyedSemaphore::new(1),
             probes: KeyedSemaphore::new(CONCURRENT_PROBES),
@@ -125,7 +110,8 @@ impl GuessLimiter {
         }
     }
 
-    /// The limiter after a reload: buckets whose limits are the same, and verified callers, are kept.
+    /// The limiter after a reload: buckets whose limits are the same, and verified callers, are
+    /// kept.
     pub(crate) fn after(before: &Self, old: &Budgets, budgets: &Budgets) -> Self {
         let mut limiter = Self::new(budgets, Arc::clone(&before.metrics));
         limiter.keys = before.keys.clone();
@@ -169,7 +155,7 @@ impl GuessLimiter {
         if let Some(caller) = self.verified_at(here, gate, credentials) {
             return Ok(caller);
         }
-        let keys = Keys {
+        let keys = PairKeys {
             narrow: self.keys.hash_one((prefix, credentials.name())),
             wide: self.keys.hash_one(prefix.network()),
         };
@@ -237,10 +223,10 @@ impl GuessLimiter {
         }
     }
 
-    /// Callers without an account share a bucket with their network alone: otherwise any client could
-    /// empty it for all.
-    fn unknown_keys(&self, account: Option<&AccountName>, prefix: Prefix) -> Keys {
-        Keys {
+    /// Callers without an account share a bucket with their network alone: otherwise any client
+    /// could empty it for all.
+    fn unknown_keys(&self, account: Option<&AccountName>, prefix: Prefix) -> PairKeys {
+        PairKeys {
             narrow: self.keys.hash_one((prefix, account)),
             wide: account.map_or_else(
                 || self.keys.hash_one(prefix.network()),
@@ -288,33 +274,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Pair {
-    fn new(narrow: TokenBuckets, wide: TokenBuckets) -> Self {
-        Self(Mutex::new((narrow, wide)))
-    }
-
-    /// Takes a token of both, or none.
-    fn take(&self, keys: Keys, now: Instant, max_delay: Duration) -> Result<Duration, Exhausted> {
-        let (narrow, wide) = &mut *lock(&self.0);
-        let wait = narrow
-            .take(keys.narrow, now, max_delay)
-            .map_err(Exhausted::Narrow)?;
-        match wide.take(keys.wide, now, max_delay) {
-            Ok(longer) => Ok(wait.max(longer)),
-            Err(longer) => {
-                narrow.refund(keys.narrow, now);
-                Err(Exhausted::Wide(longer))
-            }
-        }
-    }
-
-    fn refund(&self, keys: Keys, now: Instant) {
-        let (narrow, wide) = &mut *lock(&self.0);
-        narrow.refund(keys.narrow, now);
-        wide.refund(keys.wide, now);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -329,7 +288,8 @@ mod tests {
     use super::*;
     use crate::account::{Account, FileError, Secret, update};
 
-    /// Ten wrong passwords an hour for an account, twenty for an address; twenty and thirty unknown ids, five new ones.
+    /// Ten wrong passwords an hour for an account, twenty for an address; twenty and thirty unknown
+    /// ids, five new ones.
     fn limiter(max_delay: Duration) -> GuessLimiter {
         let number = |number| NonZeroU32::new(number).unwrap();
         let budgets = Budgets {
@@ -406,12 +366,13 @@ mod tests {
                 let text = format!("{name}:{guess}");
                 statuses.push(status(&limiter, &gate, &text, "2001:db8::1").await);
             }
-            // The third name finds the address's budget used up: twenty were wrong already.
+            // At the third name, the budget of the address is used up: twenty were wrong already.
             let own = if name == "nobody" { 0 } else { 10 };
             let expected: Vec<_> = (0..11).map(|at| if at < own { 401 } else { 429 }).collect();
             assert_eq!(statuses, expected, "{name}");
         }
-        // A right guess is refused too, also from elsewhere in the same /64, and in the same /48.
+        // A right guess is refused too, also from another address of the same /64, and of the same
+        // /48.
         for from in ["2001:db8::2", "2001:db8:0:1::1"] {
             assert_eq!(status(&limiter, &gate, "phones:right", from).await, 429);
         }
@@ -419,7 +380,8 @@ mod tests {
             status(&limiter, &gate, "phones:right", "2001:db8:1::1").await,
             200
         );
-        // Nor because it was right from another address: else it could be guessed without limit.
+        // Nor is it accepted because it was right from another address: otherwise it could be
+        // guessed without limit.
         assert_eq!(
             status(&limiter, &gate, "phones:right", "2001:db8::2").await,
             429
@@ -457,7 +419,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_guess_whose_token_comes_soon_waits_for_it_and_later_ones_are_refused() {
+    async fn a_guess_whose_token_is_refilled_soon_waits_for_it_and_later_ones_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let each = HOUR / 10;
         let (limiter, gate) = (limiter(each), gate(folder.path()));
@@ -466,7 +428,7 @@ mod tests {
             .hash_one((address("192.0.2.1").prefix(), "phones"));
         let now = Instant::now();
         for _ in 0..10 {
-            let keys = Keys {
+            let keys = PairKeys {
                 narrow: key,
                 wide: 0,
             };
@@ -591,7 +553,8 @@ mod tests {
         assert_eq!(status(&limiter, &gate, "phones:right", from).await, 429);
         let hashed = gate.hashed();
 
-        // The next token comes, and phones that have the right password now compete with those that do not.
+        // The next token is refilled; phones with the right password now compete with those
+        // without.
         tokio::time::advance(HOUR / 10).await;
         assert_eq!(status(&limiter, &gate, "phones:right", from).await, 200);
         assert_eq!(status(&limiter, &gate, "phones:old", from).await, 401);
@@ -603,7 +566,7 @@ mod tests {
         assert_eq!(gate.hashed().slow, hashed.slow + 2);
     }
 
-    /// After a change of the accounts, what was verified counts no more.
+    /// After a change of the accounts, earlier verifications no longer count.
     #[tokio::test]
     async fn a_verified_address_authenticates_against_the_current_accounts() {
         let folder = tempfile::tempdir().unwrap();

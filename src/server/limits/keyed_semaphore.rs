@@ -1,7 +1,7 @@
 //! Semaphores by key. A key without holders and waiters takes no memory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -14,7 +14,7 @@ pub(super) struct KeyedSemaphore {
 /// The semaphore of one key.
 struct Entry {
     semaphore: Arc<Semaphore>,
-    /// How many hold a permit or wait for one.
+    /// Callers that hold a permit or wait for one.
     waiters: usize,
 }
 
@@ -25,7 +25,8 @@ pub(super) struct KeyedPermit<'a> {
     _waiter: Waiter<'a>,
 }
 
-/// Keeps the entry of a key while a caller waits for a permit or holds one, also when it is cancelled.
+/// Keeps the entry of a key while a caller waits for a permit or holds one, also when it is
+/// cancelled.
 struct Waiter<'a> {
     semaphore: &'a KeyedSemaphore,
     key: u64,
@@ -53,7 +54,7 @@ impl KeyedSemaphore {
     }
 
     fn wait(&self, key: u64) -> (Arc<Semaphore>, Waiter<'_>) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.lock();
         let entry = entries.entry(key).or_insert_with(|| Entry {
             semaphore: Arc::new(Semaphore::new(self.permits)),
             waiters: 0,
@@ -65,15 +66,15 @@ impl KeyedSemaphore {
         };
         (Arc::clone(&entry.semaphore), waiter)
     }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut entries = self
-            .semaphore
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.semaphore.lock();
         if let Some(entry) = entries.get_mut(&self.key) {
             entry.waiters -= 1;
             if entry.waiters == 0 {

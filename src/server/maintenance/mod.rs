@@ -69,7 +69,7 @@ impl Background {
                     let bytes = report.kept_bytes.saturating_add(report.trash_bytes);
                     // Those in force now: they may have changed meanwhile.
                     let quotas = Arc::clone(&self.live.now().shared.quotas);
-                    quotas.counted(report.kept, bytes);
+                    quotas.set_usage(report.kept, bytes);
                 }
                 Err(error) => tracing::error!(
                     error = error as &dyn StdError,

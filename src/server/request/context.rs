@@ -65,7 +65,7 @@ impl SharedState {
         let (old_limits, limits) = (&before.limits, &config.limits);
         let has_same_memory = limits.upload_memory == old_limits.upload_memory
             && config.max_backup_bytes == before.max_backup_bytes;
-        new.quotas.know_what(&self.quotas);
+        new.quotas.carry_over(&self.quotas);
         Self {
             guess_limiter: Arc::new(GuessLimiter::after(
                 &self.guess_limiter,

@@ -25,7 +25,7 @@ use hyper::body::Frame;
 
 use crate::account::{Caller, Role};
 use crate::backup::BackupId;
-use crate::server::limits::quotas::{Before, Quotas};
+use crate::server::limits::quotas::{Existing, Quotas};
 use crate::server::metrics::Metrics;
 use crate::server::request::conditions::{FORWARDED, are_clear};
 use crate::server::request::dav_node::{Download, Entry, Node};
@@ -226,7 +226,7 @@ struct Exchange {
     method: Method,
     now: SystemTime,
     /// What dav-server saw when it first looked at the place of an upload.
-    before: OnceLock<Before>,
+    before: OnceLock<Existing>,
     /// The backup of a GET, read once: dav-server looks first and opens then.
     loaded: OnceLock<(Meta, Bytes)>,
     put: OnceLock<Put>,
@@ -292,7 +292,7 @@ impl Backups {
                 .await
                 .map_err(|error| exchange.failed("stat", &error))?
         };
-        let before = found.map_or(Before::Nothing, |meta| Before::Backup(meta.length));
+        let before = found.map_or(Existing::None, |meta| Existing::Backup(meta.length));
         let _ = exchange.before.set(before);
         found
             .map(|meta| exchange.node(meta))
@@ -390,7 +390,7 @@ impl GuardedFileSystem<Context> for Backups {
             };
             match self.store.remove(id, exchange.now).await {
                 Ok(true) => {
-                    exchange.quotas.removed();
+                    exchange.quotas.backup_removed();
                     Ok(())
                 }
                 Ok(false) => Err(FsError::NotFound),
@@ -470,7 +470,7 @@ impl DavFile for Upload {
                     &*self.store,
                     account,
                     self.size,
-                    before.unwrap_or(Before::Unclear),
+                    before.unwrap_or(Existing::Unknown),
                 )
                 .await;
             let Ok(admission) = admission else {
@@ -480,7 +480,7 @@ impl DavFile for Upload {
             let body = std::mem::take(&mut self.received);
             match self.store.put(self.id, body).await {
                 Ok(put) => {
-                    admission.ended(put);
+                    admission.stored(put);
                     let _ = self.exchange.put.set(put);
                     Ok(())
                 }
