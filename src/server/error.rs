@@ -12,7 +12,7 @@ pub enum StartError {
     Configuration(Vec<Problem>),
     /// A socket that was handed over cannot be used.
     #[error("a socket that was handed over cannot be used")]
-    Given(#[source] io::Error),
+    Inherited(#[source] io::Error),
     /// An address cannot be listened on.
     #[error("{key}: cannot listen on {address}")]
     Listen {

@@ -41,7 +41,7 @@ use self::maintenance::Background;
 use self::metrics::Metrics;
 use self::net::client_address::ClientAddress;
 use self::net::connection_limiter::ConnectionLimiter;
-use self::net::listener::{Listener, bind_tcp, given_tcp};
+use self::net::listener::{Listener, bind_tcp, inherited_tcp};
 use self::preflight::open_gate;
 use self::request::context::Services;
 use self::settings::Live;
@@ -135,7 +135,7 @@ impl Server {
 
         let public = Listener::all(&config.listen, sockets.public).await?;
         let admin = match sockets.admin {
-            Some(given) => given_tcp(given)?,
+            Some(socket) => inherited_tcp(socket)?,
             None => bind_tcp("admin.listen", config.admin_listen).await?,
         };
         let Storage::Files { directory } = &config.storage;

@@ -95,7 +95,7 @@ pub(crate) struct ConnectionSlot {
 pub(crate) struct InFlight {
     slot: Arc<ConnectionSlot>,
     is_request: bool,
-    /// Whether dropping this services that the client cancelled a request.
+    /// Whether dropping this means that the client cancelled a request.
     unanswered: bool,
 }
 
@@ -274,7 +274,7 @@ impl ConnectionSlot {
 
     /// As [`ConnectionSlot::start`], for a request.
     pub(crate) fn start_request(self: &Arc<Self>) -> Option<InFlight> {
-        // Charged before `idle_since` changes, so that its watchers see it.
+        // Counted before `idle_since` changes, so that its watchers see it.
         self.requests_started.fetch_add(1, Ordering::Relaxed);
         let mut request = self.start()?;
         request.is_request = true;
@@ -338,8 +338,8 @@ impl ConnectionSlot {
             .fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Resolves when the connection has to end: it was evicted, or its client has cancelled too many
-    /// requests.
+    /// Resolves when the connection has to end: it was evicted, or its client has cancelled too
+    /// many requests.
     pub(crate) async fn closed(&self) {
         self.closed.notified().await;
     }

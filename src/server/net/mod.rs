@@ -1,5 +1,5 @@
-//! Connections below HTTP: listeners, client addresses, trusted proxies, connection limits, minimum transfer rates,
-//! request framing.
+//! Connections below HTTP: listeners, client addresses, trusted proxies, connection limits, minimum
+//! transfer rates, request framing.
 
 pub(crate) mod client_address;
 pub(crate) mod connection_limiter;

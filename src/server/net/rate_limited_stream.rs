@@ -1,7 +1,7 @@
 //! A stream with a minimum write rate and a limit on bytes that belong to no request.
 //!
-//! hyper ends no connection whose client does not read its response, or that sends bytes that are no
-//! request without end. [`RateLimitedStream`] does, for HTTP/1.1 and HTTP/2.
+//! hyper ends no connection whose client does not read its response, or that sends bytes that are
+//! no request without end. [`RateLimitedStream`] does, for HTTP/1.1 and HTTP/2.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use super::min_rate::MinRate;
 
 use crate::server::metrics::limit::Limit;
 
-/// Bytes that a client may send without starting a request (`unsolicited_bytes`).
+/// Limits on the bytes that a client may send without starting a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UnsolicitedBytesLimit {
     /// While no request is in flight.
@@ -34,12 +34,13 @@ pub(crate) struct RateLimitedStream<S> {
     unsolicited: UnsolicitedBytesLimit,
     /// Bytes received since the last request started.
     received: u64,
-    /// How many requests had started then.
+    /// The number of requests started by then.
     requests: u64,
     /// Present while the client has not read everything that was written.
     pending: Option<PendingWrite>,
 }
 
+/// Output that the client has not read yet.
 struct PendingWrite {
     since: Instant,
     written: u64,
@@ -112,12 +113,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for RateLimitedStream<S> {
             self.received = 0;
         }
         self.received += count as u64;
-        let most = if self.slot.has_request() {
+        let limit = if self.slot.has_request() {
             self.unsolicited.active
         } else {
             self.unsolicited.idle
         };
-        if self.received > most {
+        if self.received > limit {
             self.slot.count_refusal(Limit::Chatter);
             let text = "too many bytes that belong to no request";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));

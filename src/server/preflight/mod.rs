@@ -20,7 +20,7 @@ use x509_parser::public_key::PublicKey;
 use crate::account::{self, Gate, Role};
 use crate::config::{Config, Listen, Storage, Tls, TlsFiles};
 use crate::error_chain::with_causes;
-use crate::server::net::listener::is_abandoned;
+use crate::server::net::listener::is_stale_socket;
 use crate::server::tls::pem as tls;
 use crate::state::StateFile;
 use crate::store::FileStore;
@@ -394,7 +394,7 @@ fn check_address(findings: &mut Findings, place: &'static str, address: SocketAd
 fn check_socket(findings: &mut Findings, path: &Path) {
     let place = "listen";
     let shown = path.display();
-    if path.symlink_metadata().is_ok() && !is_abandoned(path) {
+    if path.symlink_metadata().is_ok() && !is_stale_socket(path) {
         let text = format!("something is at {shown} already, perhaps the socket of this server");
         return findings.add(Severity::Warning, place, text);
     }

@@ -296,7 +296,7 @@ impl RequestHandler {
             ("OPTIONS", _) => Ok(Plan::Options(methods)),
             ("PUT", _) => Ok(Plan::Upload(caller)),
             ("PROPFIND", _) => {
-                // RFC 4918 §9.1: no Depth services infinity.
+                // RFC 4918 §9.1: no Depth means infinity.
                 let depth = parts.headers.get("depth").map(http::HeaderValue::as_bytes);
                 let finite = matches!(depth, Some(b"0" | b"1"));
                 if finite {
