@@ -1,4 +1,4 @@
-//! What requests share: services that no configuration changes, and state that one configuration bounds.
+//! Shared context of requests: services independent of the configuration, and state bounded by it.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -59,7 +59,7 @@ impl SharedState {
         }
     }
 
-    /// For another configuration: what its bounds leave as it was is the same.
+    /// The state after a reload: parts with unchanged bounds are kept.
     pub(crate) fn after(&self, before: &Config, config: &Config, services: &Services) -> Self {
         let new = Self::new(config, services);
         let (old_limits, limits) = (&before.limits, &config.limits);
@@ -77,7 +77,7 @@ impl SharedState {
             } else {
                 new.quotas
             },
-            // They go with `listen` and `tls`, which wait for a restart.
+            // They belong to `listen` and `tls`, which need a restart.
             proxies: Arc::clone(&self.proxies),
             upload_memory: if has_same_memory {
                 Arc::clone(&self.upload_memory)

@@ -33,8 +33,8 @@ use crate::server::request::reply::{Body, Reject};
 use crate::server::request::route::Route;
 use crate::server::request::{conditions, landing_page, xml_guard};
 
-/// How long an upload waits for memory, and a request for its permit, before it gets 503. Shorter than
-/// any app waits for a response.
+/// How long an upload waits for memory, and a request for its permit, before it gets 503. Shorter
+/// than any app waits for a response.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// Headers by which some servers accept a part of an upload: this server would store a part as the
@@ -66,7 +66,7 @@ enum Plan {
     Dav(Caller),
 }
 
-/// A request that is accepted but for what dav-server decides.
+/// A request that is accepted, except for its conditions, which dav-server evaluates.
 struct Accepted<'a> {
     parts: &'a Parts,
     route: Route,
@@ -119,7 +119,7 @@ impl RequestHandler {
             status: None,
         };
 
-        let answer = match length {
+        let result = match length {
             Ok(()) if !request_framing::is_unambiguous(&parts) => Err(Reject::BadFraming),
             Ok(()) if parts.headers.len() > self.config.limits.header_fields => {
                 Err(Reject::HeaderTooLarge)
@@ -127,11 +127,11 @@ impl RequestHandler {
             Ok(()) => {
                 let is_client = !self.shared.proxies.trusts(address);
                 self.services.proxy_detector.observe(address, is_client);
-                self.answer(&parts, route, &mut body, address, slot).await
+                self.respond(&parts, route, &mut body, address, slot).await
             }
             Err(reject) => Err(reject),
         };
-        let response = match answer {
+        let response = match result {
             Ok(response) => response,
             Err(reject) => {
                 if let Some(limit) = reject.limit() {
@@ -178,7 +178,8 @@ impl RequestHandler {
         }
     }
 
-    async fn answer(
+    /// Responds to a request with unambiguous framing.
+    async fn respond(
         &self,
         parts: &Parts,
         route: Route,
@@ -200,7 +201,7 @@ impl RequestHandler {
                 caller,
                 address,
             };
-            return self.carry_out(&request, backup).await;
+            return self.run(&request, backup).await;
         }
         let small = body.read_small().await?;
         match plan {
@@ -219,17 +220,13 @@ impl RequestHandler {
                     caller,
                     address,
                 };
-                self.carry_out(&request, small).await
+                self.run(&request, small).await
             }
         }
     }
 
-    /// Runs an accepted request whose body is complete.
-    async fn carry_out(
-        &self,
-        request: &Accepted<'_>,
-        body: Bytes,
-    ) -> Result<Response<Body>, Reject> {
+    /// Runs an accepted request with its complete body.
+    async fn run(&self, request: &Accepted<'_>, body: Bytes) -> Result<Response<Body>, Reject> {
         let Accepted {
             parts,
             route,
@@ -244,7 +241,7 @@ impl RequestHandler {
             }
             None => None,
         };
-        let answer = match self.request_permit().await {
+        let result = match self.request_permit().await {
             Ok(permit) => {
                 let permit = Arc::new(permit);
                 // An upload keeps its permit until the store is done with it, also when its request
@@ -261,10 +258,10 @@ impl RequestHandler {
             }
             Err(reject) => Err(reject),
         };
-        if let Some(charge) = charge.filter(|_| !may_be_wrong_guess(&answer)) {
+        if let Some(charge) = charge.filter(|_| !may_be_wrong_guess(&result)) {
             charge.refund();
         }
-        answer
+        result
     }
 
     /// Waits for one of `limits.requests` permits. The request has been received in full.
@@ -283,8 +280,8 @@ impl RequestHandler {
         route: Route,
         address: ClientAddress,
     ) -> Result<Plan, Reject> {
-        let read = [Method::GET, Method::HEAD].contains(&parts.method);
-        if read && route == Route::Root {
+        let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
+        if is_read && route == Route::Root {
             return Ok(Plan::Page);
         }
         let caller = self.caller(parts, route, address).await?;
@@ -316,12 +313,12 @@ impl RequestHandler {
         route: Route,
         address: ClientAddress,
     ) -> Result<Caller, Reject> {
-        let read = [Method::GET, Method::HEAD].contains(&parts.method);
+        let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
         let header = parts.headers.get(AUTHORIZATION);
         let credentials = header.and_then(|value| Credentials::parse(value.as_bytes()));
         match credentials {
-            // Basic credentials are verified also where none are needed: an operator with a mistyped
-            // password must not take an empty list for the truth.
+            // Basic credentials are verified also where none are needed: an operator with a
+            // mistyped password must not take an empty list for the truth.
             Some(credentials)
                 if !(self.config.allow_anonymous && self.services.gate.is_empty()) =>
             {
@@ -330,8 +327,9 @@ impl RequestHandler {
                 Ok(caller.await?)
             }
             _ if self.config.allow_anonymous => Ok(Caller::anonymous()),
-            None if self.config.anonymous_restore && header.is_none() && read => {
-                // Also for an unknown id: after a 401, iOS 7.2 to 7.2.2 would send the Safe password.
+            None if self.config.anonymous_restore && header.is_none() && is_read => {
+                // Also for an unknown id: after a 401, iOS 7.2 to 7.2.2 would send the Safe
+                // password.
                 match route {
                     Route::Backup(_) => Ok(Caller::anonymous()),
                     Route::Root | Route::Config | Route::Backups | Route::Unknown => {
@@ -372,9 +370,9 @@ impl RequestHandler {
     }
 }
 
-/// What the response reveals about the id in the request. An upload reveals it too (201 or 204, or 507
-/// where a quota refuses new backups), but stores a backup under the id, unless a conditional header
-/// prevents that; no app sends one.
+/// What the response reveals about the id in the request. An upload reveals it too (201 or 204, or
+/// 507 where a quota refuses new backups), but stores a backup under the id, unless a conditional
+/// header prevents that; no app sends one.
 fn probe(parts: &Parts, route: Route) -> Option<Probe> {
     let Route::Backup(_) = route else {
         return None;
@@ -388,8 +386,8 @@ fn probe(parts: &Parts, route: Route) -> Option<Probe> {
 }
 
 /// Whether this may be the response to a wrong guess.
-fn may_be_wrong_guess(answer: &Result<Response<Body>, Reject>) -> bool {
-    match answer {
+fn may_be_wrong_guess(result: &Result<Response<Body>, Reject>) -> bool {
+    match result {
         Ok(response) => response.status() == StatusCode::CREATED,
         Err(reject) => [
             Reject::NotFound,
