@@ -92,7 +92,7 @@ fuzz_target!(|input: &[u8]| {
         let (client, stream) = tokio::io::duplex(BUFFER);
         let talk = async {
             tokio::join!(
-                server.answer(stream, version),
+                server.serve_connection(stream, version),
                 talk(client, &sent, pieces, end)
             )
             .1

@@ -1,5 +1,7 @@
-//! The server's life: open what is configured, listen, hand each listener to `connection.rs`, work in the
-//! background, stop.
+//! HTTPS server: opens what the configuration names, binds the listeners, serves, and shuts down.
+//!
+//! `connection.rs` serves the connections of each listener; maintenance and the admin listener run
+//! as background tasks.
 
 mod acme;
 mod admin;
@@ -37,7 +39,7 @@ use crate::store::{FileStore, Store};
 use self::acme::Keeper;
 use self::admin::collector::StatusCollector;
 use self::connection::{Connection, accept};
-use self::maintenance::Background;
+use self::maintenance::Maintenance;
 use self::metrics::Metrics;
 use self::net::client_address::ClientAddress;
 use self::net::connection_limiter::ConnectionLimiter;
@@ -60,7 +62,7 @@ pub use status::{
 pub use tls::pem::{Error as TlsError, load as load_tls, load_certificates};
 pub use tls::self_signed::{DevelopmentCertificate, development_certificate};
 
-/// A server that has everything it needs and listens, but does not answer yet.
+/// A server that has opened its files and listens, but does not accept connections yet.
 pub struct Server {
     public: Vec<Listener>,
     admin: TcpListener,
@@ -69,21 +71,22 @@ pub struct Server {
     limiter: Arc<ConnectionLimiter>,
     reloader: Reloader,
     collector: Arc<StatusCollector>,
-    background: Background,
+    maintenance: Maintenance,
     keeper: Option<Keeper>,
 }
 
 impl Server {
-    /// Opens everything that the configuration names, then binds the listeners. Nothing is started and
-    /// nothing is changed on disk but the data directory's own folders.
+    /// Opens everything that the configuration names, then binds the listeners. Nothing runs yet,
+    /// and nothing is changed on disk but the directories of the data directory.
     ///
     /// # Errors
-    /// With all that cannot be used at once, or the first address that cannot be bound.
+    /// With all problems of the configuration at once, or the first address that cannot be bound.
     pub async fn bind(config: &Config, clock: fn() -> SystemTime) -> Result<Self, StartError> {
         Self::bind_to(Sockets::default(), config, clock).await
     }
 
-    /// As [`Server::bind`], on sockets that are open already; where there are none, on what the configuration names.
+    /// As [`Server::bind`], on inherited sockets; without any, on the addresses of the
+    /// configuration.
     ///
     /// # Errors
     /// As [`Server::bind`].
@@ -97,8 +100,8 @@ impl Server {
         Self::open(config, store, sockets, clock).await
     }
 
-    /// As [`Server::bind`], over a store that is there already; what the server remembers lies in the data directory
-    /// all the same.
+    /// As [`Server::bind`], over a store that is there already; what the server remembers lies in
+    /// the data directory all the same.
     ///
     /// # Errors
     /// As [`Server::bind`].
@@ -118,8 +121,8 @@ impl Server {
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let tls = open_tls(&mut problems, config, clock);
-        let gate = note(&mut problems, "accountsFile", open_gate(config));
-        let store = note(&mut problems, "storage.files.directory", store);
+        let gate = collect(&mut problems, "accountsFile", open_gate(config));
+        let store = collect(&mut problems, "storage.files.directory", store);
         let (Some((certificates, keeper)), Some(gate), Some(store)) = (tls, gate, store) else {
             return Err(StartError::Configuration(problems));
         };
@@ -164,7 +167,7 @@ impl Server {
             gate: Arc::clone(&services.gate),
             clock,
         });
-        let background = Background {
+        let maintenance = Maintenance {
             store,
             state: StateFile::in_directory(directory),
             live: Arc::clone(&live),
@@ -181,12 +184,12 @@ impl Server {
             live,
             limiter,
             collector,
-            background,
+            maintenance,
             keeper,
         })
     }
 
-    /// What the public listeners listen on, with the ports that were given by the system.
+    /// The addresses of the public listeners, with the ports that the system assigned.
     ///
     /// # Errors
     /// When the system does not know them.
@@ -202,42 +205,43 @@ impl Server {
         self.admin.local_addr()
     }
 
-    /// What needs a person already at the start; of the storage, nothing is known yet.
+    /// The alerts at the start; those of the storage are not known yet.
     #[must_use]
     pub fn alerts(&self) -> Vec<Alert> {
         self.collector.status_without_storage().alerts()
     }
 
-    /// Logs where each panic of the process was, and counts it (`safe_panics_total`). For `std::panic::set_hook`.
+    /// A hook for `std::panic::set_hook` that logs the location of each panic of the process, and
+    /// counts it (`safe_panics_total`).
     #[must_use]
     pub fn panic_hook(&self) -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
-        self.background.metrics.panic_hook()
+        self.maintenance.metrics.panic_hook()
     }
 
-    /// Changes its settings while it runs.
+    /// The handle that reloads the settings of the running server.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
     }
 
-    /// Answers one connection whose handshake is done elsewhere, until it ends; the listeners do the same with
-    /// theirs. For whoever searches for bytes that no connection survives (`fuzz/`).
-    pub async fn answer(
+    /// Serves one connection whose handshake is done elsewhere, until it ends, as the listeners do.
+    /// For fuzzing (`fuzz/`).
+    pub async fn serve_connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         version: Version,
     ) {
         let (_running, stopped) = watch::channel(false);
         let connection = self.connection(stopped);
-        // Nobody else has one of these limiter.
+        // Without a free slot the connection is dropped.
         let Ok(guard) = connection.limiter.acquire(ClientAddress::Unknown, false) else {
             return;
         };
         connection.serve_http(stream, version, &guard).await;
     }
 
-    /// Answers until `stop` is done; then accepts nothing more, lets requests under way finish within
-    /// `drainSeconds`, and returns.
+    /// Serves until `stop` resolves. Then accepts no more connections, lets requests in flight
+    /// finish within `drainSeconds`, and returns.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);
         let mut listeners = JoinSet::new();
@@ -247,19 +251,19 @@ impl Server {
         }
         let mut background = JoinSet::new();
         background.spawn(admin::serve(self.admin, self.collector));
-        let last_work = self.background.clone();
-        background.spawn(self.background.clone().sweep_hourly());
-        background.spawn(self.background.scrub_weekly());
+        let maintenance = self.maintenance.clone();
+        background.spawn(self.maintenance.clone().sweep_hourly());
+        background.spawn(self.maintenance.scrub_weekly());
         if let Some(keeper) = self.keeper {
             background.spawn(keeper.keep());
         }
 
         stop.await;
-        tracing::info!("stopping: no new connections, requests under way finish");
-        last_work.run_state.start_draining();
+        tracing::info!("graceful shutdown started");
+        maintenance.run_state.start_draining();
         stopping.send_replace(true);
         while listeners.join_next().await.is_some() {}
-        last_work.remember_uploads().await;
+        maintenance.save_upload_history().await;
         tracing::info!("stopped");
     }
 
@@ -271,14 +275,15 @@ impl Server {
             limiter: Arc::clone(&self.limiter),
             limits: settings.config.limits,
             max_backup_bytes: settings.config.max_backup_bytes,
-            refusals: self.background.metrics.refusals(),
-            traffic: self.background.metrics.traffic(),
+            refusals: self.maintenance.metrics.refusals(),
+            traffic: self.maintenance.metrics.traffic(),
             stopped,
         }
     }
 }
 
-/// What handshakes use, and what keeps it in force where an authority is asked for it; nothing where a proxy ends TLS.
+/// What handshakes use, and what keeps it in force where an authority is asked for it; nothing
+/// where a proxy ends TLS.
 fn open_tls(
     problems: &mut Vec<Problem>,
     config: &Config,
@@ -287,18 +292,18 @@ fn open_tls(
     match &config.tls {
         Tls::Off => Some((None, None)),
         Tls::Files(files) => {
-            let certificates = note(problems, "tls", Certificates::open(files))?;
+            let certificates = collect(problems, "tls", Certificates::open(files))?;
             Some((Some(certificates), None))
         }
         Tls::Acme(acme) => {
-            let opened = note(problems, "tls.acme", acme::open(acme, clock))?;
+            let opened = collect(problems, "tls.acme", acme::open(acme, clock))?;
             Some((Some(opened.certificates), Some(opened.keeper)))
         }
     }
 }
 
-/// Keeps the value, or the problem with all its causes.
-fn note<T, E: StdError>(
+/// Returns the value, or records the problem with all its causes.
+fn collect<T, E: StdError>(
     problems: &mut Vec<Problem>,
     place: &str,
     result: Result<T, E>,
@@ -326,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_from_elsewhere_is_answered_and_ends_with_its_client() {
+    async fn a_connection_from_outside_a_listener_is_served_until_its_client_ends_it() {
         let directory = tempfile::tempdir().unwrap();
         let made = development_certificate(&["localhost".into()], clock()).unwrap();
         for (name, text) in [("chain", made.chain_pem), ("key", made.private_key_pem)] {
@@ -337,16 +342,17 @@ mod tests {
         let config = Config::from_json(text, &directory.path().join("config.json")).unwrap();
         let server = Server::bind(&config, clock).await.unwrap();
         let (mut client, stream) = tokio::io::duplex(1 << 10);
-        let talk = async {
+        let exchange = async {
             let request = b"GET /config HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
             client.write_all(request).await.unwrap();
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).await.unwrap();
-            answer
+            let mut response = String::new();
+            client.read_to_string(&mut response).await.unwrap();
+            response
         };
 
-        let ((), answer) = tokio::join!(server.answer(stream, Version::HTTP_11), talk);
+        let ((), response) =
+            tokio::join!(server.serve_connection(stream, Version::HTTP_11), exchange);
 
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     }
 }

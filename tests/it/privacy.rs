@@ -712,7 +712,7 @@ async fn assert_betrays_nobody(how: &How) {
         "handshake failed",
         "connection ended",
         "accounts file is bad",
-        "swept",
+        "sweep finished",
         "stopped",
     ];
     for word in always.iter().chain(how.said) {
