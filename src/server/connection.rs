@@ -1,9 +1,9 @@
 //! Connections of one public listener: accept, TLS handshake, HTTP/1.1 or HTTP/2, shutdown.
 //!
 //! The accept loop only accepts. The handshake runs in each connection's own task under a deadline,
-//! so that a silent client delays no other. Where a limit is reached, a new connection evicts an idle
-//! one (`net/connection_limiter.rs`). Where none can be evicted, new connections wait: one in each
-//! listener, the others in the kernel's backlog.
+//! so that a silent client delays no other. Where a limit is reached, a new connection evicts an
+//! idle one (`net/connection_limiter.rs`). Where none can be evicted, new connections wait: one in
+//! each listener, the others in the kernel's backlog.
 
 use std::convert::Infallible;
 use std::io;
@@ -47,8 +47,8 @@ use crate::server::tls::pem as tls;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// Flow-control window of one HTTP/2 stream, in bytes.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// Bytes that a client may always send without starting a request: PING and SETTINGS frames, and the
-/// rest of a body that was refused. While requests are in flight, this many for each stream.
+/// Bytes that a client may always send without starting a request: PING and SETTINGS frames, and
+/// the rest of a body that was refused. While requests are in flight, this many for each stream.
 const MIN_UNSOLICITED_BYTES: u64 = 4 << 20;
 
 /// Everything that serves one connection.
@@ -105,7 +105,8 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
                     continue;
                 };
                 connections.spawn(connection.with_current_settings().serve(stream, guard));
-                // Two slots that become free at once notify once, and another listener may wait too.
+                // Two slots that become free at once notify once, and another listener may wait
+                // too.
                 limiter.notify_next();
             }
             Err(LimitReached::Total) => {}
@@ -221,8 +222,8 @@ impl Connection {
         self.serve_http(stream, version, guard).await;
     }
 
-    /// Runs what comes before HTTP, under the handshake timeout; `None` if it fails, takes too long, or
-    /// the graceful shutdown began [`SHUTDOWN_GRACE`] ago.
+    /// Runs what comes before HTTP, under the handshake timeout; `None` if it fails, takes too
+    /// long, or the graceful shutdown began [`SHUTDOWN_GRACE`] ago.
     async fn handshake<T>(&self, handshake: impl Future<Output = io::Result<T>>) -> Option<T> {
         let mut stopped = self.stopped.clone();
         tokio::select! {
@@ -356,9 +357,9 @@ impl Connection {
             },
         }
         connection.as_mut().graceful_shutdown();
-        // Responses in flight are finished: a proxy carries many clients on one connection, of which
-        // one is slow. A client that does not read, or does not answer the PING of the GOAWAY, is
-        // not waited for.
+        // Responses in flight are finished: a proxy carries many clients on one connection, of
+        // which one is slow. A client that does not read, or does not answer the PING of the
+        // GOAWAY, is not waited for.
         let slow = async {
             slot.responses().slow_response(min_rate).await;
             sleep(self.limits.grace).await;
