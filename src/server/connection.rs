@@ -264,8 +264,8 @@ impl Connection {
             self.serve_http_1(stream, guard.slot()).await
         };
         if let Err(error) = served {
-            let never_came = error.is_timeout() && guard.slot().requests_started() == 0;
-            if never_came || error.is_parse_too_large() {
+            let has_no_request = error.is_timeout() && guard.slot().requests_started() == 0;
+            if has_no_request || error.is_parse_too_large() {
                 refusals.count(Limit::Header);
             }
             if error.is_parse() {
