@@ -44,7 +44,7 @@ use self::metrics::Metrics;
 use self::net::client_address::ClientAddress;
 use self::net::connection_limiter::ConnectionLimiter;
 use self::net::listener::{Listener, bind_tcp, inherited_tcp};
-use self::preflight::open_gate;
+use self::preflight::open_authenticator;
 use self::request::context::Services;
 use self::settings::Live;
 use self::status::RunState;
@@ -121,12 +121,14 @@ impl Server {
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let tls = open_tls(&mut problems, config, clock);
-        let gate = collect(&mut problems, "accountsFile", open_gate(config));
+        let authenticator = collect(&mut problems, "accountsFile", open_authenticator(config));
         let store = collect(&mut problems, "storage.files.directory", store);
-        let (Some((certificates, keeper)), Some(gate), Some(store)) = (tls, gate, store) else {
+        let (Some((certificates, keeper)), Some(authenticator), Some(store)) =
+            (tls, authenticator, store)
+        else {
             return Err(StartError::Configuration(problems));
         };
-        if gate.is_empty() && !config.allow_anonymous {
+        if authenticator.is_empty() && !config.allow_anonymous {
             let text = "has no account, so nobody could come in; add one with `account add NAME` (or set \
                         \"allowAnonymous\": true, and everybody can)";
             problems.push(Problem {
@@ -146,7 +148,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new(unix(clock())));
         let run_state = Arc::new(RunState::new(clock()));
         let services = Services {
-            gate: Arc::new(gate),
+            authenticator: Arc::new(authenticator),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             uploads: Arc::default(),
@@ -164,7 +166,7 @@ impl Server {
             certificates: certificates.clone(),
             store: Arc::clone(&store),
             live: Arc::clone(&live),
-            gate: Arc::clone(&services.gate),
+            authenticator: Arc::clone(&services.authenticator),
             clock,
         });
         let maintenance = Maintenance {

@@ -80,7 +80,7 @@ impl Reloader {
     /// # Errors
     /// When nobody could come in any more. Then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, Problem> {
-        if self.services.gate.is_empty() && !config.allow_anonymous {
+        if self.services.authenticator.is_empty() && !config.allow_anonymous {
             return Err(Problem {
                 place: "allowAnonymous".into(),
                 text: "is off and there is no account: nobody could come in".into(),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
-use crate::account::Gate;
+use crate::account::Authenticator;
 use crate::error_chain::with_causes;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
@@ -27,7 +27,7 @@ pub(crate) struct StatusCollector {
     pub(crate) certificates: Option<Arc<Certificates>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) live: Arc<Live>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) clock: fn() -> SystemTime,
 }
 
@@ -54,8 +54,8 @@ impl StatusCollector {
         let quota = settings.shared.quotas.used_up(storage.free_bytes);
         Status {
             accounts: AccountsStatus {
-                none: self.gate.is_empty() && !settings.config.allow_anonymous,
-                bad: self.gate.is_bad(),
+                none: self.authenticator.is_empty() && !settings.config.allow_anonymous,
+                bad: self.authenticator.is_bad(),
             },
             quota_used_up: quota.map(str::to_owned),
             storage,

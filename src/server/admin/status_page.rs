@@ -161,7 +161,7 @@ fn ages(report: &Report) -> String {
     let mut before = 0;
     let bars: Vec<_> = report
         .ages
-        .classes()
+        .buckets()
         .iter()
         .map(|class| {
             let label = match class.younger_than_days {
@@ -202,7 +202,7 @@ fn sizes(report: &Report) -> String {
     let mut before = 0;
     let bars: Vec<_> = report
         .sizes
-        .classes()
+        .buckets()
         .iter()
         .map(|class| {
             let label = match class.up_to_percent {

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::account::{AccountName, Caller, Credentials, Gate, Role};
-use crate::config::Budgets;
+use crate::account::{AccountName, Authenticator, Caller, Credentials, Role};
+use crate::config::RateLimits;
 use crate::server::limits::bucket_pairs::{BucketPairs, Exhausted, PairKeys};
 use crate::server::limits::keyed_semaphore::{KeyedPermit, KeyedSemaphore};
 use crate::server::limits::log_throttle::LogThrottle;
@@ -89,7 +89,7 @@ enum Charged<'a> {
 }
 
 impl GuessLimiter {
-    pub(crate) fn new(budgets: &Budgets, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(budgets: &RateLimits, metrics: Arc<Metrics>) -> Self {
         Self {
             keys: RandomState::new(),
             passwords: Arc::new(BucketPairs::new(
@@ -112,11 +112,11 @@ impl GuessLimiter {
 
     /// The limiter after a reload: buckets whose limits are the same, and verified callers, are
     /// kept.
-    pub(crate) fn after(before: &Self, old: &Budgets, budgets: &Budgets) -> Self {
+    pub(crate) fn after(before: &Self, old: &RateLimits, budgets: &RateLimits) -> Self {
         let mut limiter = Self::new(budgets, Arc::clone(&before.metrics));
         limiter.keys = before.keys.clone();
         limiter.verified = Arc::clone(&before.verified);
-        let passwords = |of: &Budgets| {
+        let passwords = |of: &RateLimits| {
             (
                 of.wrong_passwords_per_account,
                 of.wrong_passwords_per_address,
@@ -125,7 +125,7 @@ impl GuessLimiter {
         if passwords(old) == passwords(budgets) {
             limiter.passwords = Arc::clone(&before.passwords);
         }
-        let unknown = |of: &Budgets| {
+        let unknown = |of: &RateLimits| {
             (
                 of.unknown_backups_per_address,
                 of.unknown_backups_per_account,
@@ -143,16 +143,16 @@ impl GuessLimiter {
     /// Verifies credentials, unless too many wrong ones came before them.
     pub(crate) async fn authenticate(
         &self,
-        gate: &Gate,
+        authenticator: &Authenticator,
         credentials: &Credentials,
         address: ClientAddress,
     ) -> Result<Caller, GuessError> {
-        if let Some(caller) = gate.recognise(credentials) {
+        if let Some(caller) = authenticator.verify_generated(credentials) {
             return Ok(caller);
         }
         let prefix = address.prefix();
         let here = self.keys.hash_one((prefix, credentials));
-        if let Some(caller) = self.verified_at(here, gate, credentials) {
+        if let Some(caller) = self.verified_at(here, authenticator, credentials) {
             return Ok(caller);
         }
         let keys = PairKeys {
@@ -160,7 +160,7 @@ impl GuessLimiter {
             wide: self.keys.hash_one(prefix.network()),
         };
         let permit = self.checks.acquire(self.keys.hash_one(prefix)).await;
-        if let Some(caller) = self.verified_at(here, gate, credentials) {
+        if let Some(caller) = self.verified_at(here, authenticator, credentials) {
             return Ok(caller);
         }
         let wait = self
@@ -176,8 +176,8 @@ impl GuessLimiter {
             self.checks.acquire(self.keys.hash_one(prefix)).await
         };
         // Where the request is cancelled before the response, the token stays taken.
-        let caller = gate.verify(credentials).await;
-        self.metrics.hashed(gate.hashed());
+        let caller = authenticator.verify(credentials).await;
+        self.metrics.hashed(authenticator.hashed());
         if caller.is_some() {
             self.passwords.refund(keys, Instant::now());
             self.verified.insert(here);
@@ -185,9 +185,16 @@ impl GuessLimiter {
         caller.ok_or(GuessError::InvalidCredentials)
     }
 
-    fn verified_at(&self, here: u64, gate: &Gate, credentials: &Credentials) -> Option<Caller> {
+    fn verified_at(
+        &self,
+        here: u64,
+        authenticator: &Authenticator,
+        credentials: &Credentials,
+    ) -> Option<Caller> {
         let is_verified = self.verified.contains(here);
-        is_verified.then(|| gate.remembered(credentials)).flatten()
+        is_verified
+            .then(|| authenticator.verify_cached(credentials))
+            .flatten()
     }
 
     /// Charges a probe of an id, before the store is asked whether it exists. Operators are not
@@ -292,7 +299,7 @@ mod tests {
     /// ids, five new ones.
     fn limiter(max_delay: Duration) -> GuessLimiter {
         let number = |number| NonZeroU32::new(number).unwrap();
-        let budgets = Budgets {
+        let budgets = RateLimits {
             wrong_passwords_per_account: number(10),
             wrong_passwords_per_address: number(20),
             wrong_password_delay: max_delay,
@@ -304,7 +311,7 @@ mod tests {
     }
 
     /// The account `phones` with the password `right`, and a former one.
-    fn gate(folder: &Path) -> Gate {
+    fn authenticator(folder: &Path) -> Authenticator {
         let path = folder.join("accounts.json");
         update(&path, |accounts| {
             for (name, disabled) in [("phones", false), ("former", true)] {
@@ -318,7 +325,7 @@ mod tests {
             Ok::<_, FileError>(())
         })
         .unwrap();
-        Gate::open(&path).unwrap()
+        Authenticator::open(&path).unwrap()
     }
 
     fn basic(text: &str) -> Credentials {
@@ -330,9 +337,14 @@ mod tests {
         ClientAddress::of_peer(SocketAddr::new(text.parse().unwrap(), 1))
     }
 
-    async fn status(limiter: &GuessLimiter, gate: &Gate, text: &str, from: &str) -> u16 {
+    async fn status(
+        limiter: &GuessLimiter,
+        authenticator: &Authenticator,
+        text: &str,
+        from: &str,
+    ) -> u16 {
         let answer = limiter
-            .authenticate(gate, &basic(text), address(from))
+            .authenticate(authenticator, &basic(text), address(from))
             .await;
         match answer {
             Ok(_) => 200,
@@ -358,13 +370,13 @@ mod tests {
     #[tokio::test]
     async fn guesses_are_refused_when_the_bucket_is_empty_and_other_requests_are_not() {
         let folder = tempfile::tempdir().unwrap();
-        let (limiter, gate) = (limiter(Duration::ZERO), gate(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
 
         for name in ["phones", "former", "nobody"] {
             let mut statuses = Vec::new();
             for guess in 0..11 {
                 let text = format!("{name}:{guess}");
-                statuses.push(status(&limiter, &gate, &text, "2001:db8::1").await);
+                statuses.push(status(&limiter, &authenticator, &text, "2001:db8::1").await);
             }
             // At the third name, the budget of the address is used up: twenty were wrong already.
             let own = if name == "nobody" { 0 } else { 10 };
@@ -374,16 +386,19 @@ mod tests {
         // A right guess is refused too, also from another address of the same /64, and of the same
         // /48.
         for from in ["2001:db8::2", "2001:db8:0:1::1"] {
-            assert_eq!(status(&limiter, &gate, "phones:right", from).await, 429);
+            assert_eq!(
+                status(&limiter, &authenticator, "phones:right", from).await,
+                429
+            );
         }
         assert_eq!(
-            status(&limiter, &gate, "phones:right", "2001:db8:1::1").await,
+            status(&limiter, &authenticator, "phones:right", "2001:db8:1::1").await,
             200
         );
         // Nor is it accepted because it was right from another address: otherwise it could be
         // guessed without limit.
         assert_eq!(
-            status(&limiter, &gate, "phones:right", "2001:db8::2").await,
+            status(&limiter, &authenticator, "phones:right", "2001:db8::2").await,
             429
         );
         let metrics = limiter.metrics.text();
@@ -397,23 +412,26 @@ mod tests {
     #[tokio::test]
     async fn right_passwords_cost_nothing_and_one_check_serves_many_phones() {
         let folder = tempfile::tempdir().unwrap();
-        let (limiter, gate) = (limiter(Duration::ZERO), gate(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
 
         // More than there are tokens, all at once, before any of them was verified.
-        let phones = (0..50).map(|_| status(&limiter, &gate, "phones:right", "192.0.2.1"));
+        let phones = (0..50).map(|_| status(&limiter, &authenticator, "phones:right", "192.0.2.1"));
         assert!(join_all(phones).await.iter().all(|&status| status == 200));
 
-        assert_eq!(gate.hashed().slow, 1);
+        assert_eq!(authenticator.hashed().slow, 1);
         for guess in 0..10 {
             let text = format!("phones:{guess}");
-            assert_eq!(status(&limiter, &gate, &text, "192.0.2.1").await, 401);
+            assert_eq!(
+                status(&limiter, &authenticator, &text, "192.0.2.1").await,
+                401
+            );
         }
         assert_eq!(
-            status(&limiter, &gate, "phones:wrong", "192.0.2.1").await,
+            status(&limiter, &authenticator, "phones:wrong", "192.0.2.1").await,
             429
         );
         assert_eq!(
-            status(&limiter, &gate, "phones:right", "192.0.2.1").await,
+            status(&limiter, &authenticator, "phones:right", "192.0.2.1").await,
             200
         );
     }
@@ -422,7 +440,7 @@ mod tests {
     async fn a_guess_whose_token_is_refilled_soon_waits_for_it_and_later_ones_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let each = HOUR / 10;
-        let (limiter, gate) = (limiter(each), gate(folder.path()));
+        let (limiter, authenticator) = (limiter(each), authenticator(folder.path()));
         let key = limiter
             .keys
             .hash_one((address("192.0.2.1").prefix(), "phones"));
@@ -436,10 +454,10 @@ mod tests {
         }
         let (wrong, from) = (basic("phones:wrong"), address("192.0.2.1"));
 
-        let mut waiting = Box::pin(limiter.authenticate(&gate, &wrong, from));
+        let mut waiting = Box::pin(limiter.authenticate(&authenticator, &wrong, from));
         assert!((&mut waiting).now_or_never().is_none());
         // The queue is as long as the delay allows: one.
-        let refused = limiter.authenticate(&gate, &wrong, from).await;
+        let refused = limiter.authenticate(&authenticator, &wrong, from).await;
         assert_eq!(refused, Err(GuessError::RateLimited { retry_after: 721 }));
         let answer = waiting.await;
 
@@ -450,10 +468,10 @@ mod tests {
     #[tokio::test]
     async fn a_guess_that_is_cancelled_before_its_response_is_charged() {
         let folder = tempfile::tempdir().unwrap();
-        let (limiter, gate) = (limiter(Duration::ZERO), gate(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
         for guess in 0..10 {
             let wrong = basic(&format!("phones:{guess}"));
-            let answer = limiter.authenticate(&gate, &wrong, address("192.0.2.1"));
+            let answer = limiter.authenticate(&authenticator, &wrong, address("192.0.2.1"));
             assert!(
                 answer.now_or_never().is_none(),
                 "a slow hash was done at once"
@@ -461,7 +479,7 @@ mod tests {
         }
 
         assert_eq!(
-            status(&limiter, &gate, "phones:wrong", "192.0.2.1").await,
+            status(&limiter, &authenticator, "phones:wrong", "192.0.2.1").await,
             429
         );
     }
@@ -469,8 +487,8 @@ mod tests {
     #[tokio::test]
     async fn unknown_ids_are_counted_for_the_account_at_the_address_and_for_the_account() {
         let folder = tempfile::tempdir().unwrap();
-        let (limiter, gate) = (limiter(Duration::ZERO), gate(folder.path()));
-        let phone = gate.verify(&basic("phones:right")).await.unwrap();
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
+        let phone = authenticator.verify(&basic("phones:right")).await.unwrap();
         let probes = async |caller: &Caller, from: &str| {
             count_probes(&limiter, caller, from, Probe::Read).await
         };
@@ -507,8 +525,8 @@ mod tests {
     #[tokio::test]
     async fn many_probes_at_once_wait_for_each_other_and_do_not_empty_the_bucket() {
         let folder = tempfile::tempdir().unwrap();
-        let (limiter, gate) = (limiter(Duration::ZERO), gate(folder.path()));
-        let phone = gate.verify(&basic("phones:right")).await.unwrap();
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
+        let phone = authenticator.verify(&basic("phones:right")).await.unwrap();
         let probes = (0..500).map(async |_| {
             let charge = limiter.charge(&phone, address("192.0.2.1"), Probe::Read);
             let charge = charge.await.ok()?;
@@ -523,8 +541,8 @@ mod tests {
     #[tokio::test]
     async fn new_ids_are_counted_for_the_account_at_the_network() {
         let folder = tempfile::tempdir().unwrap();
-        let (limiter, gate) = (limiter(Duration::ZERO), gate(folder.path()));
-        let phone = gate.verify(&basic("phones:right")).await.unwrap();
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
+        let phone = authenticator.verify(&basic("phones:right")).await.unwrap();
         let probes = async |caller: &Caller, from: &str| {
             count_probes(&limiter, caller, from, Probe::Create).await
         };
@@ -544,35 +562,53 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_the_bucket_is_empty_one_right_password_serves_all_phones_of_the_address() {
         let folder = tempfile::tempdir().unwrap();
-        let (limiter, gate) = (limiter(Duration::ZERO), gate(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
         let from = "192.0.2.1";
         for guess in 0..10 {
             let wrong = format!("phones:{guess}");
-            assert_eq!(status(&limiter, &gate, &wrong, from).await, 401);
+            assert_eq!(status(&limiter, &authenticator, &wrong, from).await, 401);
         }
-        assert_eq!(status(&limiter, &gate, "phones:right", from).await, 429);
-        let hashed = gate.hashed();
+        assert_eq!(
+            status(&limiter, &authenticator, "phones:right", from).await,
+            429
+        );
+        let hashed = authenticator.hashed();
 
         // The next token is refilled; phones with the right password now compete with those
         // without.
         tokio::time::advance(HOUR / 10).await;
-        assert_eq!(status(&limiter, &gate, "phones:right", from).await, 200);
-        assert_eq!(status(&limiter, &gate, "phones:old", from).await, 401);
-        assert_eq!(status(&limiter, &gate, "phones:old", from).await, 429);
+        assert_eq!(
+            status(&limiter, &authenticator, "phones:right", from).await,
+            200
+        );
+        assert_eq!(
+            status(&limiter, &authenticator, "phones:old", from).await,
+            401
+        );
+        assert_eq!(
+            status(&limiter, &authenticator, "phones:old", from).await,
+            429
+        );
 
         for _ in 0..500 {
-            assert_eq!(status(&limiter, &gate, "phones:right", from).await, 200);
+            assert_eq!(
+                status(&limiter, &authenticator, "phones:right", from).await,
+                200
+            );
         }
-        assert_eq!(gate.hashed().slow, hashed.slow + 2);
+        assert_eq!(authenticator.hashed().slow, hashed.slow + 2);
     }
 
     /// After a change of the accounts, earlier verifications no longer count.
     #[tokio::test]
     async fn a_verified_address_authenticates_against_the_current_accounts() {
         let folder = tempfile::tempdir().unwrap();
-        let (limiter, gate) = (limiter(Duration::ZERO), gate(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
         let from = "192.0.2.1";
-        assert_eq!(status(&limiter, &gate, "phones:right", from).await, 200);
+        assert_eq!(
+            status(&limiter, &authenticator, "phones:right", from).await,
+            200
+        );
 
         update(&folder.path().join("accounts.json"), |accounts| {
             accounts[0].disabled = true;
@@ -580,6 +616,9 @@ mod tests {
         })
         .unwrap();
 
-        assert_eq!(status(&limiter, &gate, "phones:right", from).await, 401);
+        assert_eq!(
+            status(&limiter, &authenticator, "phones:right", from).await,
+            401
+        );
     }
 }

@@ -31,7 +31,7 @@ mod fixture {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::account::Gate;
+    use crate::account::Authenticator;
     use crate::config::Config;
     use crate::server::request::context::Services;
     use crate::store::FileStore;
@@ -48,7 +48,9 @@ mod fixture {
         let store = Arc::new(FileStore::open(directory).unwrap()) as Arc<dyn Store>;
         let config = Config::from_json(b"{}", &directory.join("config.json")).unwrap();
         let services = Services {
-            gate: Arc::new(Gate::without_accounts(&config.accounts_file).unwrap()),
+            authenticator: Arc::new(
+                Authenticator::without_accounts(&config.accounts_file).unwrap(),
+            ),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             uploads: Arc::default(),

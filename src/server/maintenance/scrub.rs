@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Maintenance;
-use crate::scrub::{self, Pace};
+use crate::scrub::{self, ReadRate};
 use crate::state::{Scrubbed, StateFile, unix};
 
 /// Time between the end of a scrub and the next one.
@@ -22,7 +22,7 @@ impl Maintenance {
         loop {
             checks.tick().await;
             let now = (self.clock)();
-            let last = match self.state.aside(StateFile::load).await {
+            let last = match self.state.spawn_blocking(StateFile::load).await {
                 Ok(saved) => saved.scrub,
                 // Without a readable state, the scrubs of this run are still known.
                 Err(_) => self.run_state.facts().scrub,
@@ -40,7 +40,7 @@ impl Maintenance {
     }
 
     async fn scrub(&self) {
-        match scrub::scrub(&*self.store, Some(Pace::GENTLE), |_, _| ()).await {
+        match scrub::scrub(&*self.store, Some(ReadRate::BACKGROUND), |_, _| ()).await {
             Ok(scrubbed) => {
                 let scrubbed = Scrubbed {
                     finished: unix((self.clock)()),
@@ -48,7 +48,7 @@ impl Maintenance {
                 };
                 let change =
                     move |file: &StateFile| file.update(|state| state.scrub = Some(scrubbed));
-                let saved = self.state.aside(change).await;
+                let saved = self.state.spawn_blocking(change).await;
                 self.record(scrubbed);
                 log_result(scrubbed);
                 if let Err(error) = saved {

@@ -17,7 +17,7 @@ impl Maintenance {
     /// Sweeps at once and then every hour.
     pub(crate) async fn sweep_hourly(self) {
         // If the state cannot be read, the sweep reports it.
-        if let Ok(saved) = self.state.aside(StateFile::load).await {
+        if let Ok(saved) = self.state.spawn_blocking(StateFile::load).await {
             self.uploads.add(&saved.uploads);
         }
         let mut hours = interval(SWEEP_INTERVAL);

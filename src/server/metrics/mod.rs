@@ -21,7 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::account::Hashed;
+use crate::account::HashCounts;
 use crate::retention::Report;
 use crate::server::metrics::limit::Refusals;
 use crate::server::status::{CertificateStatus, Status};
@@ -124,7 +124,7 @@ impl Metrics {
             "Passwords that were hashed to check them",
             self.passwords_hashed.clone(),
         );
-        self.hashed(Hashed { fast: 0, slow: 0 });
+        self.hashed(HashCounts { fast: 0, slow: 0 });
     }
 
     /// How the server is.
@@ -148,7 +148,7 @@ impl Metrics {
         self.passwords_delayed.inc();
     }
 
-    pub(crate) fn hashed(&self, hashed: Hashed) {
+    pub(crate) fn hashed(&self, hashed: HashCounts) {
         for (kind, number) in [("fast", hashed.fast), ("slow", hashed.slow)] {
             let counter = self.passwords_hashed.get_or_create(&Kind { kind });
             counter.inner().fetch_max(number, Ordering::Relaxed);

@@ -187,7 +187,7 @@ impl Storage {
     }
 
     fn found(&self, report: &Report) {
-        let ages = report.ages.classes();
+        let ages = report.ages.buckets();
         for class in ages {
             let younger_than_days = bound(class.younger_than_days);
             self.ages
@@ -203,7 +203,7 @@ impl Storage {
                 .get_or_create(&Within { within_days })
                 .set(within.map(|class| class.backups).sum());
         }
-        for class in report.sizes.classes() {
+        for class in report.sizes.buckets() {
             let up_to_percent = bound(class.up_to_percent);
             self.sizes
                 .get_or_create(&UpTo { up_to_percent })

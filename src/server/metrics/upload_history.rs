@@ -55,7 +55,7 @@ impl Uploads {
         }
         let mut days = self.last_days(now);
         days.retain(|day| day.uploads > 0);
-        let written = state.aside(move |file| file.update(|state| state.uploads = days));
+        let written = state.spawn_blocking(move |file| file.update(|state| state.uploads = days));
         written
             .await
             .inspect_err(|_| self.are_new.store(true, Ordering::Relaxed))

@@ -17,7 +17,7 @@ use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use crate::account::{self, Gate, Role};
+use crate::account::{self, Authenticator, Role};
 use crate::config::{Config, Listen, Storage, Tls, TlsFiles};
 use crate::error_chain::with_causes;
 use crate::server::net::listener::is_stale_socket;
@@ -290,11 +290,11 @@ pub(crate) fn public_host(config: &Config) -> Option<String> {
 }
 
 /// The accounts of a configuration; a file that does not exist is no problem where everybody may come in.
-pub(crate) fn open_gate(config: &Config) -> Result<Gate, account::FileError> {
+pub(crate) fn open_authenticator(config: &Config) -> Result<Authenticator, account::FileError> {
     if config.allow_anonymous && !config.accounts_file.exists() {
-        return Gate::without_accounts(&config.accounts_file);
+        return Authenticator::without_accounts(&config.accounts_file);
     }
-    Gate::open(&config.accounts_file)
+    Authenticator::open(&config.accounts_file)
 }
 
 fn check_accounts(findings: &mut Findings, config: &Config) {
@@ -306,7 +306,7 @@ fn check_accounts(findings: &mut Findings, config: &Config) {
             "is on: everybody on the Internet may store backups here",
         );
     }
-    if let Err(error) = open_gate(config) {
+    if let Err(error) = open_authenticator(config) {
         return findings.add(Severity::Error, place, with_causes(&error));
     }
     let accounts = account::load(&config.accounts_file).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 
-use crate::account::Gate;
+use crate::account::Authenticator;
 use crate::config::Config;
 use crate::server::limits::guess_limiter::GuessLimiter;
 use crate::server::limits::quotas::Quotas;
@@ -21,7 +21,7 @@ use crate::store::Store;
 /// Services that live as long as the server.
 #[derive(Clone)]
 pub(crate) struct Services {
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
@@ -46,7 +46,7 @@ impl SharedState {
     pub(crate) fn new(config: &Config, services: &Services) -> Self {
         Self {
             guess_limiter: Arc::new(GuessLimiter::new(
-                &config.limits.budgets,
+                &config.limits.rate_limits,
                 Arc::clone(&services.metrics),
             )),
             quotas: Arc::new(Quotas::new(config.quotas, Arc::clone(&services.metrics))),
@@ -69,8 +69,8 @@ impl SharedState {
         Self {
             guess_limiter: Arc::new(GuessLimiter::after(
                 &self.guess_limiter,
-                &old_limits.budgets,
-                &limits.budgets,
+                &old_limits.rate_limits,
+                &limits.rate_limits,
             )),
             quotas: if config.quotas == before.quotas {
                 Arc::clone(&self.quotas)

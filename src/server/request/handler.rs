@@ -320,10 +320,11 @@ impl RequestHandler {
             // Basic credentials are verified also where none are needed: an operator with a
             // mistyped password must not take an empty list for the truth.
             Some(credentials)
-                if !(self.config.allow_anonymous && self.services.gate.is_empty()) =>
+                if !(self.config.allow_anonymous && self.services.authenticator.is_empty()) =>
             {
                 let guess_limiter = &self.shared.guess_limiter;
-                let caller = guess_limiter.authenticate(&self.services.gate, &credentials, address);
+                let caller =
+                    guess_limiter.authenticate(&self.services.authenticator, &credentials, address);
                 Ok(caller.await?)
             }
             _ if self.config.allow_anonymous => Ok(Caller::anonymous()),
