@@ -11,17 +11,17 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, Problem};
 use crate::retention::Retention;
-use crate::server::net::connection_limiter::Places;
-use crate::server::request::context::{Means, Shared};
-use crate::server::request::handler::App;
+use crate::server::net::connection_limiter::ConnectionLimiter;
+use crate::server::request::context::{Services, SharedState};
+use crate::server::request::handler::RequestHandler;
 use crate::server::tls::certificates::Certificates;
 
 /// The settings that follow from one configuration.
 pub(crate) struct Settings {
-    pub(crate) app: Arc<App>,
-    pub(crate) shared: Shared,
+    pub(crate) handler: Arc<RequestHandler>,
+    pub(crate) shared: SharedState,
     pub(crate) retention: Retention,
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
 }
 
 /// Handle to the settings in force.
@@ -31,27 +31,29 @@ pub(crate) struct SettingsHandle(ArcSwap<Settings>);
 #[derive(Clone)]
 pub struct Reloader {
     live: Arc<SettingsHandle>,
-    places: Arc<Places>,
-    means: Means,
+    limiter: Arc<ConnectionLimiter>,
+    services: Services,
     certificates: Option<Arc<Certificates>>,
     /// The configuration that the server was started with.
     started: Arc<Config>,
 }
 
 impl Settings {
-    fn new(config: &Config, means: &Means, shared: Shared) -> Self {
+    fn new(config: &Config, services: &Services, shared: SharedState) -> Self {
+        let config = Arc::new(config.clone());
+        let handler = RequestHandler::new(Arc::clone(&config), services, &shared);
         Self {
-            app: Arc::new(App::new(config, means, &shared)),
+            handler: Arc::new(handler),
             shared,
-            retention: retention_of(config),
-            config: config.clone(),
+            retention: retention_of(&config),
+            config,
         }
     }
 }
 
 impl SettingsHandle {
-    pub(crate) fn new(config: &Config, means: &Means) -> Arc<Self> {
-        let settings = Settings::new(config, means, Shared::new(config, means));
+    pub(crate) fn new(config: &Config, services: &Services) -> Arc<Self> {
+        let settings = Settings::new(config, services, SharedState::new(config, services));
         Arc::new(Self(ArcSwap::from_pointee(settings)))
     }
 
@@ -64,15 +66,15 @@ impl SettingsHandle {
 impl Reloader {
     pub(crate) fn new(
         live: Arc<SettingsHandle>,
-        places: Arc<Places>,
-        means: Means,
+        limiter: Arc<ConnectionLimiter>,
+        services: Services,
         certificates: Option<Arc<Certificates>>,
         started: &Config,
     ) -> Self {
         Self {
             live,
-            places,
-            means,
+            limiter,
+            services,
             certificates,
             started: Arc::new(started.clone()),
         }
@@ -85,8 +87,8 @@ impl Reloader {
     /// # Errors
     /// When no client could authenticate any more. Then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, Problem> {
-        self.means.authenticator.file().look();
-        if self.means.authenticator.is_empty() && !config.allow_anonymous {
+        self.services.authenticator.file().look();
+        if self.services.authenticator.is_empty() && !config.allow_anonymous {
             return Err(Problem {
                 place: "allowAnonymous".into(),
                 text: "cannot be turned off: there are no accounts; run `account add NAME` first"
@@ -96,17 +98,17 @@ impl Reloader {
         let waiting = self.started.differs_in(config);
         let before = self.live.current();
         let shared = before.shared.reconfigured(config);
-        let settings = Settings::new(config, &self.means, shared);
-        self.places.set_limits(config.limits);
+        let settings = Settings::new(config, &self.services, shared);
+        self.limiter.set_limits(config.limits);
         self.live.0.store(Arc::new(settings));
-        self.means.metrics.config_reloaded("done");
-        self.means.run_state.config_reloaded(&waiting);
+        self.services.metrics.config_reloaded("done");
+        self.services.run_state.config_reloaded(&waiting);
         Ok(waiting)
     }
 
     /// Reads accounts and certificate again, whether their files were replaced or not. Blocks.
     pub fn reread_files(&self) {
-        self.means.authenticator.file().reread();
+        self.services.authenticator.file().reread();
         if let Some(certificates) = &self.certificates {
             certificates.files().reread();
         }
@@ -114,7 +116,7 @@ impl Reloader {
 
     /// Reloads accounts and certificate when their files are replaced, as long as the tasks run.
     pub(crate) fn keep_files_fresh(&self, tasks: &mut JoinSet<()>) {
-        tasks.spawn(Arc::clone(self.means.authenticator.file()).keep_fresh());
+        tasks.spawn(Arc::clone(self.services.authenticator.file()).keep_fresh());
         if let Some(certificates) = &self.certificates {
             tasks.spawn(Arc::clone(certificates.files()).keep_fresh());
         }
@@ -123,13 +125,13 @@ impl Reloader {
     /// Whether the server is stopping.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.means.run_state.is_draining()
+        self.services.run_state.is_draining()
     }
 
     /// Records why a configuration could not be used; the previous one stays in force.
     pub fn failed(&self, problem: String) {
-        self.means.metrics.config_reloaded("failed");
-        self.means.run_state.config_failed(problem);
+        self.services.metrics.config_reloaded("failed");
+        self.services.run_state.config_failed(problem);
     }
 }
 

@@ -74,6 +74,6 @@ async fn also_the_line_of_a_request_that_is_given_up_tells_its_client() {
 
     let line = server.log_through(|line| line.contains("request")).pop();
     let line = line.unwrap();
-    assert!(line.contains("request was given up"), "{line}");
+    assert!(line.contains("request cancelled"), "{line}");
     assert!(line.contains(" client=127.0.0.1 "), "{line}");
 }

@@ -152,7 +152,7 @@ async fn a_disk_that_is_nearly_full_is_kept_for_those_who_have_a_backup_and_the_
     let refused = phone.send("PUT", &new, &[], &NEW[..]).await;
     refused.assert_refused(507);
     assert_eq!(refused.text(), "no space left for new backups\n");
-    let told = server.log_through(|line| line.contains("the disk is nearly full"));
+    let told = server.log_through(|line| line.contains("free space below minimum"));
     assert!(told.last().unwrap().contains(" WARN "), "{told:?}");
     assert_eq!(phone.send("PUT", &old, &[], &NEW[..]).await.status, 204);
     assert!(phone.ask("GET", &old, &[]).await.body == NEW[..]);
@@ -235,7 +235,7 @@ async fn a_server_out_of_descriptors_loses_nothing_and_recovers() {
     }
     let waiting = tokio::net::TcpStream::connect(server.address()).await;
     let waiting = waiting.unwrap();
-    server.log_through(|line| line.contains("accepting a connection failed"));
+    server.log_through(|line| line.contains("accept failed"));
 
     limit(before.current);
     // Whoever was idle may have made room.

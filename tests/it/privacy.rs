@@ -649,7 +649,7 @@ async fn nor_does_json_or_what_is_refused_because_too_much_came_before_it() {
             "\"status\":401",
             "\"status\":429",
             "\"status\":507",
-            "somebody guesses",
+            "rate limit reached",
         ],
     })
     .await;
@@ -712,7 +712,7 @@ async fn assert_betrays_nobody(how: &How) {
         "handshake failed",
         "connection ended",
         "accounts reload failed",
-        "swept",
+        "sweep finished",
         "stopped",
     ];
     for word in always.iter().chain(how.said) {

@@ -91,7 +91,7 @@ async fn a_server_takes_the_place_of_another_and_nobody_is_refused() {
             let (log, site) = tokio::task::spawn_blocking(move || before.stop())
                 .await
                 .unwrap();
-            assert!(log.contains("requests under way finish"), "{log}");
+            assert!(log.contains("graceful shutdown started"), "{log}");
             let again = socket.try_clone().unwrap();
             server = tokio::task::spawn_blocking(move || start_on(again, "", site))
                 .await
