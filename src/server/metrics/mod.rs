@@ -1,6 +1,6 @@
 //! Metrics for Prometheus. Their labels have few values, and none that tells a person or a phone.
 //!
-//! Each is explained in docs/OPERATIONS.md; `tests/it/operations.rs` compares.
+//! Each is explained in docs/OPERATIONS.md; `tests/it/docs/operations.rs` compares.
 
 mod certificate;
 mod health;

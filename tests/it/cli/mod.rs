@@ -1,0 +1,5 @@
+//! The command line of the server and of its operators.
+
+mod audit;
+mod commands;
+mod first_account;

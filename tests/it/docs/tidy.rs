@@ -1,0 +1,308 @@
+//! House rules that a compiler does not know: who may import whom, how long a file may be, what every
+//! file begins with.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// Lines of a file at the most, without its unit tests.
+const LONGEST: usize = 500;
+/// Lines of a file of tests at the most: tables are long.
+const LONGEST_TESTS: usize = 800;
+
+/// Module → the modules it may import (docs/ARCHITECTURE.md). `backup::BackupId` alone is "backup id".
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
+    (
+        "cli",
+        &[
+            "config",
+            "server",
+            "account",
+            "store",
+            "retention",
+            "scrub",
+            "state",
+            "backup",
+            "client",
+            "audit",
+            "durable",
+            "file_version",
+        ],
+    ),
+    ("config", &["durable"]),
+    (
+        "server",
+        &[
+            "config",
+            "account",
+            "store",
+            "retention",
+            "scrub",
+            "state",
+            "durable",
+            "file_version",
+            "private_file",
+            "backup id",
+        ],
+    ),
+    ("retention", &["store", "state", "backup id"]),
+    ("scrub", &["store", "state", "backup id"]),
+    ("state", &["durable"]),
+    ("store", &["durable", "backup id"]),
+    ("client", &["backup"]),
+    ("account", &["durable", "file_version", "private_file"]),
+    ("audit", &["durable"]),
+    ("backup", &[]),
+    ("durable", &[]),
+    ("file_version", &[]),
+    ("private_file", &[]),
+];
+
+pub(crate) fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![Path::new(ROOT).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    assert!(!files.is_empty());
+    files
+}
+
+/// A file's text up to its unit tests.
+pub(crate) fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    text.split("\n#[cfg(test)]\nmod ")
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+fn module_of(path: &Path) -> String {
+    let inner = path.strip_prefix(Path::new(ROOT).join("src")).unwrap();
+    let first = inner
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The modules that a text names after `crate::`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for after in code.split("crate::").skip(1) {
+        let end = after
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(after.len());
+        let (module, rest) = after.split_at(end);
+        let is_id = ["::BackupId", "::ParseIdError"]
+            .iter()
+            .any(|name| rest.starts_with(name));
+        found.insert(if module == "backup" && is_id {
+            "backup id".into()
+        } else {
+            module.into()
+        });
+    }
+    found
+}
+
+#[test]
+fn nothing_imports_upward() {
+    for path in rust_files("src") {
+        let module = module_of(&path);
+        if ["main", "lib"].contains(&module.as_str()) {
+            continue;
+        }
+        let (_, allowed) = MAY_IMPORT
+            .iter()
+            .find(|(name, _)| *name == module)
+            .unwrap_or_else(|| panic!("{module} is not in the plan"));
+        for import in imports(&code(&path)) {
+            let whole = if import == "backup id" {
+                "backup"
+            } else {
+                import.as_str()
+            };
+            let fine = [import.as_str(), whole]
+                .iter()
+                .any(|name| allowed.contains(name) || *name == module);
+            assert!(fine, "{} imports {import}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_import_test_sees_imports() {
+    let code = "use crate::store::{Error};\nfn a(k: crate::backup::MasterKey, i: crate::backup::BackupId) {}";
+    let expected = ["store", "backup", "backup id"].map(String::from);
+    assert_eq!(imports(code), BTreeSet::from(expected));
+}
+
+#[test]
+fn every_file_says_what_it_owns_and_is_short() {
+    let limited = |folder, limit| {
+        rust_files(folder)
+            .into_iter()
+            .map(move |path| (path, limit))
+    };
+    for (path, limit) in limited("src", LONGEST).chain(limited("tests", LONGEST_TESTS)) {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("//! "),
+            "{} begins without a header",
+            path.display()
+        );
+        let lines = code(&path).lines().count();
+        assert!(lines <= limit, "{} has {lines} lines", path.display());
+        for word in [concat!("TO", "DO"), concat!("FIX", "ME")] {
+            assert!(!text.contains(word), "{} has a {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let tests = rust_files("tests");
+    let mut found = 0;
+    for name in ["docs/DURABILITY.md"] {
+        let text = fs::read_to_string(Path::new(ROOT).join(name)).unwrap();
+        let cited = text
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter_map(|code| code.rsplit_once("::"));
+        for (module, test) in
+            cited.filter(|(module, test)| !format!("{module}{test}").contains(' '))
+        {
+            if test == "…" {
+                continue;
+            }
+            let file = format!("/{}.rs", module.replace("::", "/"));
+            let declares = |path: &Path| {
+                let text = fs::read_to_string(path).unwrap();
+                text.contains(&format!("fn {test}("))
+            };
+            let is_there = tests.iter().any(|path| {
+                let path = path.as_path();
+                path.to_str().unwrap().ends_with(&file) && declares(path)
+            });
+            assert!(is_there, "{name} names {module}::{test}");
+            found += 1;
+        }
+    }
+    assert!(found > 10, "{found}");
+}
+
+#[test]
+fn the_example_holds_every_key_with_its_default() {
+    let example = fs::read(Path::new(ROOT).join("config.example.json")).unwrap();
+    let load = |text: &[u8]| {
+        threema_safe_server::config::Config::from_json(text, Path::new("config.json")).unwrap()
+    };
+
+    let mut with_example = load(&example);
+    let defaults = load(b"{}");
+
+    assert_eq!(
+        with_example.public_url.take().as_deref(),
+        Some("https://safe.example.org/")
+    );
+    assert_eq!(with_example, defaults);
+
+    // A key that the program does not know is an error, and that error lists the ones it knows.
+    let keys = known_keys(&example);
+    let value: serde_json::Value = serde_json::from_slice(&example).unwrap();
+    for key in keys {
+        assert!(value.get(&key).is_some(), "the example lacks {key}");
+    }
+}
+
+#[test]
+fn the_other_example_holds_every_key_of_what_it_is_about() {
+    use threema_safe_server::config::{Config, Tls};
+    let example = fs::read(Path::new(ROOT).join("config.acme.example.json")).unwrap();
+    let load = |value: &serde_json::Value| {
+        Config::from_json(value.to_string().as_bytes(), Path::new("config.json"))
+    };
+    let value: serde_json::Value = serde_json::from_slice(&example).unwrap();
+    let acme = value["tls"]["acme"].as_object().unwrap();
+
+    // What it shows is the default, but for what has none.
+    let shown = load(&value).unwrap();
+    let mut least = value.clone();
+    let kept = ["domains", "contact"];
+    let least_acme = least["tls"]["acme"].as_object_mut().unwrap();
+    least_acme.retain(|key, _| kept.contains(&key.as_str()));
+    assert_eq!(shown, load(&least).unwrap());
+    assert!(matches!(shown.tls, Tls::Acme(_)));
+
+    let mut unknown = value.clone();
+    unknown["tls"]["acme"]["noSuchKey"] = true.into();
+    let Err(threema_safe_server::config::Error::Invalid { problems, .. }) = load(&unknown) else {
+        panic!("an unknown key was accepted");
+    };
+    let (_, list) = problems[0].text.split_once("there are: ").unwrap();
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    for key in list.trim_end_matches(')').split(", ") {
+        assert!(acme.contains_key(key), "the example lacks {key}");
+        assert!(
+            readme.contains(&format!("`tls.acme.{key}`")),
+            "the README does not explain {key}"
+        );
+    }
+}
+
+/// The keys of the outermost object, as the error of an unknown key lists them.
+fn known_keys(example: &[u8]) -> Vec<String> {
+    let mut value: serde_json::Value = serde_json::from_slice(example).unwrap();
+    value["noSuchKey"] = true.into();
+    let text = value.to_string();
+    let parsed =
+        threema_safe_server::config::Config::from_json(text.as_bytes(), Path::new("config.json"));
+    let Err(threema_safe_server::config::Error::Invalid { problems, .. }) = parsed else {
+        panic!("an unknown key was accepted")
+    };
+    let (_, list) = problems[0].text.split_once("there are: ").unwrap();
+    list.trim_end_matches(')')
+        .split(", ")
+        .map(String::from)
+        .collect()
+}
+
+#[test]
+fn the_readme_documents_every_key() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let example = fs::read(Path::new(ROOT).join("config.example.json")).unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&example).unwrap();
+    let mut paths = Vec::new();
+    let mut rest = vec![(String::new(), value)];
+    while let Some((path, value)) = rest.pop() {
+        match value.as_object() {
+            None => paths.push(path),
+            Some(object) => {
+                for (key, value) in object {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    rest.push((format!("{path}{dot}{key}"), value.clone()));
+                }
+            }
+        }
+    }
+    assert!(paths.len() > 15);
+    for path in paths {
+        assert!(
+            readme.contains(&format!("`{path}`")),
+            "the README does not explain {path}"
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! Limits: connections, rates, guesses, memory and quotas.
+
+mod guessing;
+mod quotas;
+mod resources;
+mod slow_clients;
