@@ -1,5 +1,5 @@
-//! The built program as a process of its own, for tests that look at a server from outside (its log, its
-//! descriptors, the locks it waits for) or strike it.
+//! Processes of the built program, for tests that look at a server from outside (its log, its descriptors, the locks
+//! that it waits for) or send it signals.
 
 use std::cell::Cell;
 use std::fs;
@@ -12,25 +12,128 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::program::PROGRAM;
-use crate::support::wire::{Client, FAIL_SAFE, Protocol, Raw, soon};
-use crate::support::{Listening, Site, skip};
+use super::commands::PROGRAM;
+use super::wire::{Client, FAIL_SAFE, Protocol, Raw, soon};
+use super::{Listening, Site};
 
-/// A running `serve`; killed when dropped.
-pub(crate) struct ServerProcess {
-    site: Option<Site>,
+/// A process whose standard error is read line by line; killed when dropped.
+pub(crate) struct LoggingProcess {
     child: Child,
-    address: SocketAddr,
-    admin: SocketAddr,
     log: Receiver<String>,
     /// All lines of the log that were waited for.
     seen: Vec<String>,
-    descriptors: Vec<String>,
+}
+
+impl LoggingProcess {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        let (lines, log) = channel();
+        std::thread::spawn(move || {
+            for line in errors.lines() {
+                // The receiver is gone when the test has ended.
+                if lines.send(line.unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            child,
+            log,
+            seen: Vec::new(),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the line that a server writes when it listens; its first address, which a Unix socket does not have,
+    /// and that of its admin listener.
+    pub(crate) fn listening(&mut self) -> (Option<SocketAddr>, SocketAddr) {
+        self.log_through(|line| line.contains("listening"));
+        let listening = self.seen.last().unwrap();
+        // In JSON it is `"listen":"[127.0.0.1:1]","admin":"127.0.0.1:2",`.
+        let listening = listening.replace('"', "");
+        let listening = listening
+            .replace("listen:[", "listen=[")
+            .replace(",admin:", " admin=");
+        let (_, rest) = listening.split_once("listen=[").unwrap();
+        let (addresses, rest) = rest.split_once("] admin=").unwrap();
+        let admin = rest.split([' ', ',']).next().unwrap();
+        let first = addresses.split(',').next().unwrap();
+        (first.parse().ok(), admin.parse().unwrap())
+    }
+
+    /// The lines of the log since the last call, up to the first that `is_last` accepts: waits for that one.
+    pub(crate) fn log_through(&mut self, is_last: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.log.recv_timeout(FAIL_SAFE) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    lines.push(line);
+                }
+                Err(error) => panic!("{error}; the log until now: {lines:#?}"),
+            }
+            if is_last(lines.last().unwrap()) {
+                return lines;
+            }
+        }
+    }
+
+    /// Waits for the end of the process; its exit code and the rest of its log.
+    pub(crate) fn ended(mut self) -> (Option<i32>, Vec<String>) {
+        let mut log = Vec::new();
+        loop {
+            match self.log.recv_timeout(FAIL_SAFE) {
+                Ok(line) => log.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("the process does not end: {log:#?}"),
+            }
+        }
+        (self.child.wait().unwrap().code(), log)
+    }
+}
+
+impl Drop for LoggingProcess {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// `serve` on this site, not started yet: these words, which become the program, then its arguments.
+pub(crate) fn serve(words: &[&str], site: &Site) -> Command {
+    let mut command = Command::new(words[0]);
+    command
+        .args(&words[1..])
+        .arg("--config")
+        .arg(site.config_file())
+        .arg("serve")
+        .env_clear()
+        .stdin(Stdio::null());
+    command
+}
+
+/// A running `serve` on a site; killed when dropped.
+pub(crate) struct ServerProcess {
+    site: Site,
+    process: LoggingProcess,
+    address: SocketAddr,
+    admin: SocketAddr,
+    /// What it had open when it had nothing to do but to answer.
+    open: Vec<String>,
 }
 
 impl Listening for ServerProcess {
     fn site(&self) -> &Site {
-        self.site.as_ref().unwrap()
+        &self.site
     }
 
     fn address(&self) -> SocketAddr {
@@ -53,58 +156,25 @@ impl ServerProcess {
     pub(crate) fn start_by(words: &[&str], input: Stdio, site: Site) -> Self {
         let state = fs::read_to_string(site.data().join("state.json"));
         let scrubbed = state.is_ok_and(|state| state.contains("\"scrub\""));
-        let mut child = Command::new(words[0])
-            .args(&words[1..])
-            .arg("--config")
-            .arg(site.config_file())
-            .arg("serve")
-            .env_clear()
-            .stdin(input)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let errors = BufReader::new(child.stderr.take().unwrap());
-        let (lines, log) = channel();
-        std::thread::spawn(move || {
-            for line in errors.lines() {
-                // Nobody reads any more when the test has ended.
-                if lines.send(line.unwrap()).is_err() {
-                    return;
-                }
-            }
-        });
-        let mut server = Self {
-            site: Some(site),
-            child,
-            address: ([127, 0, 0, 1], 0).into(),
-            admin: ([127, 0, 0, 1], 0).into(),
-            log,
-            seen: Vec::new(),
-            descriptors: Vec::new(),
-        };
-        server.log_through(|line| line.contains("listening"));
-        let listening = server.seen.last().unwrap();
-        // In JSON it is `"listen":"[127.0.0.1:1]","admin":"127.0.0.1:2",`.
-        let listening = listening.replace('"', "");
-        let listening = listening
-            .replace("listen:[", "listen=[")
-            .replace(",admin:", " admin=");
-        let (_, rest) = listening.split_once("listen=[").unwrap();
-        let (address, rest) = rest.split_once("] admin=").unwrap();
-        let admin = rest.split([' ', ',']).next();
-        // A Unix socket has none.
-        server.address = address.parse().unwrap_or(server.address);
-        server.admin = admin.unwrap().parse().unwrap();
+        let mut process = LoggingProcess::spawn(serve(words, &site).stdin(input));
+        let (address, admin) = process.listening();
         // In whichever order they end. A scrub that an earlier server has done is not done again.
         let missing = Cell::new(if scrubbed { 1 } else { 2 });
-        server.log_through(|line| {
+        process.log_through(|line| {
             let ended = [" swept ", " scrubbed ", "\"swept\"", "\"scrubbed\""]
                 .iter()
                 .any(|work| line.contains(work));
             missing.set(missing.get() - u8::from(ended));
             missing.get() == 0
         });
-        server.descriptors = server.descriptors_now();
+        let mut server = Self {
+            site,
+            process,
+            address: address.unwrap_or(([127, 0, 0, 1], 0).into()),
+            admin,
+            open: Vec::new(),
+        };
+        server.open = server.open_now();
         server
     }
 
@@ -114,7 +184,7 @@ impl ServerProcess {
 
     /// Stops the process; all of its log, and what it leaves on disk.
     pub(crate) fn stop(mut self) -> (String, Site) {
-        let seen = std::mem::take(&mut self.seen);
+        let seen = std::mem::take(&mut self.process.seen);
         self.signal(Signal::TERM);
         let (code, log, site) = self.ended();
         assert_eq!(code, Some(0), "{log:#?}");
@@ -122,12 +192,12 @@ impl ServerProcess {
     }
 
     pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        self.process.pid()
     }
 
     /// All lines of the log that were waited for.
     pub(crate) fn log_seen(&self) -> &[String] {
-        &self.seen
+        &self.process.seen
     }
 
     /// A client with the credentials of the phone account.
@@ -142,21 +212,9 @@ impl ServerProcess {
             .unwrap()
     }
 
-    /// The lines of the log since the last call, up to the first that `is_last` accepts: waits for that one.
+    /// As [`LoggingProcess::log_through`].
     pub(crate) fn log_through(&mut self, is_last: impl Fn(&str) -> bool) -> Vec<String> {
-        let mut lines = Vec::new();
-        loop {
-            match self.log.recv_timeout(FAIL_SAFE) {
-                Ok(line) => {
-                    self.seen.push(line.clone());
-                    lines.push(line);
-                }
-                Err(error) => panic!("{error}; the log until now: {lines:#?}"),
-            }
-            if is_last(lines.last().unwrap()) {
-                return lines;
-            }
-        }
+        self.process.log_through(is_last)
     }
 
     /// The lines of the log up to that of the next request with this method.
@@ -165,52 +223,64 @@ impl ServerProcess {
         self.log_through(|line| line.contains("request") && line.contains(&method))
     }
 
-    /// Waits until the process holds the descriptors that it held at its start, and no others.
+    /// Waits until the process has open what it had open at its start, and nothing else.
     pub(crate) async fn has_no_new_descriptors(&self) {
         let cleared = async {
-            while self.descriptors_now() != self.descriptors {
+            while self.open_now() != self.open {
                 tokio::task::yield_now().await;
             }
         };
         if tokio::time::timeout(FAIL_SAFE, cleared).await.is_err() {
-            let (before, now) = (&self.descriptors, self.descriptors_now());
+            let (before, now) = (&self.open, self.open_now());
             panic!("descriptors leaked: {before:#?} became {now:#?}");
         }
     }
 
-    /// What the descriptors of the process lead to.
-    fn descriptors_now(&self) -> Vec<String> {
-        let folder = format!("/proc/{}/fd", self.pid());
-        let entries = match fs::read_dir(folder) {
-            // The process is not open to its own user; root sees it.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                skip("descriptors of a server: only root can look at them");
-                return Vec::new();
-            }
-            other => other.unwrap(),
+    /// What the descriptors of the process lead to. Only root can see them, because the process is not dumpable; the
+    /// connections of its port are what everyone can see.
+    fn open_now(&self) -> Vec<String> {
+        let mut open: Vec<_> = match fs::read_dir(format!("/proc/{}/fd", self.pid())) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => self
+                .connections()
+                .into_iter()
+                .map(|connection| connection.client)
+                .collect(),
+            descriptors => descriptors
+                .unwrap()
+                // One that is closed meanwhile is gone.
+                .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+                .map(|leads_to| leads_to.to_string_lossy().into_owned())
+                .collect(),
         };
-        let mut descriptors: Vec<_> = entries
-            // One that is closed meanwhile is gone.
-            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-            .map(|leads_to| leads_to.to_string_lossy().into_owned())
-            .collect();
-        descriptors.sort();
-        descriptors
+        open.sort();
+        open
+    }
+
+    /// The connections of the server's port that it has not closed.
+    fn connections(&self) -> Vec<Connection> {
+        // Those that are established, and those whose client has closed its side (proc(5), `tcp_states.h`).
+        const OPEN: [&str; 2] = ["01", "08"];
+        // `sl local_address rem_address st tx_queue:rx_queue …`, addresses as `0100007F:1F90`.
+        let port = format!(":{:04X}", self.address.port());
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let lines = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines
+            .filter(|fields| fields[1].ends_with(&port) && OPEN.contains(&fields[3]))
+            .map(|fields| Connection {
+                client: fields[2].to_owned(),
+                is_read: fields[4].ends_with(":00000000"),
+            })
+            .collect()
     }
 
     /// Waits until the process has read all that came on the connection of this client.
     pub(crate) async fn has_read_all(&self, client: SocketAddr) {
-        // `sl local_address rem_address st tx_queue:rx_queue …`, addresses as `0100007F:1F90` (proc(5)).
-        let from = format!(":{:04X}", self.address.port());
-        let to = format!(":{:04X}", client.port());
+        let port = format!(":{:04X}", client.port());
         let is_read = || {
-            let connections = fs::read_to_string("/proc/net/tcp").unwrap();
-            connections.lines().any(|line| {
-                let fields: Vec<_> = line.split_whitespace().collect();
-                fields[1].ends_with(&from)
-                    && fields[2].ends_with(&to)
-                    && fields[4].ends_with(":00000000")
-            })
+            let mut connections = self.connections().into_iter();
+            connections.any(|connection| connection.client.ends_with(&port) && connection.is_read)
         };
         soon(async {
             while !is_read() {
@@ -221,34 +291,25 @@ impl ServerProcess {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
+        self.process.signal(signal);
     }
 
     /// Waits for the end of the process; its exit code, the rest of its log, and what it leaves on disk.
-    pub(crate) fn ended(mut self) -> (Option<i32>, Vec<String>, Site) {
-        let mut log = Vec::new();
-        loop {
-            match self.log.recv_timeout(FAIL_SAFE) {
-                Ok(line) => log.push(line),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("the server does not end: {log:#?}"),
-            }
-        }
-        let code = self.child.wait().unwrap().code();
-        (code, log, self.site.take().unwrap())
+    pub(crate) fn ended(self) -> (Option<i32>, Vec<String>, Site) {
+        let (code, log) = self.process.ended();
+        (code, log, self.site)
     }
 }
 
-impl Drop for ServerProcess {
-    fn drop(&mut self) {
-        // It may have ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+/// A connection as the kernel lists it.
+struct Connection {
+    client: String,
+    /// Whether the server has read all that came.
+    is_read: bool,
 }
 
-/// Waits until somebody waits for the lock on a file, that somebody else holds.
-pub(crate) async fn somebody_waits_for_the_lock_on(path: &Path) {
+/// Waits until a process waits for the lock on a file that another one holds.
+pub(crate) async fn lock_is_waited_for(path: &Path) {
     soon(async {
         while waiters_for_the_lock_on(path).is_empty() {
             tokio::task::yield_now().await;
@@ -257,12 +318,12 @@ pub(crate) async fn somebody_waits_for_the_lock_on(path: &Path) {
     .await;
 }
 
-/// The processes of those who wait for the lock on a file.
+/// The processes that wait for the lock on a file.
 pub(crate) fn waiters_for_the_lock_on(path: &Path) -> Vec<u32> {
     waiters_for_the_lock_of(fs::metadata(path).unwrap().ino())
 }
 
-/// The processes of those who wait for the lock on the file of this inode, whatever its name is now.
+/// The processes that wait for the lock on the file of this inode, whatever its name is now.
 pub(crate) fn waiters_for_the_lock_of(inode: u64) -> Vec<u32> {
     // `1: -> FLOCK  ADVISORY  WRITE 4711 fd:00:131 0 EOF` (proc_locks(5)).
     let inode = format!(":{inode}");

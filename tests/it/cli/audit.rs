@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::support::program::{Folder, PROGRAM, text};
+use crate::support::commands::{Ended, Folder, PROGRAM};
 use crate::support::{ID, OTHER_ID, mode, skip, skip_without_program};
 
 /// The lines of the audit log, without their times and users, which have to be there.
@@ -46,7 +46,7 @@ fn what_operators_do_is_written_down_with_names_and_counts_and_without_ids_and_s
     folder.done(&["prune", "--force"]);
     folder.done(&["trash", "restore", "--all"]);
     place_expired(&folder, 1..12);
-    assert_eq!(folder.run(&["prune"]).status.code(), Some(1));
+    assert_eq!(folder.run(&["prune"]).code, Some(1));
     folder.done(&["prune", "--force"]);
     folder.write("damaged", "");
     folder.run(&["scrub"]);
@@ -137,9 +137,9 @@ fn backups_are_saved_also_where_it_cannot_be_written_down() {
         (&["scrub"], "1 damaged\n"),
     ] {
         let output = folder.run(command);
-        let message = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{message}");
-        assert!(text(&output.stdout).ends_with(said), "{output:?}");
+        let message = &output.errors;
+        assert_eq!(output.code, Some(1), "{message}");
+        assert!(output.out.ends_with(said), "{output:?}");
         let expected = "error: the audit log data/audit.jsonl cannot be written: ";
         assert!(message.starts_with(expected), "{message}");
         assert!(message.contains("goes on without it"), "{message}");
@@ -201,12 +201,13 @@ fn a_line_that_is_lost_after_the_work_is_an_error_that_the_operator_sees() {
     let Ok(output) = output else {
         return skip_without_program(&format!("{test}: strace is not installed"));
     };
-    let message = text(&output.stderr);
+    let output = Ended::from(output);
+    let message = output.errors;
     if message.contains("ptrace") {
         return skip(&format!("{test}: tracing is not permitted: {message}"));
     }
 
-    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert_eq!(output.code, Some(1), "{message}");
     let expected =
         "error: the audit log data/audit.jsonl cannot be written: append a line failed: ";
     assert!(message.starts_with(expected), "{message}");
@@ -215,7 +216,7 @@ fn a_line_that_is_lost_after_the_work_is_an_error_that_the_operator_sees() {
         "{message}"
     );
     // The password is shown all the same: the account is there.
-    assert!(text(&output.stdout).contains("password   "));
+    assert!(output.out.contains("password   "));
     assert!(folder.done(&["account", "list"]).contains("boss"));
 }
 

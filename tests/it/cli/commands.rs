@@ -1,9 +1,7 @@
 //! The built program: exit codes, texts, and the commands that scripts use.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Output, Stdio};
-
-use crate::support::program::{DOCUMENT, Folder, text};
+use crate::support::commands::{DOCUMENT, Folder, finish_beside};
+use crate::support::process::LoggingProcess;
 use crate::support::{ID, TestServer, mode};
 
 #[test]
@@ -174,16 +172,12 @@ fn check_finds_what_phones_would_refuse() {
 
     let output = folder.run(&["check"]);
 
-    assert_eq!(output.status.code(), Some(1));
-    let said = text_of(&output);
+    assert_eq!(output.code, Some(1));
+    let said = output.out;
     assert!(
         said.contains("error    accountsFile: no account for phones"),
         "{said}"
     );
-}
-
-fn text_of(output: &Output) -> String {
-    text(&output.stdout)
 }
 
 #[test]
@@ -218,53 +212,6 @@ fn the_demo_plays_both_phones_and_spares_the_folders_of_others() {
     );
 }
 
-/// A running `serve`, and where it listens.
-struct Running {
-    child: Child,
-    errors: BufReader<std::process::ChildStderr>,
-    line: String,
-}
-
-impl Running {
-    fn start(folder: &Folder) -> Self {
-        let mut child = folder
-            .command(&["serve"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut errors = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("listening") {
-            line.clear();
-            assert_ne!(errors.read_line(&mut line).unwrap(), 0, "the server ended");
-        }
-        Self {
-            child,
-            errors,
-            line,
-        }
-    }
-
-    /// The port behind `label` in the line that the server writes when it starts.
-    fn port(&self, label: &str) -> u16 {
-        let (_, rest) = self.line.split_once(label).unwrap();
-        let (_, rest) = rest.split_once("127.0.0.1:").unwrap();
-        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().unwrap()
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    fn ended(mut self) -> (Option<i32>, String) {
-        let mut rest = String::new();
-        std::io::Read::read_to_string(&mut self.errors, &mut rest).unwrap();
-        (self.child.wait().unwrap().code(), rest)
-    }
-}
-
 #[test]
 fn serve_is_healthy_works_with_the_client_and_stops_on_both_signals() {
     let folder = Folder::new();
@@ -279,12 +226,10 @@ fn serve_is_healthy_works_with_the_client_and_stops_on_both_signals() {
     folder.write("document.json", DOCUMENT);
 
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
-        let running = Running::start(&folder);
-        let server = format!("https://localhost:{}/", running.port("listen="));
-        let admin = format!(
-            r#"{{"admin": {{"listen": "127.0.0.1:{}"}}}}"#,
-            running.port("admin=")
-        );
+        let mut running = LoggingProcess::spawn(&mut folder.command(&["serve"]));
+        let (address, admin) = running.listening();
+        let server = format!("https://localhost:{}/", address.unwrap().port());
+        let admin = format!(r#"{{"admin": {{"listen": "{admin}"}}}}"#);
         folder.write("admin.json", &admin);
         folder.done(&["--config", "admin.json", "healthcheck"]);
 
@@ -316,6 +261,7 @@ fn serve_is_healthy_works_with_the_client_and_stops_on_both_signals() {
 
         running.signal(signal);
         let (code, log) = running.ended();
+        let log = log.join("\n");
         assert_eq!(code, Some(0), "{log}");
         assert!(log.contains("stopped"), "{log}");
         assert!(
@@ -323,10 +269,7 @@ fn serve_is_healthy_works_with_the_client_and_stops_on_both_signals() {
             "{log}"
         );
         assert_eq!(
-            folder
-                .run(&["--config", "admin.json", "healthcheck"])
-                .status
-                .code(),
+            folder.run(&["--config", "admin.json", "healthcheck"]).code,
             Some(1)
         );
     }
@@ -344,13 +287,8 @@ async fn a_system_without_trusted_authorities_can_ask_its_server() {
     for command in ["healthcheck", "status"] {
         let mut asked = folder.command(&[command]);
         asked.env("SSL_CERT_FILE", "none.pem");
-        let output = tokio::task::spawn_blocking(move || asked.output().unwrap());
-        let output = output.await.unwrap();
-        assert!(
-            output.status.success(),
-            "{command}: {}",
-            text(&output.stderr)
-        );
+        let output = finish_beside(asked).await;
+        assert_eq!(output.code, Some(0), "{command}: {}", output.errors);
     }
 }
 

@@ -6,8 +6,8 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use threema_safe_server::account;
 
+use crate::support::commands::{Folder, PROGRAM, finish};
 use crate::support::process::ServerProcess;
-use crate::support::program::{Folder, PROGRAM};
 use crate::support::wire::{Client, Protocol, basic};
 use crate::support::{Listening, Site, mode, set_mode, write};
 
@@ -145,14 +145,11 @@ fn half_of_it_or_a_password_that_is_none_starts_nothing() {
             "error: read the first account's password from absent: ",
         ),
     ] {
-        let output = folder
-            .command(&["serve"])
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap();
+        let mut serve = folder.command(&["serve"]);
+        let output = finish(serve.envs(variables.iter().copied()), b"");
 
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{said}");
+        let said = output.errors;
+        assert_eq!(output.code, Some(code), "{said}");
         assert!(said.starts_with(expected), "{said}");
         assert!(!folder.path("accounts.json").exists());
     }

@@ -1,18 +1,11 @@
 //! `client …` of the built program: the format and the requests by hand.
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::program::{DOCUMENT, Folder, text};
-use crate::support::{ID, Site, TestServer, names};
-
-fn mode(path: &Path) -> u32 {
-    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
+use crate::support::commands::{DOCUMENT, Ended, Folder, finish, finish_beside};
+use crate::support::{ID, Site, TestServer, mode, names};
 
 #[test]
 fn derive_prints_the_published_backup_id() {
@@ -44,38 +37,19 @@ fn derive_prints_the_published_backup_id() {
 #[test]
 fn a_password_comes_from_standard_input_or_the_environment_too() {
     let folder = Folder::new();
-    let mut child = folder
-        .command(&[
-            "client",
-            "derive",
-            "--id",
-            "ECHOECHO",
-            "--password-file",
-            "-",
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"shootdeathstar")
-        .unwrap();
-    assert_eq!(
-        text(&child.wait_with_output().unwrap().stdout),
-        format!("{ID}\n")
+    let derive = ["client", "derive", "--id", "ECHOECHO"];
+    let from_input = folder.command(&[&derive[..], &["--password-file", "-"]].concat());
+    let derived = finish(from_input, b"shootdeathstar");
+    assert_eq!(derived.out, format!("{ID}\n"));
+
+    let mut from_variable = folder.command(&derive);
+    let derived = finish(
+        from_variable.env("SAFE_CLIENT_PASSWORD", "shootdeathstar"),
+        b"",
     );
+    assert_eq!(derived.out, format!("{ID}\n"));
 
-    let output = folder
-        .command(&["client", "derive", "--id", "ECHOECHO"])
-        .env("SAFE_CLIENT_PASSWORD", "shootdeathstar")
-        .output()
-        .unwrap();
-    assert_eq!(text(&output.stdout), format!("{ID}\n"));
-
-    let (code, message) = folder.failed(&["client", "derive", "--id", "ECHOECHO"]);
+    let (code, message) = folder.failed(&derive);
     assert_eq!(code, 2);
     assert!(message.contains("no backup's password"), "{message}");
 }
@@ -244,7 +218,7 @@ fn the_bound_for_unpacking_can_be_set() {
         let bytes = bytes.to_string();
         let arguments = ["blob", "--max-document-bytes", &bytes];
         let output = folder.run(&[&["client", "open"], &identity[..], &arguments].concat());
-        (output.status.code().unwrap(), text(&output.stderr))
+        (output.code.unwrap(), output.errors)
     };
 
     assert_eq!(open(DOCUMENT.len()).0, 0);
@@ -439,8 +413,8 @@ fn a_document_that_an_app_cannot_restore_is_sealed_only_by_force() {
     assert!(!folder.path("blob").exists());
 
     let forced = folder.run(&[&seal[..], &["--force"]].concat());
-    assert!(forced.status.success());
-    assert!(text(&forced.stderr).contains("error: settings: missing"));
+    assert_eq!(forced.code, Some(0));
+    assert!(forced.errors.contains("error: settings: missing"));
     assert!(folder.path("blob").exists());
 
     for unreadable in [
@@ -456,8 +430,8 @@ fn a_document_that_an_app_cannot_restore_is_sealed_only_by_force() {
             "{message}"
         );
         let forced = folder.run(&[&seal[..], &["--force"]].concat());
-        assert!(forced.status.success());
-        let warned = text(&forced.stderr);
+        assert_eq!(forced.code, Some(0));
+        let warned = forced.errors;
         assert!(
             warned.contains("could not restore this document: "),
             "{warned}"
@@ -509,9 +483,9 @@ fn a_password_that_the_apps_call_bad_is_warned_about_and_taken() {
         "password",
     ]);
 
-    assert!(derived.status.success());
-    assert_eq!(text(&derived.stdout).trim().len(), 64);
-    let warnings = text(&derived.stderr);
+    assert_eq!(derived.code, Some(0));
+    assert_eq!(derived.out.trim().len(), 64);
+    let warnings = derived.errors;
     assert_eq!(warnings.lines().count(), 2, "{warnings}");
     assert!(
         warnings.contains("fewer than 8") && warnings.contains("only digits"),
@@ -579,13 +553,10 @@ async fn check(server: &TestServer, secret: &str, arguments: &[&str]) -> (Option
         "--ca",
         authority.to_str().unwrap(),
     ];
-    let mut command =
-        folder.command(&[&["client", "check", &url], &access[..], arguments].concat());
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap();
-    assert_eq!(text(&output.stderr), "");
-    (output.status.code(), text(&output.stdout))
+    let command = folder.command(&[&["client", "check", &url], &access[..], arguments].concat());
+    let output = finish_beside(command).await;
+    assert_eq!(output.errors, "");
+    (output.code, output.out)
 }
 
 const STEPS: [&str; 8] = [
@@ -708,8 +679,8 @@ fn an_authority_that_cannot_be_trusted_says_why() {
 fn check_says_why_a_server_cannot_be_reached() {
     let output = Folder::new().run(&["client", "check", "https://127.0.0.1:1/", "--as", "android"]);
 
-    assert_eq!(output.status.code(), Some(1));
-    let said = text(&output.stdout);
+    assert_eq!(output.code, Some(1));
+    let said = output.out;
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(
         said.contains("FAILED") && said.contains("cannot be reached: "),
@@ -727,8 +698,8 @@ fn a_step_that_takes_too_long_is_broken_off() {
 
     let output = Folder::new().run(&arguments);
 
-    assert_eq!(output.status.code(), Some(1));
-    let said = text(&output.stdout);
+    assert_eq!(output.code, Some(1));
+    let said = output.out;
     assert!(
         said.contains("FAILED") && said.contains("took longer than 1 second\n"),
         "{said}"
@@ -742,9 +713,9 @@ fn check_fails_also_when_nobody_reads_what_it_prints() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
 
-    let output = command.stdout(writer).output().unwrap();
+    let output = Ended::from(command.stdout(writer).output().unwrap());
 
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert_eq!(output.code, Some(1), "{}", output.errors);
 }
 
 #[tokio::test]
@@ -761,11 +732,11 @@ async fn a_server_that_is_not_trusted_is_told_from_one_that_cannot_be_reached() 
     let why = "the server's certificate is not trusted: invalid peer certificate: UnknownIssuer";
     let hint = "hint: --ca FILE trusts an authority of your own, such as certs/development-ca.pem, which \
                 init makes\n";
-    assert_eq!(config.status.code(), Some(1));
-    assert_eq!(text(&config.stderr), format!("error: {why}\n{hint}"));
-    assert_eq!(check.status.code(), Some(1));
-    assert_eq!(text(&check.stderr), hint);
-    let said = text(&check.stdout);
+    assert_eq!(config.code, Some(1));
+    assert_eq!(config.errors, format!("error: {why}\n{hint}"));
+    assert_eq!(check.code, Some(1));
+    assert_eq!(check.errors, hint);
+    let said = check.out;
     assert_eq!(
         said.lines().filter(|line| line.ends_with(why)).count(),
         2,

@@ -3,11 +3,11 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
 use threema_safe_server::backup::{App, Contents};
 
-use crate::support::program::{DOCUMENT, Folder, text};
+use crate::support::commands::{DOCUMENT, Ended, Folder, finish, finish_beside};
 use crate::support::{ID, TestServer};
 
 const IDENTITY: [&str; 4] = ["--id", "ECHOECHO", "--password-file", "password"];
@@ -30,7 +30,7 @@ fn sealed(document: &str) -> Folder {
     folder
 }
 
-fn open(folder: &Folder, arguments: &[&str]) -> Output {
+fn open(folder: &Folder, arguments: &[&str]) -> Ended {
     folder.run(&[&["client", "open", "blob"], &IDENTITY[..], arguments].concat())
 }
 
@@ -43,17 +43,14 @@ fn the_private_key_is_printed_only_if_it_is_asked_for_by_name() {
     let by_name = open(&folder, &["--json", "--private-key"]);
 
     let without = r#"{"info":{"version":1,"device":"test"},"user":{},"contacts":[],"settings":{"syncContacts":false}}"#;
-    assert_eq!(text(&json.stdout), format!("{without}\n"));
+    assert_eq!(json.out, format!("{without}\n"));
     assert_eq!(
-        text(&json.stderr),
+        json.errors,
         "the private key is left out; --private-key prints it\n"
     );
+    assert_eq!((redacted.out, redacted.errors), (json.out, String::new()));
     assert_eq!(
-        (text(&redacted.stdout), text(&redacted.stderr)),
-        (text(&json.stdout), String::new())
-    );
-    assert_eq!(
-        (text(&by_name.stdout), text(&by_name.stderr)),
+        (by_name.out, by_name.errors),
         (format!("{DOCUMENT}\n"), String::new())
     );
     // A file of mode 0600 was asked for.
@@ -69,11 +66,8 @@ fn a_document_out_of_which_no_key_can_be_taken_is_printed_whole_or_not_at_all() 
     let json = open(&folder, &["--json"]);
     let by_name = open(&folder, &["--json", "--private-key"]);
 
-    assert_eq!(
-        (json.status.code(), text(&json.stdout)),
-        (Some(1), String::new())
-    );
-    let said = text(&json.stderr);
+    assert_eq!((json.code, json.out), (Some(1), String::new()));
+    let said = json.errors;
     assert!(
         said.starts_with("error: the document cannot be taken apart to leave the private key out"),
         "{said}"
@@ -82,7 +76,7 @@ fn a_document_out_of_which_no_key_can_be_taken_is_printed_whole_or_not_at_all() 
         said.contains("--private-key") && said.lines().count() == 1,
         "{said}"
     );
-    assert_eq!(text(&by_name.stdout), format!("{document}\n"));
+    assert_eq!(by_name.out, format!("{document}\n"));
 }
 
 #[test]
@@ -106,12 +100,9 @@ fn a_variable_that_holds_no_password_is_refused() {
             (b"shoot\xff", "is not UTF-8"),
         ] {
             let mut command = folder.command(arguments);
-            let output = command
-                .env(variable, OsStr::from_bytes(value))
-                .output()
-                .unwrap();
-            assert_eq!(output.status.code(), Some(2));
-            let said = text(&output.stderr);
+            let output = finish(command.env(variable, OsStr::from_bytes(value)), b"");
+            assert_eq!(output.code, Some(2));
+            let said = output.errors;
             assert_eq!(said, format!("error: {variable} {why}\n"));
         }
     }
@@ -122,11 +113,8 @@ fn a_password_is_the_same_from_a_variable_as_from_a_file() {
     let folder = Folder::new();
     folder.write("password", "shootdeathstar\n");
     let mut command = folder.command(&DERIVE);
-    let output = command
-        .env("SAFE_CLIENT_PASSWORD", "shootdeathstar\n")
-        .output()
-        .unwrap();
-    assert_eq!(text(&output.stdout), format!("{ID}\n"));
+    let output = finish(command.env("SAFE_CLIENT_PASSWORD", "shootdeathstar\n"), b"");
+    assert_eq!(output.out, format!("{ID}\n"));
     assert_eq!(
         folder.done(&[&["client", "derive"], &IDENTITY[..]].concat()),
         format!("{ID}\n")
@@ -149,8 +137,8 @@ fn a_file_that_holds_no_password_is_refused_or_warned_about() {
     ] {
         std::fs::write(folder.path("password"), contents).unwrap();
         let output = folder.run(&derive);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{said}");
+        let said = output.errors;
+        assert_eq!(output.code, Some(code), "{said}");
         assert!(said.contains(why), "{said}");
     }
 }
@@ -178,7 +166,7 @@ fn a_document_comes_from_standard_input_too() {
 
     let opened = open(&folder, &["--out", "again.json"]);
 
-    assert!(opened.status.success());
+    assert_eq!(opened.code, Some(0));
     assert!(std::fs::read(folder.path("again.json")).unwrap() == sample.json());
 }
 
@@ -196,7 +184,7 @@ fn what_is_missing_or_wrong_with_a_document_is_said() {
 
     folder.write("document.json", "{}");
     let forced = folder.run(&[&seal[..], &IDENTITY, &["document.json", "--force"]].concat());
-    let said = text(&forced.stderr);
+    let said = forced.errors;
     assert!(
         said.starts_with("document.json: an app could not restore this document\n"),
         "{said}"
@@ -207,7 +195,7 @@ fn what_is_missing_or_wrong_with_a_document_is_said() {
         &DOCUMENT.replace("\"contacts\"", "\"contracts\""),
     );
     let warned = folder.run(&[&seal[..], &IDENTITY, &["document.json"]].concat());
-    let said = text(&warned.stderr);
+    let said = warned.errors;
     assert!(
         said.starts_with("document.json: an app would not restore all of it\n"),
         "{said}"
@@ -225,10 +213,10 @@ fn what_cannot_be_written_says_what_it_was() {
         .unwrap();
     let mut command = folder.command(&[&["client", "derive"], &IDENTITY[..]].concat());
 
-    let output = command.stdout(full).output().unwrap();
+    let output = Ended::from(command.stdout(full).output().unwrap());
 
-    assert_eq!(output.status.code(), Some(1));
-    let said = text(&output.stderr);
+    assert_eq!(output.code, Some(1));
+    let said = output.errors;
     assert!(
         said.starts_with("error: write to standard output: No space left"),
         "{said}"
@@ -250,19 +238,12 @@ async fn an_address_without_config_is_called_wrong() {
         "--ca",
         ca.to_str().unwrap(),
     ];
-    let mut command =
-        folder.command(&[&["client", "check", &url, "--as", "ios"], &login[..]].concat());
+    let command = folder.command(&[&["client", "check", &url, "--as", "ios"], &login[..]].concat());
 
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap();
+    let output = finish_beside(command).await;
 
-    let said = text(&output.stdout);
-    assert_eq!(
-        (output.status.code(), said.lines().count()),
-        (Some(1), 1),
-        "{said}"
-    );
+    let said = output.out;
+    assert_eq!((output.code, said.lines().count()), (Some(1), 1), "{said}");
     let why = "there is no config at this address (404), so the address is probably wrong";
     assert!(
         said.contains("FAILED") && said.trim_end().ends_with(why),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use threema_safe_server::cli::Arguments;
 use threema_safe_server::config::Config;
 
-use crate::support::program::text;
+use crate::support::commands::text;
 use crate::support::skip_without_program;
 
 #[expect(

@@ -17,7 +17,7 @@ use crate::support::frames::{
     CONTINUATION, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, Outcome, PING,
     Peer, REFUSED_STREAM, SETTINGS, block, frame, request, reset,
 };
-use crate::support::process::{ServerProcess, somebody_waits_for_the_lock_on};
+use crate::support::process::{ServerProcess, lock_is_waited_for};
 use crate::support::stores::{FaultyStore, MemoryStore, Operation, Side};
 use crate::support::wire::{Answer, Client, Protocol, Raw, soon};
 use crate::support::{ID, Listening, OTHER_ID, Site, TestServer, backup_path, skip};
@@ -447,7 +447,7 @@ async fn an_upload_that_is_given_up_is_at_work_until_the_store_is_through_with_i
     let mut peer = Peer::connect(&server, &[]).await;
     let upload = [peer.put(1, &backup_path(), 7), frame(0, 1, 1, b"the new")];
     peer.write(upload.concat()).await;
-    somebody_waits_for_the_lock_on(&file).await;
+    lock_is_waited_for(&file).await;
     peer.write(reset(1)).await;
     // The pong comes behind the reset.
     peer.write(frame(PING, 0, 0, &[7; 8])).await;

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
+use crate::support::commands::{Ended, Folder, PROGRAM, finish};
 use crate::support::process::ServerProcess;
-use crate::support::program::{Folder, PROGRAM, text};
 use crate::support::wire::{FAIL_SAFE, Protocol};
 use crate::support::{
     ID, Listening, Site, backup_path, mode, set_mode, skip, skip_without_program, write,
@@ -41,15 +41,14 @@ fn what_the_program_makes_is_private_whatever_the_umask() {
         let folder = Folder::new();
         let path = folder.path("");
         let run = |arguments: &[&str]| {
-            let output = Command::new("sh")
+            let mut shell = Command::new("sh");
+            shell
                 .args(["-c", "umask $0; exec \"$@\"", umask, PROGRAM])
                 .args(arguments)
                 .current_dir(&path)
-                .env_clear()
-                .stdin(Stdio::null())
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{}", text(&output.stderr));
+                .env_clear();
+            let output = finish(shell, b"");
+            assert_eq!(output.code, Some(0), "{}", output.errors);
         };
 
         run(&["init", "--yes"]);
@@ -105,8 +104,8 @@ fn a_key_or_accounts_file_that_others_can_read_or_change_is_refused_with_the_rem
 
             let expected = format!("{file}: {problem}");
             let checked = folder.run(&["check"]);
-            assert_eq!(checked.status.code(), Some(1));
-            let said = text(&checked.stdout);
+            assert_eq!(checked.code, Some(1));
+            let said = checked.out;
             let line = said.lines().find(|line| line.contains(&expected));
             assert!(
                 line.is_some_and(|line| line.starts_with(&format!("error    {place}: "))),
@@ -225,13 +224,14 @@ fn the_systemd_unit_leaves_little_open() {
     let Ok(output) = analyzed else {
         return skip_without_program("the unit's exposure: systemd-analyze is not installed");
     };
-    let said = text(&output.stdout) + &text(&output.stderr);
+    let output = Ended::from(output);
+    let said = output.out + &output.errors;
     if said.contains("--offline") {
         return skip("the unit's exposure: this systemd-analyze is older than 250");
     }
 
     // The threshold is 1.5, in tenths.
-    assert!(output.status.success(), "{said}");
+    assert_eq!(output.code, Some(0), "{said}");
     assert!(said.contains("Overall exposure level"), "{said}");
     // A systemd before 253 does not know this one, as the unit says.
     let said = said.replace("Failed to parse service type, ignoring: notify-reload", "");
@@ -309,7 +309,7 @@ fn allowed_calls() -> Option<Vec<String>> {
             .args(["syscall-filter", "--no-pager", set])
             .output()
             .ok()?;
-        let said = text(&output.stdout);
+        let said = Ended::from(output).out;
         let words = said.lines().skip(1).map(str::trim);
         let words = words.filter(|word| !word.is_empty() && !word.starts_with('#'));
         let expanded = words.map(|word| {

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::operator::{finish, status as command, status_command};
+use crate::support::commands::{finish, status as command, status_command};
 use crate::support::stores::{Fault, FaultyStore, MemoryStore, Operation};
 use crate::support::wire::{Protocol, soon};
 use crate::support::{Site, TestServer, backup_path, now};

@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
@@ -17,11 +16,11 @@ use threema_safe_server::account::{Role, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::commands::{DOCUMENT, Ended, finish, program, write_config_for};
 use crate::support::process::ServerProcess;
-use crate::support::program::{DOCUMENT, PROGRAM};
 use crate::support::strace::{Strace, can_trace};
 use crate::support::wire::{Answer, Client, Protocol, Raw, basic, soon, unfinished};
-use crate::support::{Listening, Site, add_account, add_account_with, write};
+use crate::support::{Listening, Site, add_account, add_account_with, ask_admin_with, write};
 
 /// Backup ids: one that is uploaded, one that never is, one whose file is no file, one in the trash.
 const IDS: [&str; 4] = [
@@ -405,15 +404,9 @@ impl Driven {
             "/healthz",
             &format!("/{}?{QUERY}", IDS[0]),
         ] {
-            let mut tcp = TcpStream::connect(self.server.admin_address())
-                .await
-                .unwrap();
-            let request = format!(
-                "GET {path} HTTP/1.1\r\nHost: x\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\r\n"
-            );
-            tcp.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            soon(tcp.read_to_string(&mut answer)).await.unwrap();
+            let admin = self.server.admin_address();
+            let agent = format!("User-Agent: {AGENT}\r\n");
+            let answer = ask_admin_with(admin, path, &agent).await;
             assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
             self.written.push(answer);
         }
@@ -428,32 +421,20 @@ impl Driven {
             .push(String::from_utf8_lossy(&answer).into_owned());
     }
 
-    fn run(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = Command::new(PROGRAM)
-            .args(arguments)
+    fn run(&self, arguments: &[&str], input: &str) -> Ended {
+        let mut command = program(arguments);
+        command
             .current_dir(self.folder())
-            .env_clear()
-            .env("RUST_BACKTRACE", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        // Whoever does not read it does not need it.
-        drop(std::io::Write::write_all(&mut stdin, input.as_bytes()));
-        drop(stdin);
-        child.wait_with_output().unwrap()
+            .env("RUST_BACKTRACE", "1");
+        finish(command, input.as_bytes())
     }
 
     /// The commands of operators, and those of a phone.
     fn drive_commands(&mut self) {
-        let admin = self.server.admin_address().to_string();
-        let text = fs::read_to_string(self.server.site().config_file()).unwrap();
-        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
-        config["admin"]["listen"] = admin.into();
+        let site = self.server.site();
+        let admin_config = site.folder().join("admin.json");
+        write_config_for(site, self.server.admin_address(), &admin_config);
         let place = |name: &str, text: &str| write(&self.folder().join(name), text);
-        place("admin.json", &config.to_string());
         place("secret", CHOSEN);
         place("wrong-secret", WRONG);
         place("password", BACKUP_PASSWORD);
@@ -499,7 +480,7 @@ impl Driven {
         for (command, input, is_answer) in operators {
             let arguments = [&["--config", "admin.json"], command].concat();
             let output = self.run(&arguments, input);
-            self.keep_output(&output, is_answer);
+            self.keep_output(output, is_answer);
         }
         for login in [
             ["secret", &*url],
@@ -535,10 +516,10 @@ impl Driven {
                     let who: &[&str] = if verb == "config" { &[] } else { &identity };
                     let output =
                         self.run(&[&["client", verb], &server[..], who, tail].concat(), "");
-                    self.keep_output(&output, is_answer);
+                    self.keep_output(output, is_answer);
                 }
                 let output = self.run(&[&["client", "check", url], &server[2..]].concat(), "");
-                self.keep_output(&output, false);
+                self.keep_output(output, false);
                 let sealed = self.run(
                     &[
                         &["client", "seal"],
@@ -548,7 +529,7 @@ impl Driven {
                     .concat(),
                     "",
                 );
-                self.keep_output(&sealed, false);
+                self.keep_output(sealed, false);
                 let wrong = [
                     "client",
                     "open",
@@ -559,17 +540,15 @@ impl Driven {
                     "blob",
                 ];
                 let output = self.run(&wrong, "");
-                self.keep_output(&output, true);
+                self.keep_output(output, true);
             }
         }
     }
 
-    fn keep_output(&mut self, output: &Output, is_answer: bool) {
-        self.written
-            .push(String::from_utf8_lossy(&output.stderr).into_owned());
+    fn keep_output(&mut self, output: Ended, is_answer: bool) {
+        self.written.push(output.errors);
         if !is_answer {
-            self.written
-                .push(String::from_utf8_lossy(&output.stdout).into_owned());
+            self.written.push(output.out);
         }
     }
 }

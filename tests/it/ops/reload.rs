@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::operator::status as command;
+use crate::support::commands::status as command;
 use crate::support::process::ServerProcess;
 use crate::support::wire::{Client, Protocol};
 use crate::support::{Listening, Site, ask_admin, backup_path, write};

@@ -1,24 +1,24 @@
 //! Under systemd, or what looks like it to the server: sockets that are handed over, and what it is told.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::support::process::ServerProcess;
-use crate::support::program::PROGRAM;
+use crate::support::commands::PROGRAM;
+use crate::support::process::{LoggingProcess, ServerProcess, serve};
 use crate::support::wire::{Client, FAIL_SAFE, Protocol, soon};
-use crate::support::{Listening, Site};
+use crate::support::{Listening, Site, make_fifo};
 
 /// Hands over its standard input as the first socket, as sd_listen_fds(3) describes it, and becomes the server.
 const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
@@ -180,24 +180,14 @@ fn a_unix_socket_that_is_open_to_everybody_is_refused() {
     let path = site.folder().join("given.sock");
     let socket = UnixListener::bind(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", HAND_OVER, "sh", PROGRAM, "--config"])
-        .arg(site.config_file())
-        .arg("serve")
-        .stdin(Stdio::from(OwnedFd::from(socket)))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let words = ["/bin/sh", "-c", HAND_OVER, "sh", PROGRAM];
+    let mut command = serve(&words, &site);
+    let process = LoggingProcess::spawn(command.stdin(Stdio::from(OwnedFd::from(socket))));
 
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let lines = lines.map(Result::unwrap);
-    // One that is not refused would go on for ever.
-    let said: Vec<_> = lines
-        .take_while(|line| !line.contains("listening"))
-        .collect();
+    // A server that is not refused goes on, and the wait for its end fails.
+    let (code, said) = process.ended();
 
-    drop(child.kill());
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{said:#?}");
+    assert_eq!(code, Some(1), "{said:#?}");
     assert!(
         said.iter().any(|line| line.contains("set SocketMode=0660")),
         "{said:#?}"
@@ -230,24 +220,11 @@ fn a_server_that_is_told_to_read_again_while_it_starts_goes_on() {
     let accounts = site.accounts_file();
     let text = fs::read(&accounts).unwrap();
     fs::remove_file(&accounts).unwrap();
-    assert!(
-        Command::new("mkfifo")
-            .args(["-m", "600"])
-            .arg(&accounts)
-            .status()
-            .unwrap()
-            .success()
-    );
-    let mut child = Command::new(PROGRAM)
-        .arg("--config")
-        .arg(site.config_file())
-        .arg("serve")
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    make_fifo(&accounts);
+    let mut process = LoggingProcess::spawn(&mut serve(&[PROGRAM], &site));
     // Opened when the server opens it to read: in the middle of its start.
     let mut pipe = fs::OpenOptions::new().write(true).open(&accounts).unwrap();
-    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    process.signal(Signal::HUP);
     // In the pipe's place, for whoever looks again.
     let beside = accounts.with_extension("new");
     fs::write(&beside, &text).unwrap();
@@ -256,14 +233,7 @@ fn a_server_that_is_told_to_read_again_while_it_starts_goes_on() {
     pipe.write_all(&text).unwrap();
     drop(pipe);
 
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let listening = lines
-        .map(Result::unwrap)
-        .any(|line| line.contains("listening"));
-
-    drop(child.kill());
-    let ended = child.wait().unwrap();
-    assert!(listening, "{ended}");
+    process.listening();
 }
 
 #[tokio::test]

@@ -12,9 +12,11 @@ use threema_safe_server::retention::{self, Mode, Refusal, Report, Retention};
 use threema_safe_server::state::{State, StateFile};
 use threema_safe_server::store::FileStore;
 
-use crate::support::operator::{command, metrics, run, status};
+use crate::support::commands::{command, metrics, run, status};
 use crate::support::process::ServerProcess;
-use crate::support::{ID, Listening, OTHER_ID, Site, contents, names, now, set_modified, write};
+use crate::support::{
+    ID, Listening, OTHER_ID, Site, contents, make_fifo, names, now, set_modified, write,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -458,10 +460,7 @@ fn a_directory_that_was_taken_over_is_swept_with_care_from_the_first_time_on() {
         set_modified(&backups.join(name), UNIX_EPOCH);
     }
     symlink(Path::new("/etc/passwd"), backups.join(OTHER_ID)).unwrap();
-    let made = std::process::Command::new("mkfifo")
-        .arg(backups.join(ID))
-        .status();
-    assert!(made.unwrap().success());
+    make_fifo(&backups.join(ID));
     let before = names(&backups);
 
     let refused = run(&site, &["prune"]);

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::support::operator::{Ended, command, finish, metrics, run, run_with, status};
+use crate::support::commands::Folder;
+use crate::support::commands::{Ended, command, finish, metrics, run, run_with, status};
 use crate::support::process::ServerProcess;
-use crate::support::program::Folder;
 use crate::support::wire::Protocol;
 use crate::support::{
     ID, Listening, OTHER_ID, Site, TestServer, backup_path, files, names, now, set_modified,

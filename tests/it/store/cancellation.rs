@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::process::{ServerProcess, somebody_waits_for_the_lock_on};
+use crate::support::process::{ServerProcess, lock_is_waited_for};
 use crate::support::wire::{Client, Protocol, soon, unfinished};
 use crate::support::{ID, Listening, OTHER_ID, Site, backup_path, names, now};
 
@@ -40,7 +40,7 @@ async fn send_and_go_away(server: &ServerProcess, mut phone: Client, method: &st
     let file = server.site().backup_file(ID);
     tokio::select! {
         answer = sent => panic!("answered without the lock: {answer:?}"),
-        () = somebody_waits_for_the_lock_on(&file) => {}
+        () = lock_is_waited_for(&file) => {}
     }
     drop(phone);
 }
@@ -142,7 +142,7 @@ async fn an_upload_at_which_the_store_is_at_work_is_answered_after_the_stop() {
         let body = if method == "PUT" { &NEW[..] } else { b"" };
         let sent = phone.send(method, &path, &[], body);
         let stopped = async {
-            somebody_waits_for_the_lock_on(&server.site().backup_file(ID)).await;
+            lock_is_waited_for(&server.site().backup_file(ID)).await;
             server.signal(Signal::TERM);
             server.log_through(|line| line.contains("stopping"));
             drop(lock);
@@ -169,7 +169,7 @@ async fn an_upload_that_outlasts_the_drain_is_cut_off_and_stored_whole_all_the_s
         let path = backup_path();
         let sent = phone.send_body("PUT", &path, &[], crate::support::wire::whole(&NEW[..]));
         let stopped = async {
-            somebody_waits_for_the_lock_on(&server.site().backup_file(ID)).await;
+            lock_is_waited_for(&server.site().backup_file(ID)).await;
             server.signal(Signal::TERM);
             server.log_through(|line| line.contains("cut off by the stop"));
         };
@@ -200,7 +200,7 @@ async fn an_upload_at_which_the_store_is_at_work_has_no_deadline() {
         let path = backup_path();
         let sent = phone.send("PUT", &path, &[], &NEW[..]);
         let waited = async {
-            somebody_waits_for_the_lock_on(&server.site().backup_file(ID)).await;
+            lock_is_waited_for(&server.site().backup_file(ID)).await;
             // An upload that began later is given up: the time for a body is over.
             let other = format!("/backups/{OTHER_ID}");
             let length = [("content-length", "100")];

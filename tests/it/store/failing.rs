@@ -17,7 +17,7 @@ use threema_safe_server::store::{FileStore, Put, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::process::somebody_waits_for_the_lock_on;
+use crate::support::process::lock_is_waited_for;
 use crate::support::stores::{Fault, FaultyStore, MemoryStore, Operation, Side};
 use crate::support::wire::{Answer, Client, Protocol, soon, whole};
 use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path, names};
@@ -387,7 +387,7 @@ async fn files_that_wait_for_their_lock_keep_no_other_upload_waiting() {
     let uploads = join_all(ids.iter().map(|id| store.put(*id, NEW.into())));
     let others = async {
         for id in &ids {
-            somebody_waits_for_the_lock_on(&file(id)).await;
+            lock_is_waited_for(&file(id)).await;
         }
         let created = store.put(id(MANY), NEW.into()).await.unwrap();
         assert_eq!(created, Put::Created);

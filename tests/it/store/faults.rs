@@ -6,7 +6,7 @@
 
 use std::fs;
 
-use crate::support::process::{ServerProcess, somebody_waits_for_the_lock_on};
+use crate::support::process::{ServerProcess, lock_is_waited_for};
 use crate::support::strace::{Strace, can_trace, end_of, is_end};
 use crate::support::wire::{Answer, Client, Protocol};
 use crate::support::{ID, Listening, Site, backup_path, names, now};
@@ -467,7 +467,7 @@ impl Patient {
         let (path, server) = (backup_path(), &self.server);
         let sent = self.phone.send(request.method, &path, &[], request.body());
         let unlocked = async {
-            somebody_waits_for_the_lock_on(&file).await;
+            lock_is_waited_for(&file).await;
             let strace = Strace::attach(server, &arguments);
             drop(lock);
             strace

@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use threema_safe_server::store::{FileStore, Restored, Store, Trashed};
 use tokio::task::yield_now;
 
+use crate::support::commands::command;
 use crate::support::process::{ServerProcess, waiters_for_the_lock_of};
-use crate::support::program::PROGRAM;
 use crate::support::strace::{Strace, can_trace};
 use crate::support::wire::{Client, Protocol, soon};
 use crate::support::{ID, Listening, Site, TestServer, backup_path, names, now};
@@ -137,10 +137,8 @@ struct Program(Child);
 
 impl Program {
     fn start(site: &Site, arguments: &[&str]) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.arg("--config").arg(site.config_file());
-        command.args(arguments).arg("--json").env_clear();
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut command = command(site, arguments);
+        let command = command.arg("--json").stdout(Stdio::piped());
         Self(command.spawn().unwrap())
     }
 

@@ -14,7 +14,7 @@ use threema_safe_server::scrub::scrub;
 use threema_safe_server::state::{Scrubbed, StateFile};
 use threema_safe_server::store::{FileStore, Store};
 
-use crate::support::operator::{Ended, command, finish, metrics, run, status};
+use crate::support::commands::{Ended, command, finish, metrics, run, status};
 use crate::support::process::ServerProcess;
 use crate::support::wire::{Protocol, soon};
 use crate::support::{
