@@ -1,7 +1,8 @@
-//! Tests against a whole server over real TLS, each with a server, a folder and a port of its own.
+//! Tests of whole servers over real TLS, each with a server, a folder and a port of its own. They need a
+//! Rust toolchain and a C compiler alone; `tests/system` has the tests that need more.
 //!
-//! `support` starts servers and `wire` speaks to them; the other modules are one subject each. Nothing here
-//! sleeps, depends on another test, or reaches beyond this machine.
+//! `support` starts servers, clients and commands. Nothing here sleeps, depends on another test, or
+//! reaches beyond this machine.
 #![cfg(test)]
 #![expect(
     clippy::large_futures,

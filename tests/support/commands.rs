@@ -1,4 +1,4 @@
-//! The built program's commands, run to their end: in a folder of their own, or over a site.
+//! Commands of the built program, run to their end: in a folder of their own, or over a site.
 
 use std::borrow::BorrowMut;
 use std::io::Write;
@@ -99,32 +99,6 @@ impl Folder {
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         finish(self.command(arguments), b"")
-    }
-
-    /// What a terminal shows of a successful command, at whose prompts the lines of `typed` are typed.
-    pub(crate) fn on_a_terminal(&self, arguments: &[&str], typed: &str) -> String {
-        let (code, shown) = self.ended_on_a_terminal(arguments, typed);
-        assert_eq!(code, Some(0), "{shown}");
-        shown
-    }
-
-    /// The exit code of a command and what a terminal shows of it.
-    pub(crate) fn ended_on_a_terminal(
-        &self,
-        arguments: &[&str],
-        typed: &str,
-    ) -> (Option<i32>, String) {
-        let mut terminal = Command::new("python3");
-        terminal
-            .arg(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/tests/support/terminal.py"
-            ))
-            .arg(PROGRAM)
-            .args(arguments)
-            .current_dir(self.0.path());
-        let ended = finish(terminal, typed.as_bytes());
-        (ended.code, ended.out)
     }
 
     /// What a successful command prints.

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, fsetxattr, mknodat};
 
 /// Everything in a folder, with contents and times: two that are equal mean that nothing was touched.
 pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, (Option<Vec<u8>>, SystemTime)> {
@@ -61,6 +61,12 @@ pub(crate) fn make_fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, mode, 0).unwrap();
 }
 
+/// Whether files of this folder can have extended attributes. Leaves a file.
+pub(crate) fn has_extended_attributes(folder: &Path) -> bool {
+    let file = fs::File::create(folder.join("probe")).unwrap();
+    fsetxattr(&file, "user.probe", b"1", XattrFlags::empty()).is_ok()
+}
+
 pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
@@ -81,4 +87,23 @@ pub(crate) fn set_modified(path: &Path, time: SystemTime) {
 )]
 pub(crate) fn now() -> SystemTime {
     SystemTime::now()
+}
+
+/// The mode of everything in a folder, folders with a slash at the end.
+pub(crate) fn modes(folder: &Path) -> Vec<(String, u32)> {
+    let mut all = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(inner) = folders.pop() {
+        for entry in fs::read_dir(&inner).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(folder).unwrap().display();
+            let slash = if path.is_dir() { "/" } else { "" };
+            all.push((format!("{name}{slash}"), mode(&path)));
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    all.sort();
+    all
 }

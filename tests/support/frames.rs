@@ -1,4 +1,4 @@
-//! HTTP/2 by hand: frames as a test wants them (RFC 9113), and header blocks without any compression (RFC 7541).
+//! HTTP/2 frames (RFC 9113) as a test builds them, and header blocks without compression (RFC 7541).
 
 use std::net::Ipv4Addr;
 

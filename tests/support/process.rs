@@ -1,5 +1,5 @@
-//! Processes of the built program, for tests that look at a server from outside (its log, its descriptors, the locks
-//! that it waits for) or send it signals.
+//! Processes of the built program, for tests that look at a server from outside (its log, its
+//! descriptors, the locks that it waits for) or send it signals.
 
 use std::cell::Cell;
 use std::fs;

@@ -1,4 +1,4 @@
-//! A server in the process of its test, and how it is stopped.
+//! Server in the process of its test.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What an operator has on disk: configuration, accounts, certificates and the data directory.
+//! Site of a server: configuration, accounts, certificates and data directory, as an operator has them.
 
 use std::convert::Infallible;
 use std::fs;
@@ -21,6 +21,11 @@ pub(crate) const ID: &str = "066384d3695fbbd9f31a7d533900fd0cd8d1373beb6a2867852
 /// Another backup's id.
 pub(crate) const OTHER_ID: &str =
     "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff";
+
+/// One of many backup ids.
+pub(crate) fn digits(number: usize) -> String {
+    format!("{number:064x}")
+}
 
 /// The path of the backup [`ID`].
 pub(crate) fn backup_path() -> String {

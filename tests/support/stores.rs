@@ -1,4 +1,4 @@
-//! Stores of the tests' own: one in memory, and one that fails or waits where a test says.
+//! Store doubles: one in memory, and one that fails or waits where a test says.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

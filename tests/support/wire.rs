@@ -1,7 +1,7 @@
 //! Clients that send exactly what a test says.
 //!
-//! [`Client`] speaks whole requests on one connection, HTTP/1.1 or HTTP/2; [`Raw`] writes bytes and
-//! reads answers. Waiting is for events; [`soon`] only keeps a broken server from hanging the tests.
+//! [`Client`] sends whole requests on one connection, HTTP/1.1 or HTTP/2; [`Raw`] writes bytes and reads
+//! answers. Waiting is for events; [`soon`] only keeps a broken server from hanging the tests.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,6 +1,6 @@
 //! What is done to the files of one backup, on a blocking thread: each function reads top to bottom and leaves
 //! the old version or the new one, wherever it ends. docs/DURABILITY.md says of every step what a failure and a crash
-//! leave behind; a step that is added here needs a row there and in `tests/it/store/faults.rs`.
+//! leave behind; a step that is added here needs a row there and in `tests/system/faults.rs`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! The built program: exit codes, texts, and the commands that scripts use.
+//! Commands of the server and of scripts: exit codes, messages, and their effects.
 
 use crate::support::commands::{DOCUMENT, Folder, finish_beside};
 use crate::support::process::LoggingProcess;

@@ -1,4 +1,5 @@
-//! The account that a server makes itself where there is none, as `SAFE_FIRST_ACCOUNT` and `SAFE_FIRST_SECRET_FILE` say.
+//! First account, which a server without accounts makes from `SAFE_FIRST_ACCOUNT` and
+//! `SAFE_FIRST_SECRET_FILE`.
 
 use std::fs;
 use std::process::Stdio;

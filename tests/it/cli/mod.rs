@@ -1,4 +1,4 @@
-//! The command line of the server and of its operators.
+//! Command line of the server and of its operators.
 
 mod audit;
 mod commands;

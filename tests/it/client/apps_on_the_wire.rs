@@ -1,7 +1,7 @@
-//! What the two profiles of the client really send, seen by a server that writes everything down.
+//! Requests of the client's two profiles, recorded by a server of the test.
 //!
-//! Expected is what the apps' sources say (Threema for Android 6.4.2, for iOS 7.2.2): headers, credentials,
-//! order, connections.
+//! Expected is what the apps' sources say (Threema for Android 6.4.2, for iOS 7.2.2): headers,
+//! credentials, order, connections.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

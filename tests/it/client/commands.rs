@@ -1,4 +1,4 @@
-//! `client …` of the built program: the format and the requests by hand.
+//! `client` commands: the backup format, and single requests.
 
 use std::io::Write;
 
@@ -303,84 +303,6 @@ fn what_is_too_large_is_not_read() {
 
     let expected = "error: large is larger than 268435456 bytes\n";
     assert_eq!((code, message.as_str()), (2, expected));
-}
-
-#[test]
-fn a_password_is_asked_for_and_not_shown_as_it_is_typed() {
-    let shown = Folder::new().on_a_terminal(
-        &["client", "derive", "--id", "ECHOECHO"],
-        "shootdeathstar\n",
-    );
-
-    assert!(shown.starts_with("backup's password: "), "{shown}");
-    assert!(shown.contains(ID), "{shown}");
-    assert!(!shown.contains("shoot"), "{shown}");
-}
-
-#[test]
-fn a_password_to_seal_with_is_typed_twice_and_alike() {
-    let folder = Folder::new();
-    folder.write("document.json", DOCUMENT);
-    let seal = ["client", "seal", "--id", "ECHOECHO", "document.json"];
-    let seal = [&seal[..], &["--out", "blob"]].concat();
-
-    let (code, shown) = folder.ended_on_a_terminal(&seal, "shootdeathstar\nshotdeathstar\n");
-    assert_eq!(code, Some(2), "{shown}");
-    assert!(shown.contains("backup's password again: "), "{shown}");
-    assert!(shown.contains("was not typed the same twice"), "{shown}");
-    assert!(!folder.path("blob").exists());
-
-    folder.on_a_terminal(&seal, "shootdeathstar\nshootdeathstar\n");
-    let open = ["client", "open", "--id", "ECHOECHO", "blob"];
-    let shown = folder.on_a_terminal(&open, "shootdeathstar\n");
-    assert!(shown.contains("the backup of ECHOECHO opens"), "{shown}");
-}
-
-#[test]
-fn a_terminal_shows_the_private_key_only_if_it_is_asked_for_by_name() {
-    let folder = Folder::new();
-    folder.write("password", "a good password");
-    folder.write("document.json", DOCUMENT);
-    let identity = ["--id", "ECHOECHO", "--password-file", "password"];
-    folder.done(
-        &[
-            &["client", "seal"],
-            &identity[..],
-            &["document.json", "--out", "blob"],
-        ]
-        .concat(),
-    );
-    let open = [&["client", "open"], &identity[..], &["blob", "--json"]].concat();
-
-    let shown = folder.on_a_terminal(&open, "");
-    let shown_by_name = folder.on_a_terminal(&[&open[..], &["--private-key"]].concat(), "");
-
-    assert!(!shown.contains("AQID"), "{shown}");
-    assert!(shown.contains("the private key is left out"), "{shown}");
-    assert!(shown.contains("\"syncContacts\""), "{shown}");
-    assert!(shown_by_name.contains("AQIDBAUG"), "{shown_by_name}");
-}
-
-#[test]
-fn text_of_others_does_not_act_on_a_terminal() {
-    let folder = Folder::new();
-    folder.write("password", "a good password");
-    let long = "e".repeat(101);
-    let device = format!("\u{202e}\u{9b}2J{long}");
-    folder.write("document.json", &DOCUMENT.replace("test", &device));
-    let identity = ["--id", "ECHOECHO", "--password-file", "password"];
-    let seal = ["client", "seal", "document.json", "--out", "blob"];
-    folder.done(&[&seal[..], &identity].concat());
-    let open = [&["client", "open", "blob"], &identity[..]].concat();
-
-    let summary = folder.done(&open);
-    let json = folder.on_a_terminal(&[&open[..], &["--json", "--redact"]].concat(), "");
-    let piped = folder.done(&[&open[..], &["--json"]].concat());
-
-    let cut = format!("\u{fffd}\u{fffd}2J{}…\n", "e".repeat(96));
-    assert!(summary.contains(&cut), "{summary}");
-    assert!(json.contains(r#""\u202e\u009b2Je"#), "{json}");
-    assert!(piped.contains(&device), "{piped}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
-//! Clients: the `client` commands, the request sequences of the apps, curl and rclone.
+//! Clients: the `client` commands, and the request sequences of the apps.
 
 mod apps_on_the_wire;
 mod commands;
 mod phone;
-mod real_clients;
 mod secrets;

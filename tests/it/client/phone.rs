@@ -1,4 +1,4 @@
-//! An iPhone's and an Android phone's sequences, over real TLS, with the real format.
+//! Request sequences of the iOS and Android apps, over real TLS, with the real format.
 
 use std::time::SystemTime;
 

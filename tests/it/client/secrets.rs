@@ -1,4 +1,4 @@
-//! `client …` of the built program: where secrets come from and where they go, and what is said when it fails.
+//! Secrets of the `client` commands: sources, outputs, and messages of failures.
 
 use std::ffi::OsStr;
 use std::io::Write;

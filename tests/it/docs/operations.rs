@@ -1,16 +1,15 @@
-//! docs/OPERATIONS.md and docs/monitoring/ beside the program: every metric, every warning and every alert is explained,
-//! and nothing is explained or asked for that does not exist.
+//! docs/OPERATIONS.md and docs/monitoring/ compared with the program: every metric, warning and alert is
+//! explained, and nothing is explained or queried that does not exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::docs::tidy::{code, rust_files};
 use crate::support::wire::Protocol;
-use crate::support::{TestServer, backup_path, skip_without_program};
+use crate::support::{TestServer, backup_path};
 
 /// The endings of a histogram's series.
 const OF_HISTOGRAM: [&str; 3] = ["_bucket", "_count", "_sum"];
@@ -224,30 +223,6 @@ fn every_alert_says_where_it_is_explained_and_is_tested() {
         .collect();
     let explained: BTreeSet<_> = explained.into_iter().map(String::from).collect();
     assert_eq!(sections, explained);
-}
-
-#[test]
-fn prometheus_takes_the_alerts_and_they_come_when_they_should() {
-    for words in [
-        ["check", "rules", "docs/monitoring/alerts.yaml"],
-        ["test", "rules", "docs/monitoring/alerts.test.yaml"],
-    ] {
-        let output = match Command::new("promtool")
-            .args(words)
-            .current_dir(path(""))
-            .output()
-        {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return skip_without_program("there is no promtool: nobody looked at the alerts");
-            }
-            other => other.unwrap(),
-        };
-
-        let said = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}{errors}");
-        assert!(said.contains("SUCCESS"), "{said}");
-    }
 }
 
 /// The texts of all calls of a macro: of each, the last string among its arguments.

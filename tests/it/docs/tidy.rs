@@ -1,5 +1,5 @@
-//! House rules that a compiler does not know: who may import whom, how long a file may be, what every
-//! file begins with.
+//! Rules of the source tree that the compiler does not check: imports between modules, length and header
+//! of each file, registered tests, documented keys.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -202,6 +202,69 @@ fn every_test_that_a_document_names_exists() {
         }
     }
     assert!(found > 10, "{found}");
+}
+
+/// The tests that a file of `tests/system` has: functions without parameters and without a result.
+fn test_functions(text: &str) -> BTreeSet<&str> {
+    let lines = text.lines();
+    lines
+        .filter_map(|line| {
+            let line = line.strip_prefix("async ").unwrap_or(line);
+            line.strip_prefix("fn ")?.strip_suffix("() {")
+        })
+        .filter(|name| *name != "main")
+        .collect()
+}
+
+/// The tests that a file of `tests/system` registers with its harness.
+fn registered_tests(text: &str) -> BTreeSet<&str> {
+    let block = text.split_once("\ntests! {\n");
+    let block = block.and_then(|(_, rest)| rest.split_once("\n}\n"));
+    let lines = block.map_or("", |(block, _)| block).lines();
+    lines
+        .filter(|line| line.ends_with("];"))
+        .map(|line| line.trim().split_once(':').unwrap().0)
+        .collect()
+}
+
+#[test]
+fn every_system_test_is_registered() {
+    let main = fs::read_to_string(Path::new(ROOT).join("tests/system/main.rs")).unwrap();
+    let mut found = 0;
+    for path in rust_files("tests/system") {
+        let text = fs::read_to_string(&path).unwrap();
+        let tests = test_functions(&text);
+        assert_eq!(tests, registered_tests(&text), "{}", path.display());
+        let module = path.file_stem().unwrap().to_str().unwrap();
+        let is_run = main.contains(&format!("        {module}::TESTS,\n"));
+        assert_eq!(is_run, !tests.is_empty(), "{}", path.display());
+        found += tests.len();
+    }
+    assert!(found > 40, "{found}");
+}
+
+#[test]
+fn no_test_outside_of_the_system_tests_runs_another_program() {
+    for path in rust_files("tests/it")
+        .into_iter()
+        .chain(rust_files("tests/support"))
+    {
+        let text = fs::read_to_string(&path).unwrap();
+        for (_, program) in text
+            .match_indices("Command::new(")
+            .map(|(at, found)| text.split_at(at + found.len()))
+        {
+            let is_own = ["PROGRAM)", "\"sh\")", "words[0])"]
+                .iter()
+                .any(|own| program.starts_with(own));
+            assert!(
+                is_own || path.ends_with("docs/tidy.rs"),
+                "{} runs {:.20}",
+                path.display(),
+                program
+            );
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Properties of the backup format, and what opening costs in memory.
+//! Properties of the backup format, and the memory that opening takes.
 
 use std::io::Write;
 use std::time::UNIX_EPOCH;

@@ -1,6 +1,6 @@
-//! What each app makes of every field of a document that is missing, `null` or of another type.
+//! Restoring a document of which a field is missing, `null` or of another type, by each app.
 //!
-//! The answers stand in `restores.txt`, one line for each: a change of a rule shows as a change of that file.
+//! `restores.txt` has one line for each case: a changed rule shows as a change of that file.
 
 use std::fmt::Write;
 

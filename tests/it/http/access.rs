@@ -1,4 +1,4 @@
-//! Who comes in: with credentials, without, and where the operator says that none are needed.
+//! Authentication: requests with credentials, without, and where the configuration asks for none.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The line of a request: where it tells an address, and in which form.
+//! Request lines of the log: whether they have the client's address, and in which form.
 
 use serde_json::{Value, json};
 

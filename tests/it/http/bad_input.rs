@@ -1,4 +1,4 @@
-//! Names that are none, headers that are none: refused, and nothing is touched on disk or told.
+//! Invalid names and headers: they are refused, nothing on disk changes, and answers tell nothing.
 
 use crate::support::wire::{Protocol, basic};
 use crate::support::{ID, OTHER_ID, TestServer, backup_path, contents, write};

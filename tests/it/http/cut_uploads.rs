@@ -1,7 +1,7 @@
-//! Uploads that are cut: at every kind of place, in every kind of way, of a new backup and of one that is there.
+//! Cut uploads: at every point, in every way, of a new backup and of one that exists.
 //!
-//! The old backup is served unharmed, nothing is left on disk, no descriptor is held, and the memory of the upload is
-//! given back.
+//! The old backup is served unharmed, nothing is left on disk, no descriptor is held, and the memory of
+//! the upload is given back.
 
 use futures_util::future::join_all;
 use serde_json::json;

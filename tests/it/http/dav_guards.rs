@@ -1,5 +1,5 @@
-//! One test for each guard in front of dav-server and hyper (design §9): every one of these was seen to
-//! go wrong on a server without it.
+//! Guards in front of dav-server and hyper, with a test for each: without the guard, a server was seen
+//! to fail.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Attacks on HTTP/2 itself, frame by frame: each costs whoever makes it the connection, or comes to nothing, next to
-//! a phone that is served meanwhile. Nothing is stored, removed or answered with success that should not be.
+//! Attacks on HTTP/2, frame by frame: each costs the attacker the connection or has no effect, while a
+//! phone is served. Nothing is stored, removed or answered with success that should not be.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! Requests that no client sends (`malformed.txt`), each over real TLS on a connection of its own: 4xx or the end
-//! of the connection, nothing stored or removed, and the server lives.
+//! Malformed requests (`malformed.txt`), each over real TLS on a connection of its own: the answer is 4xx
+//! or the end of the connection, nothing is stored or removed, and the server goes on.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Answers that must not tell more than they say: to the byte, and in the order of their headers.
+//! Answers that must not tell cases apart, compared byte by byte, with the order of their headers.
 
 use std::fs;
 use std::time::Duration;
@@ -81,7 +81,7 @@ async fn a_wrong_password_an_unknown_account_and_a_disabled_one_get_the_same_byt
 }
 
 #[tokio::test]
-async fn they_are_slowed_alike() {
+async fn refusals_of_all_kinds_are_rate_limited_alike() {
     let limits = json!({ "limits": {
         "wrongPasswordsPerAccountAndHour": 1,
         "wrongPasswordDelaySeconds": 0,
@@ -155,7 +155,7 @@ async fn what_never_was_what_was_removed_and_what_expired_get_the_same_bytes() {
 
 /// Their time is that of their hashes.
 #[tokio::test]
-async fn they_cost_the_same_hashes() {
+async fn refusals_of_all_kinds_cost_the_same_hashes() {
     let site = Site::new();
     let accounts = site.accounts_file();
     for name in ["chosen", "former"] {

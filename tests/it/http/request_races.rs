@@ -1,7 +1,8 @@
-//! Requests and sweeps between whose steps something else happens: what a server looked at before is no longer so when
-//! it acts, or when it answers. What the store did has the last word.
+//! Requests and sweeps between whose steps another operation happens: what the store did decides, not
+//! what the server saw before.
 //!
-//! The store is a double that holds one operation at a gate; `races` has the steps within a store of files.
+//! The store is a double that holds one operation at a gate; `store::races` has the steps within a store
+//! of files.
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

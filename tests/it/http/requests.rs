@@ -1,4 +1,4 @@
-//! The table of requests and answers (design §3), over HTTP/1.1 and HTTP/2.
+//! Requests and their answers, as a table, over HTTP/1.1 and HTTP/2.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! Who guesses passwords or ids is slowed down, and nobody beside them is.
+//! Rate limits for guessed passwords and backup ids: they slow down the guessing client and no other.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

@@ -3,4 +3,3 @@
 mod guessing;
 mod quotas;
 mod resources;
-mod slow_clients;

@@ -1,4 +1,4 @@
-//! Quotas: beyond them no new backup is taken, and every backup that is there is renewed.
+//! Quotas: beyond them, new backups are refused, and existing backups can still be renewed.
 
 use serde_json::{Value, json};
 use threema_safe_server::account::Role;

@@ -1,5 +1,5 @@
-//! Each limit does its work, next to a phone that is served meanwhile. None is waited for but by what it does: a
-//! connection that ends, an answer, a number in the metrics.
+//! Limits on connections, requests, time and memory, each while a phone is served. Tests wait for what a
+//! limit does: a connection that ends, an answer, a number in the metrics.
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -8,19 +8,18 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 
 use crate::support::frames::{
     CONTINUATION, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, Outcome, PING,
     Peer, REFUSED_STREAM, SETTINGS, block, frame, request, reset,
 };
-use crate::support::process::{ServerProcess, lock_is_waited_for};
+use crate::support::process::lock_is_waited_for;
 use crate::support::stores::{FaultyStore, MemoryStore, Operation, Side};
 use crate::support::wire::{Answer, Client, Protocol, Raw, soon};
-use crate::support::{ID, Listening, OTHER_ID, Site, TestServer, backup_path, skip};
+use crate::support::{ID, Listening, OTHER_ID, Site, TestServer, backup_path};
 
 /// Nothing ends because of its time.
 fn patient() -> Value {
@@ -572,39 +571,6 @@ async fn what_is_no_request_does_not_come_without_end() {
 
     assert!(ended);
     refused(&server, "chatter", 1).await;
-}
-
-#[tokio::test]
-async fn out_of_descriptors_an_idle_connection_makes_room() {
-    let mut server = ServerProcess::start(Site::new().with(json!({ "limits": patient() })));
-    let mut idle = raw_from(&server, address(1)).await;
-    let mut phone = server.phone(Protocol::Http1).await;
-    assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
-    let pid = server.pid();
-    let limit = |current| {
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum }).unwrap()
-    };
-    let descriptors = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
-        Ok(entries) => entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()),
-        Err(_) => return skip("descriptors of a server: only root can look at them"),
-    };
-    let numbers: Vec<u64> = descriptors.map(|number| number.parse().unwrap()).collect();
-    let end = numbers.iter().max().unwrap() + 1;
-    let before = limit(Some(end));
-    let mut more = Vec::new();
-    for _ in numbers.len() as u64..=end {
-        more.push(TcpStream::connect(server.address()).await.unwrap());
-    }
-    server.log_through(|line| line.contains("accepting a connection failed"));
-
-    idle.assert_ended().await;
-    let mut new = server.phone(Protocol::Http2).await;
-    assert_eq!(new.ask("GET", "/config", &[]).await.status, 200);
-    limit(before.current);
-    assert_served(&server).await;
-    drop((more, phone, new, idle));
-    server.has_no_new_descriptors().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Whether a server is well, wherever one looks: `/readyz`, `status --check`, a metric, the page.
+//! Health, as `/readyz`, `status --check`, the metrics and the page show it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,4 @@
-//! How a server starts and stops.
+//! Start and graceful shutdown.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! The log of a server process: its formats, and what it says at the start.
+//! Log of a server process: formats, and the lines at its start.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the metrics tell of real connections and requests.
+//! Metrics of real connections and requests.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A configuration that is changed under a running server.
+//! Reload of the configuration under a running server.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};

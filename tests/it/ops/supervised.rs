@@ -1,4 +1,4 @@
-//! Under systemd, or what looks like it to the server: sockets that are handed over, and what it is told.
+//! Supervision: sockets that systemd hands over, and notifications of `sd_notify`.
 
 use std::fs;
 use std::io::Write;

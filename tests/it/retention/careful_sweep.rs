@@ -1,5 +1,5 @@
-//! When a sweep does nothing, because a wrong clock or a wrong setting is likelier than the passing of time: to the
-//! second and to the backup, over real files, and what the operator sees of it.
+//! Safety of the sweep, which does nothing where a wrong clock or setting is likelier than the passing of
+//! time: to the second and to the backup, over real files, and how the operator learns of it.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -15,7 +15,7 @@ use threema_safe_server::store::FileStore;
 use crate::support::commands::{command, metrics, run, status};
 use crate::support::process::ServerProcess;
 use crate::support::{
-    ID, Listening, OTHER_ID, Site, contents, make_fifo, names, now, set_modified, write,
+    ID, Listening, OTHER_ID, Site, contents, digits, make_fifo, names, now, set_modified, write,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,10 +24,6 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A day on which tests take place.
 fn today() -> SystemTime {
     UNIX_EPOCH + DAY * 20_000
-}
-
-fn digits(number: usize) -> String {
-    format!("{number:064x}")
 }
 
 /// Places so many backups, the first of them expired at that time, and something in the trash that is over.

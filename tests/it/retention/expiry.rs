@@ -1,4 +1,4 @@
-//! What expires when, and what a store promises: on real files, with the time as an argument.
+//! Expiry of backups, and the files of a store: on real files, with the time as an argument.
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,55 +1,23 @@
-//! The trash as an operator has it: listed, brought back, emptied, and kept when phones delete too much at once.
+//! Trash: list, restore, empty, and how a burst of deletions holds it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::support::commands::Folder;
-use crate::support::commands::{Ended, command, finish, metrics, run, run_with, status};
+use crate::support::commands::{Ended, metrics, run, run_with, status};
 use crate::support::process::ServerProcess;
+use crate::support::trash::{HOUR, TEN, backups, in_trash, place_trash};
 use crate::support::wire::Protocol;
 use crate::support::{
-    ID, Listening, OTHER_ID, Site, TestServer, backup_path, files, names, now, set_modified,
-    skip_without_program, write,
+    ID, Listening, OTHER_ID, Site, TestServer, backup_path, digits, files, now, set_modified, write,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// 2026-11-24T10:00:00Z, and the hour of other removals in these tests.
-const TEN: u64 = 1_795_514_400;
-const HOUR: u64 = 60 * 60;
-
-fn digits(number: usize) -> String {
-    format!("{number:064x}")
-}
 
 fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-/// Puts a backup into the trash that a phone had uploaded a day before it was removed.
-fn place_trash(site: &Site, id: &str, removed_at: u64, contents: impl AsRef<[u8]>) -> PathBuf {
-    let trash = site.data().join("trash");
-    fs::create_dir_all(&trash).unwrap();
-    let path = trash.join(format!("{id}.{removed_at}"));
-    write(&path, contents);
-    let uploaded = Duration::from_secs(removed_at.saturating_sub(24 * HOUR));
-    set_modified(
-        &path,
-        UNIX_EPOCH.checked_add(uploaded).unwrap_or(UNIX_EPOCH),
-    );
-    path
-}
-
-fn in_trash(site: &Site) -> Vec<String> {
-    names(&site.data().join("trash"))
-}
-
-fn backups(site: &Site) -> Vec<String> {
-    names(&site.data().join("backups"))
 }
 
 #[test]
@@ -267,39 +235,7 @@ async fn a_phone_gets_what_was_brought_back_under_a_new_time_and_tag_and_it_stay
 }
 
 #[test]
-fn a_backup_that_cannot_be_brought_back_stays_in_the_trash_as_it_was() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        skip_without_program("bringing back fails: strace is not installed");
-        return;
-    }
-    let site = Site::new();
-    site.place_backup(ID, &[7; 41], now());
-    run(&site, &["scrub"]).with_code(0);
-    let trashed = place_trash(&site, OTHER_ID, TEN, [7; 41]);
-    fs::rename(site.backup_file(ID), &trashed).unwrap();
-    let before = fs::metadata(&trashed).unwrap().modified().unwrap();
-
-    let mut strace = Command::new("strace");
-    let restore = command(&site, &["trash", "restore", "--all", "--json"]);
-    strace
-        .args(["-f", "-o", "/dev/null", "-e", "inject=renameat2:error=EIO"])
-        .arg(restore.get_program())
-        .args(restore.get_args());
-    let failed = finish(strace, b"");
-
-    failed.with_code(1);
-    let expected = json!({ "restored": 0, "newer": 0, "missing": 0, "failed": 1 });
-    assert_eq!(failed.json(), expected);
-    assert_eq!(fs::metadata(&trashed).unwrap().modified().unwrap(), before);
-    // What was remembered of its contents is, too.
-    fs::rename(&trashed, site.backup_file(OTHER_ID)).unwrap();
-    write(&site.backup_file(OTHER_ID), [8; 41]);
-    set_modified(&site.backup_file(OTHER_ID), before);
-    run(&site, &["scrub"]).with_code(1);
-}
-
-#[test]
-fn the_trash_is_emptied_only_by_somebody_who_says_so() {
+fn the_trash_is_emptied_only_with_yes_where_there_is_no_terminal() {
     let site = Site::new();
     site.place_backup(ID, &[7; 41], now());
     for number in 0..3 {
@@ -308,28 +244,13 @@ fn the_trash_is_emptied_only_by_somebody_who_says_so() {
     let refused = run_with(&site, &["trash", "empty"], "yes\n");
     assert_eq!((refused.code, refused.out.as_str()), (Some(2), ""));
     assert!(refused.errors.contains("--yes"), "{refused:?}");
-    let folder = Folder::new();
-    let config = site.config_file();
-    let arguments = ["--config", config.to_str().unwrap(), "trash", "empty"];
-    for answer in ["\n", "n\n", "yess\n"] {
-        let (code, shown) = folder.ended_on_a_terminal(&arguments, answer);
-        assert_eq!(code, Some(1), "{shown}");
-        assert!(
-            shown.contains("Erase 3 backups in the trash for good? [y/N] "),
-            "{shown}"
-        );
-        assert!(shown.contains("nothing was erased"), "{shown}");
-    }
     assert_eq!(in_trash(&site).len(), 3);
-
-    let shown = folder.on_a_terminal(&arguments, "Yes\n");
-    assert!(shown.contains("3 erased"), "{shown}");
-    assert!(in_trash(&site).is_empty());
-    assert_eq!(backups(&site), [ID]);
 
     place_trash(&site, OTHER_ID, TEN, [7; 41]);
     let emptied = run(&site, &["trash", "empty", "--yes", "--json"]);
-    assert_eq!(emptied.with_code(0), "{\"erased\":1}\n");
+    assert_eq!(emptied.with_code(0), "{\"erased\":4}\n");
+    assert!(in_trash(&site).is_empty());
+    assert_eq!(backups(&site), [ID]);
 }
 
 /// A backup that expired long ago and has been in the trash for too long: the next sweep erases it.

@@ -1,5 +1,5 @@
-//! What every store promises of operations that begin at once, or whose caller goes away: a part of the contract in
-//! `store_contract`. Which of them comes first is not said here; `races` forces it.
+//! Store contract, concurrent part: operations that begin at once, or whose caller goes away. Which of
+//! them comes first is open here; `races` forces it.
 
 use std::pin::pin;
 use std::task::Poll;

@@ -1,5 +1,5 @@
-//! Phones that go away, stops and deadlines that come while the store is at work: the old backup remains or the new
-//! one, whole, and nothing else.
+//! Cancellation: clients that disconnect, shutdowns and deadlines while the store is at work. The old
+//! backup remains or the new one, whole, and nothing else.
 //!
 //! The store is held at work by the lock on the old backup's file, which the test takes first.
 

@@ -1,7 +1,8 @@
-//! What every [`Store`] promises, as one list of functions over `&dyn Store`, and every store held to all of them.
+//! Store contract: what every [`Store`] promises, as one list of functions over `&dyn Store`, and every
+//! store held to all of them.
 //!
-//! A promise speaks of what any caller can see. What is true of files alone stands in `retention` and `faults`;
-//! `flaws` shows of broken stores which promise they fail.
+//! A promise is about what any caller can see. What is true of files alone is in `retention::expiry` and
+//! `tests/system/faults.rs`; `flaws` shows which promise a broken store fails.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

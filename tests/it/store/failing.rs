@@ -1,7 +1,8 @@
-//! A server over a store that fails, and one over a store that is slow: what phones, operators and the status are told,
-//! that it is never a lie, and that nobody waits for another.
+//! Failing and slow stores under a server: what clients, operators and the status are told is true, and
+//! no client waits for another.
 //!
-//! Which call of the system fails does not matter here; `faults` and `disks` have those.
+//! Which system call fails does not matter here; `tests/system/faults.rs` and `tests/system/disks.rs`
+//! have those.
 
 use std::fs::File;
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,11 +1,10 @@
-//! Stores: their contract, failures, races, damage and full disks.
+//! Stores: their contract, failures, races, and damage.
 
 pub(crate) mod at_once;
 mod cancellation;
 pub(crate) mod contract;
-mod disks;
+mod descriptors;
 pub(crate) mod failing;
-mod faults;
 mod flaws;
 mod races;
 mod scrub;

@@ -1,4 +1,4 @@
-//! Certificates: replaced under a running server, and issued by ACME.
+//! Certificates: replaced under a running server, or issued by ACME.
 
 mod acme;
 mod certificates;

@@ -1,21 +1,23 @@
-//! Two thousand slow clients of every kind at once, and a phone that does not notice.
+//! Two thousand slow clients of every kind at once, while a phone is served.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::frames::{HEADERS, INITIAL_WINDOW_SIZE, Peer, frame};
 use crate::support::wire::{Client, Protocol, Raw, is_open, soon};
-use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path, skip};
+use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path};
 
-const CLIENTS: u32 = 2_000;
+tests! {
+    two_thousand_slow_clients_of_every_kind_leave_a_phone_served: tokio_2 [DESCRIPTORS];
+}
+
 /// Each is two descriptors of this process; other tests run beside.
-const DESCRIPTORS: u64 = 3 * CLIENTS as u64 + 2_000;
+const CLIENTS: u32 = 2_000;
 /// Larger than what the kernel keeps of an answer whose client has little room for it.
 const LARGE: usize = 400_000;
 /// How long everything that a phone wants may take, many times over.
@@ -142,20 +144,6 @@ impl Slow {
     }
 }
 
-/// Raises the limit of this process; `false` where that is not permitted.
-fn may_have_descriptors(wanted: u64) -> bool {
-    let limit = getrlimit(Resource::Nofile);
-    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
-    if enough(limit.current) {
-        return true;
-    }
-    let raised = Rlimit {
-        current: Some(wanted),
-        ..limit
-    };
-    enough(limit.maximum) && setrlimit(Resource::Nofile, raised).is_ok()
-}
-
 /// A phone that comes now, and gets all that it wants; how long that took.
 async fn serve_a_phone(server: &TestServer, protocol: Protocol) -> Duration {
     let start = Instant::now();
@@ -168,11 +156,7 @@ async fn serve_a_phone(server: &TestServer, protocol: Protocol) -> Duration {
     start.elapsed()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_slow_clients_of_every_kind_leave_a_phone_served() {
-    if !may_have_descriptors(DESCRIPTORS) {
-        return skip("2,000 slow clients: this process may not have descriptors enough");
-    }
     // Only deadlines are different: none passes, however slow the machine is, so whoever is served is served beside
     // all of them.
     let limits = json!({ "limits": {

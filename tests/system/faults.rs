@@ -1,20 +1,28 @@
-//! Every system call of the write path is made to fail, in the built program, with every error that fits: the phone
-//! is told so, the old backup stays, nothing is left behind, and the next upload is served as if nothing had been.
+//! Fault injection: every system call of the write path fails, in the built program, with every error
+//! that fits. The client is told, the old backup stays, nothing is left behind, and the next upload is
+//! served as if nothing had happened.
 //!
-//! `REQUESTS` says for each request which calls it makes and what a fault in each of them may do; a test compares it
-//! with the calls that the program really makes.
+//! `REQUESTS` says for each request which calls it makes and what a fault in each of them may do; a test
+//! compares it with the calls that the program really makes.
 
 use std::fs;
-
-use crate::support::process::{ServerProcess, lock_is_waited_for};
-use crate::support::strace::{Strace, can_trace, end_of, is_end};
-use crate::support::wire::{Answer, Client, Protocol};
-use crate::support::{ID, Listening, Site, backup_path, names, now};
 
 use self::Effect::{EitherStays, IsMade, OldStays};
 use self::Target::{
     Backup, BackupDescriptor, Backups, LockedBackup, TempFile, Tmp, Trash, TrashedBackup,
 };
+use crate::strace::{Strace, end_of, is_end};
+use crate::support::process::{ServerProcess, lock_is_waited_for};
+use crate::support::wire::{Answer, Client, Protocol};
+use crate::support::{ID, Listening, Site, backup_path, names, now};
+
+tests! {
+    no_failing_call_of_an_upload_that_creates_leaves_anything_behind: tokio [STRACE_OF_SERVERS];
+    no_failing_call_of_an_upload_that_replaces_harms_the_old_backup: tokio [STRACE_OF_SERVERS];
+    no_failing_call_of_a_removal_harms_the_backup: tokio [STRACE_OF_SERVERS];
+    no_failing_call_of_a_restore_makes_a_phone_believe_that_its_backup_is_gone: tokio [STRACE_OF_SERVERS];
+    the_faults_are_of_every_call_that_is_made_and_the_answer_comes_last: tokio [STRACE_OF_SERVERS];
+}
 
 const OLD: &[u8] = b"the old backup, of which every byte counts";
 const NEW: &[u8] = b"the new one, of another length";
@@ -222,7 +230,6 @@ const REQUESTS: [Request; 4] = [
 const OPEN_ERRORS: &[&str] = &["EACCES", "EIO", "EMFILE", "ENFILE", "ENOMEM"];
 const FSYNC_ERRORS: &[&str] = &["EIO", "ENOSPC", "EDQUOT", "EROFS"];
 const RENAME_ERRORS: &[&str] = &["EACCES", "EDQUOT", "EIO", "ENOSPC", "EROFS"];
-
 const CREATE_TEMP_FILE: Call = Call {
     name: "openat",
     on: TempFile,
@@ -238,6 +245,7 @@ const CREATE_TEMP_FILE: Call = Call {
     ],
     step: "create temporary file",
 };
+
 const WRITE: Call = Call {
     name: "pwrite64",
     on: TempFile,
@@ -248,6 +256,7 @@ const WRITE: Call = Call {
     ],
     step: "write temporary file",
 };
+
 const FSYNC: Call = Call {
     name: "fsync",
     on: TempFile,
@@ -255,6 +264,7 @@ const FSYNC: Call = Call {
     errors: &[(OldStays, FSYNC_ERRORS), (IsMade, &["EINTR"])],
     step: "fsync temporary file",
 };
+
 const OPEN_BACKUP: Call = Call {
     name: "openat",
     on: Backup,
@@ -262,6 +272,7 @@ const OPEN_BACKUP: Call = Call {
     errors: &[(OldStays, OPEN_ERRORS), (IsMade, &["EINTR"])],
     step: "open backup",
 };
+
 const LOCK: Call = Call {
     name: "flock",
     on: BackupDescriptor,
@@ -273,6 +284,7 @@ const LOCK: Call = Call {
     ],
     step: "lock backup",
 };
+
 const STAT_DESCRIPTOR: Call = Call {
     name: "statx",
     on: BackupDescriptor,
@@ -280,6 +292,7 @@ const STAT_DESCRIPTOR: Call = Call {
     errors: &[(OldStays, &["EIO", "ENOMEM"])],
     step: "stat backup",
 };
+
 const LOOK_UNDER_LOCK: Call = Call {
     name: "statx",
     on: LockedBackup,
@@ -292,6 +305,7 @@ const LOOK_UNDER_LOCK: Call = Call {
     ],
     step: "stat backup",
 };
+
 /// Each look fails, whoever takes it: which of the threads that do is not certain.
 const LOOK: Call = Call {
     name: "statx",
@@ -300,6 +314,7 @@ const LOOK: Call = Call {
     errors: &[(OldStays, &["EACCES", "EIO"])],
     step: "stat backup",
 };
+
 /// From here on, the new name is there, but the disk may not have it.
 const OPEN_BACKUPS: Call = Call {
     name: "openat",
@@ -308,6 +323,7 @@ const OPEN_BACKUPS: Call = Call {
     errors: &[(EitherStays, OPEN_ERRORS), (IsMade, &["EINTR"])],
     step: "open directory",
 };
+
 const FSYNC_BACKUPS: Call = Call {
     name: "fsync",
     on: Backups,
@@ -324,6 +340,7 @@ const STAT_BACKUPS: Call = Call {
     errors: &[(EitherStays, &["EIO"])],
     step: "fsync directory",
 };
+
 /// Without a checksum, a backup is stored all the same.
 const STAT_FOR_CHECKSUM: Call = Call {
     name: "fstat",
@@ -332,6 +349,7 @@ const STAT_FOR_CHECKSUM: Call = Call {
     errors: &[(IsMade, &["EIO", "ENOMEM"])],
     step: "",
 };
+
 const KEEP_CHECKSUM: Call = Call {
     name: "fsetxattr",
     on: TempFile,
@@ -579,9 +597,6 @@ impl Patient {
 
 async fn every_fault_of(request: &Request) {
     let mut patient = Patient::start().await;
-    if !can_trace(&patient.server, &format!("the faults of {}", request.name)) {
-        return;
-    }
     patient.server.log_through_request("GET");
     for call in request.calls {
         for (effect, errors) in call.errors {
@@ -595,32 +610,24 @@ async fn every_fault_of(request: &Request) {
     server.has_no_new_descriptors().await;
 }
 
-#[tokio::test]
 async fn no_failing_call_of_an_upload_that_creates_leaves_anything_behind() {
     every_fault_of(&REQUESTS[0]).await;
 }
 
-#[tokio::test]
 async fn no_failing_call_of_an_upload_that_replaces_harms_the_old_backup() {
     every_fault_of(&REQUESTS[1]).await;
 }
 
-#[tokio::test]
 async fn no_failing_call_of_a_removal_harms_the_backup() {
     every_fault_of(&REQUESTS[2]).await;
 }
 
-#[tokio::test]
 async fn no_failing_call_of_a_restore_makes_a_phone_believe_that_its_backup_is_gone() {
     every_fault_of(&REQUESTS[3]).await;
 }
 
-#[tokio::test]
 async fn the_faults_are_of_every_call_that_is_made_and_the_answer_comes_last() {
     let mut patient = Patient::start().await;
-    if !can_trace(&patient.server, "the order of the system calls") {
-        return;
-    }
     for request in &REQUESTS {
         patient.prepare(request);
         let strace = Strace::attach(&patient.server, &["-e", "trace=%file,%desc,%network"]);

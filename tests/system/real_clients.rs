@@ -1,28 +1,20 @@
-//! curl and rclone, as an operator would use them. Where one is not installed its test says so, loudly.
+//! curl and rclone, as an operator would use them.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{ID, OTHER_ID, TestServer, names, skip_without_program};
+use crate::support::{ID, OTHER_ID, TestServer, names};
+
+tests! {
+    curl_backs_up_and_restores_over_both_protocols: tokio [CURL];
+    curl_may_ask_with_anyauth_as_an_iphone_does: tokio [CURL];
+    rclone_copies_all_backups_out_and_back_in: tokio [RCLONE];
+}
 
 /// Runs a program to its end without blocking the server in this process.
 async fn run(mut command: Command) -> Output {
     let run = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output().unwrap());
     run.await.unwrap()
-}
-
-/// Whether a program is installed.
-fn installed(program: &str) -> bool {
-    let found = Command::new(program)
-        .arg("--version")
-        .output()
-        .is_ok_and(|o| o.status.success());
-    if !found {
-        skip_without_program(&format!(
-            "{program} is not installed, so nothing was tested with it"
-        ));
-    }
-    found
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -47,11 +39,7 @@ fn curl(server: &TestServer, login: Option<(&str, &str)>, arguments: &[&str]) ->
     command
 }
 
-#[tokio::test]
 async fn curl_backs_up_and_restores_over_both_protocols() {
-    if !installed("curl") {
-        return;
-    }
     let server = TestServer::start_with(serde_json::json!({ "maxBackupBytes": 1_000_000 })).await;
     let login = Some(("phones", server.phone_secret()));
     let url = |path: &str| format!("{}{path}", server.url());
@@ -114,11 +102,7 @@ async fn curl_backs_up_and_restores_over_both_protocols() {
     }
 }
 
-#[tokio::test]
 async fn curl_may_ask_with_anyauth_as_an_iphone_does() {
-    if !installed("curl") {
-        return;
-    }
     let server = TestServer::start().await;
     let login = Some(("phones", server.phone_secret()));
     let arguments = [
@@ -185,11 +169,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     names(folder).into_iter().map(read).collect()
 }
 
-#[tokio::test]
 async fn rclone_copies_all_backups_out_and_back_in() {
-    if !installed("rclone") {
-        return;
-    }
     let server = TestServer::start().await;
     let backups = server.site().data().join("backups");
     for (number, id) in [ID, OTHER_ID].into_iter().enumerate() {

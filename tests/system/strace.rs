@@ -7,9 +7,9 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::Listening;
 use crate::support::process::ServerProcess;
 use crate::support::wire::soon;
-use crate::support::{Listening, skip, skip_without_program};
 
 /// At the end of a line of a call that has not ended.
 const UNFINISHED: &str = "<unfinished ...>";
@@ -35,7 +35,25 @@ impl Strace {
 
     /// As [`Strace::attach`], to any process; the log lies in this folder.
     pub(crate) fn attach_to(process: Pid, folder: &Path, arguments: &[&str]) -> Self {
-        Self::try_attach(process, folder, arguments).unwrap_or_else(|said| panic!("{said}"))
+        let log = folder.join("strace.log");
+        let mut child = Command::new("strace")
+            .args(["-f", "-y", "-e", "signal=none", "-o"])
+            .arg(&log)
+            .args(arguments)
+            .args(["-p", &process.to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        while !said.contains(" attached") {
+            assert_ne!(errors.read_line(&mut said).unwrap(), 0, "{said}");
+        }
+        Self {
+            child,
+            log,
+            _errors: errors,
+        }
     }
 
     /// Waits until this is in the log.
@@ -46,31 +64,6 @@ impl Strace {
             }
         })
         .await;
-    }
-
-    fn try_attach(pid: Pid, folder: &Path, arguments: &[&str]) -> Result<Self, String> {
-        let log = folder.join("strace.log");
-        let mut child = Command::new("strace")
-            .args(["-f", "-y", "-e", "signal=none", "-o"])
-            .arg(&log)
-            .args(arguments)
-            .args(["-p", &pid.to_string()])
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("strace: {error}"))?;
-        let mut said = String::new();
-        let mut errors = BufReader::new(child.stderr.take().unwrap());
-        while !said.contains(" attached") {
-            if errors.read_line(&mut said).unwrap() == 0 {
-                child.wait().unwrap();
-                return Err(said);
-            }
-        }
-        Ok(Self {
-            child,
-            log,
-            _errors: errors,
-        })
     }
 
     /// Lets the server go on without it; the lines of strace's log. The line of a call that began before other
@@ -121,20 +114,4 @@ pub(crate) fn end_of(log: &[String], begun: usize) -> usize {
 
 fn thread(line: &str) -> &str {
     line.split(' ').next().unwrap()
-}
-
-/// Whether a test can trace a server; says loudly that it skips where it cannot.
-pub(crate) fn can_trace(server: &ServerProcess, test: &str) -> bool {
-    if Command::new("strace").arg("-V").output().is_err() {
-        skip_without_program(&format!("{test}: strace is not installed"));
-        return false;
-    }
-    // Where only root or a parent may trace (Yama), everybody else is refused.
-    match Strace::try_attach(server.pid(), server.site().folder(), &["-e", "trace=none"]) {
-        Ok(_detached_at_once) => true,
-        Err(said) => {
-            skip(&format!("{test}: tracing is not permitted: {said}"));
-            false
-        }
-    }
 }
