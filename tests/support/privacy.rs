@@ -615,7 +615,7 @@ pub(crate) fn assert_no_secrets(driven: Driven, accounts: String, expected: &Exp
     );
     hidden.push(phones.trim_start_matches("Basic ").to_owned());
     let everywhere = Secrets::of(hidden.iter().map(String::as_str));
-    // Whoever audits wants to know which account; nobody else does.
+    // The audit log alone names accounts.
     let name = Secrets::of([ACCOUNT]);
 
     let Driven {

@@ -65,7 +65,7 @@ pub(crate) use Act::{Delete, Empty, Get, Prune, Put, Restore};
 
 pub(crate) use End::{Answered, Erased, Pruned, Read};
 
-/// Somebody at work, in this process or in another.
+/// An operation under way, in this process or in another.
 pub(crate) struct Contender<'a> {
     pub(crate) process: Pid,
     pub(crate) ends: Pin<Box<dyn Future<Output = End> + 'a>>,
@@ -207,7 +207,7 @@ impl Stage {
         trashed
     }
 
-    /// Somebody in this process, but for `prune`.
+    /// A contender in this process, but for `prune`.
     pub(crate) async fn first(&self, act: Act) -> Contender<'_> {
         let phone = self.beside.phone(Protocol::Http2).await;
         let trashed = if [Restore, Empty].contains(&act) {
@@ -227,7 +227,7 @@ impl Stage {
         }
     }
 
-    /// Somebody in a process that can be stopped.
+    /// A contender in a process that can be stopped.
     pub(crate) async fn second(&self, act: Act) -> Contender<'_> {
         if [Prune, Restore, Empty].contains(&act) {
             return self.command(act);
@@ -347,7 +347,7 @@ impl Stage {
             seen
         };
         let (race, mut looks) = tokio::join!(race, look_all_the_time);
-        // Whoever looks all the time sees the same versions in the same order, or fewer.
+        // A client that reads all the time sees the same versions in the same order, or fewer.
         looks.dedup();
         let mut versions = race.seen.iter();
         for look in &looks {

@@ -229,7 +229,7 @@ impl Fault {
 pub(crate) enum Side {
     /// When it has been asked for.
     Before,
-    /// When it is done, and nobody knows.
+    /// When it is done, and the caller has not been told.
     After,
 }
 
@@ -446,7 +446,7 @@ impl Gate {
         drop(soon(reached).await.unwrap());
     }
 
-    /// Waits until nobody stands at the gate.
+    /// Waits until no operation stands at the gate.
     pub(crate) async fn is_left(&self) {
         let mut waiting = self.waiting.subscribe();
         drop(
@@ -462,7 +462,7 @@ impl Gate {
     }
 
     async fn pass(&self) {
-        /// One less when it goes on, and when whoever waited for it has gone away.
+        /// One less when it goes on, and when its caller has dropped it.
         struct Waiting<'a>(&'a watch::Sender<usize>);
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {

@@ -247,7 +247,7 @@ impl Answer {
         hrefs
     }
 
-    /// Makes sure that this is a refusal with this status: one constant line of text, kept by nobody.
+    /// Makes sure that this is a refusal with this status: one constant line of text, which no cache keeps.
     #[track_caller]
     pub(crate) fn assert_refused(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");
@@ -445,7 +445,7 @@ impl Raw {
         is_open(&self.stream.get_ref().0.stream)
     }
 
-    /// Writes this so often, and reads whatever comes meanwhile, for nobody; whether the server ended the
+    /// Writes this so often, and discards what comes meanwhile; whether the server ended the
     /// connection before it had all.
     pub(crate) async fn flood(&mut self, bytes: &[u8], times: usize) -> bool {
         let (mut reader, mut writer) = tokio::io::split(&mut self.stream);

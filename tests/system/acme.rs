@@ -24,7 +24,7 @@ tests! {
     a_new_server_obtains_its_certificate_and_phones_are_served_with_it: tokio [PEBBLE];
     a_certificate_is_renewed_under_phones_and_the_old_one_stays_while_the_authority_is_away: tokio [PEBBLE];
     an_authority_that_has_forgotten_the_account_hears_of_the_same_key_again: tokio [PEBBLE];
-    a_domain_that_does_not_lead_here_is_told: tokio [PEBBLE];
+    a_domain_that_does_not_resolve_to_this_server_is_reported: tokio [PEBBLE];
 }
 
 /// As long as the first wait after an authority that was not reached, with all that is added to it.
@@ -100,7 +100,7 @@ impl Authority {
     }
 }
 
-/// What is at a URL, for who trusts `authority`.
+/// What is at a URL, for a client that trusts `authority`.
 async fn get(authority: &Path, url: &str) -> Vec<u8> {
     let mut roots = RootCertStore::empty();
     roots
@@ -199,7 +199,7 @@ async fn a_new_server_obtains_its_certificate_and_phones_are_served_with_it() {
     ] {
         assert_eq!(metric(&server, name).await, expected.to_string(), "{name}");
     }
-    // Nobody is answered any more who asks for a challenge.
+    // Challenges are not answered any more.
     assert!(!shakes_hands(&server, &[ALPN]).await);
 
     let folder = server.site().folder().join("acme");
@@ -269,7 +269,7 @@ async fn a_certificate_is_renewed_under_phones_and_the_old_one_stays_while_the_a
     );
     assert!(fs::read(&file).unwrap() == second);
 
-    // The next run has what this one had, and asks nobody: by the real clock, nothing is due.
+    // The next run has what this one had, and places no order: by the real clock, nothing is due.
     let server = Arc::into_inner(server).unwrap();
     let account_before = account(server.site());
     let site = server.stop().await;
@@ -304,7 +304,7 @@ async fn an_authority_that_has_forgotten_the_account_hears_of_the_same_key_again
     drop(authority);
 }
 
-async fn a_domain_that_does_not_lead_here_is_told() {
+async fn a_domain_that_does_not_resolve_to_this_server_is_reported() {
     clock!(AHEAD, ahead);
     let port = free_port().await;
     let server = site(port).clock(ahead).start().await;

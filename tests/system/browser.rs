@@ -9,7 +9,7 @@ tests! {
     a_browser_draws_the_page_in_light_and_dark_and_on_a_phone: tokio [CHROMIUM];
 }
 
-/// Where pictures are kept, for whoever wants to look.
+/// Where pictures are kept, to be looked at.
 fn pictures() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
     std::fs::create_dir_all(&folder).unwrap();

@@ -13,7 +13,7 @@ use crate::support::wire::{Client, Protocol, Raw};
 use crate::support::{Listening, OTHER_ID, Site};
 
 tests! {
-    out_of_descriptors_an_idle_connection_makes_room: tokio [ROOT];
+    out_of_descriptors_an_idle_connection_is_evicted: tokio [ROOT];
 }
 
 /// Nothing ends because of its time.
@@ -47,7 +47,7 @@ async fn assert_served(server: &impl Listening) {
     }
 }
 
-async fn out_of_descriptors_an_idle_connection_makes_room() {
+async fn out_of_descriptors_an_idle_connection_is_evicted() {
     let mut server = ServerProcess::start(Site::new().with(json!({ "limits": patient() })));
     let mut idle = raw_from(&server, address(1)).await;
     let mut phone = server.phone(Protocol::Http1).await;

@@ -17,7 +17,7 @@ use crate::support::{ID, Site, backup_path, names, now, write};
 
 tests! {
     a_full_disk_is_said_and_keeps_the_old_backup: tokio [MOUNT];
-    a_disk_that_is_nearly_full_is_kept_for_those_who_have_a_backup_and_the_operator_is_told: tokio [MOUNT];
+    a_disk_that_is_nearly_full_is_kept_for_renewals_and_the_operator_is_told: tokio [MOUNT];
     a_disk_out_of_inodes_is_a_full_one: tokio [MOUNT];
     a_disk_that_becomes_read_only_serves_what_is_there: tokio [MOUNT];
 }
@@ -96,7 +96,7 @@ async fn a_full_disk_is_said_and_keeps_the_old_backup() {
     server.has_no_new_descriptors().await;
 }
 
-async fn a_disk_that_is_nearly_full_is_kept_for_those_who_have_a_backup_and_the_operator_is_told() {
+async fn a_disk_that_is_nearly_full_is_kept_for_renewals_and_the_operator_is_told() {
     let site = Site::new();
     // Less than what `quotas.minFreeBytes` keeps free by default.
     let _disk = Disk::mount(&site, "size=10m");

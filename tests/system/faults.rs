@@ -87,7 +87,7 @@ const REQUESTS: [Request; 4] = [
         old: false,
         success: 201,
         calls: &[
-            // How much is free (`quotas.minFreeBytes`). What cannot be measured stops nobody.
+            // How much is free (`quotas.minFreeBytes`). What cannot be measured refuses no upload.
             Call {
                 name: "statfs",
                 on: Tmp,
@@ -114,7 +114,7 @@ const REQUESTS: [Request; 4] = [
                 when: "1",
                 errors: &[
                     (OldStays, RENAME_ERRORS),
-                    // A file system that cannot, and somebody else who was faster.
+                    // A file system that cannot, and another process that was faster.
                     (IsMade, &["EINVAL", "ENOSYS", "EEXIST"]),
                 ],
                 step: "rename",
@@ -300,13 +300,13 @@ const LOOK_UNDER_LOCK: Call = Call {
     when: "2",
     errors: &[
         (OldStays, &["EACCES", "EIO"]),
-        // Somebody removed it, it seems: everything is looked at again.
+        // As if another process had removed it: everything is looked up again.
         (IsMade, &["ENOENT"]),
     ],
     step: "stat backup",
 };
 
-/// Each look fails, whoever takes it: which of the threads that do is not certain.
+/// Each look-up fails, in whichever thread it happens.
 const LOOK: Call = Call {
     name: "statx",
     on: Backup,

@@ -45,7 +45,7 @@ fn the_systemd_unit_leaves_little_open() {
 }
 
 async fn the_systemd_unit_allows_the_system_calls_of_a_server() {
-    // These may be refused: who may not give files away need not, and the unit sets the limit itself.
+    // These may be refused: the server goes on without giving files away, and the unit sets the limit itself.
     const REFUSED: [&str; 3] = ["fchown", "setrlimit", "prlimit64"];
     let allowed = allowed_calls();
     let site = Site::new();
@@ -130,14 +130,14 @@ fn allowed_calls() -> Vec<String> {
     allowed
 }
 
-/// As `docs/compose.yaml` runs it: nothing but the data directory can be written, and the user is nobody in particular.
+/// As `docs/compose.yaml` runs it: nothing but the data directory can be written, and the user has no rights.
 async fn a_read_only_system_and_no_right_at_all_are_enough_for_a_server() {
     const NOBODY: u32 = 65_534;
     const SCRIPT: &str = "set -e
         mount --make-rprivate /; mount --bind \"$1\" \"$1\"; mount -o remount,ro,bind /; shift
         exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs \\
             --inh-caps=-all --ambient-caps=-all --bounding-set=-all \"$@\"";
-    // Where nobody can read it.
+    // Where the user `nobody` can read it.
     let shared = tempfile::tempdir().unwrap();
     set_mode(shared.path(), 0o755);
     let program = shared.path().join("program");

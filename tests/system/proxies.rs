@@ -51,7 +51,7 @@ impl<'a> Proxy<'a> {
         configure: impl Fn(u16, &Path) -> String,
     ) -> Self {
         let program = &path_of(program).unwrap();
-        // Somebody may take the port before the proxy does: then it ends, and another one is tried.
+        // Another process may take the port before the proxy does: then it ends, and another port is tried.
         for _ in 0..5 {
             let port = TcpListener::bind((HERE, 0))
                 .unwrap()
@@ -102,7 +102,7 @@ impl<'a> Proxy<'a> {
     async fn nginx(server: &'a TestServer) -> Self {
         let arguments = ["-e", "stderr", "-c"];
         Self::start(server, "nginx", &arguments, |port, folder| {
-            // As root, its workers would be somebody else, to whom the socket is not open.
+            // Started as root, its workers would be of another user, for which the socket is not open.
             let user = if rustix::process::geteuid().is_root() {
                 "user root;"
             } else {
@@ -172,7 +172,7 @@ impl<'a> Proxy<'a> {
         Client::connect_from(from, self, protocol, Some(authorization.into())).await
     }
 
-    /// Does what a phone does, and makes sure that one client's guesses are nobody else's.
+    /// Does what a phone does, and makes sure that one client's guesses are not charged to another.
     async fn serves_and_tells_clients_apart(&self, protocol: Protocol) {
         let mut phone = self.client(HERE, protocol, &self.phones()).await;
         let backup = vec![0x5a; 300_000];
@@ -262,7 +262,7 @@ async fn behind_haproxy_tls_goes_through_and_clients_are_told_apart() {
         let proxy = Proxy::haproxy(&server, header).await;
         proxy.serves_and_tells_clients_apart(protocol).await;
 
-        // Whoever is not the proxy needs no such header, and what looks like one is no TLS.
+        // A client that is no proxy needs no such header, and what looks like one is no TLS.
         let mut direct =
             Client::connect_from(ELSEWHERE, &server, protocol, Some(server.phones())).await;
         assert_eq!(direct.ask("GET", "/config", &[]).await.status, 200);

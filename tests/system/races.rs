@@ -15,7 +15,7 @@ tests! {
     an_upload_after_a_restore_replaces_it: tokio [STRACE_OF_SERVERS];
     an_upload_in_the_middle_of_a_restore_stays: tokio [STRACE_OF_SERVERS];
     of_two_first_uploads_the_last_one_wins_and_replaces: tokio [STRACE_OF_SERVERS];
-    whoever_has_opened_a_backup_reads_it_whole_whatever_becomes_of_it: tokio [STRACE_OF_SERVERS];
+    an_opened_backup_is_read_whole_whatever_becomes_of_it: tokio [STRACE_OF_SERVERS];
 }
 
 /// Works up to the end of its first system call of this name on this path, once it is let go on, and stops there.
@@ -98,7 +98,7 @@ async fn of_two_first_uploads_the_last_one_wins_and_replaces() {
     assert!(stage.trash().is_empty());
 }
 
-async fn whoever_has_opened_a_backup_reads_it_whole_whatever_becomes_of_it() {
+async fn an_opened_backup_is_read_whole_whatever_becomes_of_it() {
     for (act, end, left, trash) in [
         (Put(A), Answered(204), Some(A), [].as_slice()),
         (Delete, Answered(204), None, &[OLD]),

@@ -71,7 +71,7 @@ fn damage_is_told_from_what_may_happen_to_a_file() {
             |path| damage(path, |file| file.write_all_at(&[7; 100], 0).unwrap()),
             None,
         ),
-        // Whoever does this has a reason, such as another program that stored a backup.
+        // Done on purpose, for instance by another program that stored a backup.
         (
             "other bytes and another time",
             |path| {

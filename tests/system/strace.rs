@@ -20,7 +20,7 @@ const RESUMED: &str = " resumed>";
 pub(crate) struct Strace {
     child: Child,
     log: PathBuf,
-    /// Held, because strace says something at every new thread, and would end if nobody could hear it.
+    /// Held, because strace writes a line for every new thread, and would end if the pipe were closed.
     _errors: BufReader<ChildStderr>,
 }
 

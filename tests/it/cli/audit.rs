@@ -105,7 +105,7 @@ fn id(number: usize) -> String {
     format!("{number:064x}")
 }
 
-/// Puts backups there that nobody has renewed since 1970.
+/// Places backups that were last renewed in 1970.
 fn place_expired(folder: &Folder, numbers: Range<usize>) {
     let backups = folder.path("data/backups");
     fs::create_dir_all(&backups).unwrap();
@@ -177,7 +177,7 @@ fn nothing_is_done_where_it_cannot_be_written_down() {
     assert_eq!(code, 1, "{message}");
     assert!(!folder.path("config.json").exists(), "{message}");
     folder.write("config.json", "{}");
-    // Whoever only looks is not kept from it.
+    // Commands that only read still work.
     folder.done(&["prune", "--dry-run"]);
     folder.done(&["trash", "list"]);
 }

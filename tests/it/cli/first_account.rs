@@ -38,7 +38,7 @@ fn audited(site: &Site) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_server_without_accounts_makes_its_first_and_a_phone_comes_in() {
+async fn a_server_without_accounts_makes_its_first_and_a_phone_is_served() {
     for before in [None, Some(r#"{"accounts": []}"#)] {
         let site = Site::new();
         fs::remove_file(site.accounts_file()).unwrap();

@@ -267,7 +267,7 @@ fn life(key: &MasterKey) -> Life {
 
 /// An upload whose answer is bad may have arrived, and mostly has not: nothing to delete is no failure.
 #[tokio::test]
-async fn a_life_whose_uploads_break_off_tells_the_failure_and_no_other() {
+async fn an_end_to_end_test_whose_uploads_break_off_tells_the_failure_and_no_other() {
     let recorder = Recorder::start().await;
     let phone = recorder.phone_at(BROKEN, App::Android, "secret");
     let key = MasterKey::derive(&"a good password".into(), &"ECHOECHO".parse().unwrap());
@@ -302,7 +302,7 @@ async fn a_life_whose_uploads_break_off_tells_the_failure_and_no_other() {
 
 /// The recorder keeps nothing: what comes back is not the backup, and it never says that it is gone.
 #[tokio::test]
-async fn a_life_on_a_server_that_keeps_nothing_fails_and_leaves_nothing_behind() {
+async fn an_end_to_end_test_on_a_server_that_keeps_nothing_fails_and_leaves_nothing_behind() {
     let recorder = Recorder::start().await;
     let phone = recorder.phone(App::Android, "secret");
     let key = MasterKey::derive(&"a good password".into(), &"ECHOECHO".parse().unwrap());

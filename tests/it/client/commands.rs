@@ -149,7 +149,7 @@ fn opened(document: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_summary_says_who_how_much_and_what_the_apps_would_not_restore() {
+fn a_summary_has_the_identity_the_amounts_and_what_the_apps_would_not_restore() {
     let document = r#"{
         "info": {"version": 1, "device": "6.4.2A/de_CH"},
         "user": {"privatekey": "AQIDBAUGBwhkZWZnaGlqawECAwQFBgcIZGVmZ2hpams=", "nickname": "Zoë\u001b[2J",
@@ -417,7 +417,7 @@ fn a_password_that_the_apps_call_bad_is_warned_about_and_taken() {
 }
 
 #[test]
-fn standard_input_stands_in_one_place_only() {
+fn standard_input_can_be_named_once_only() {
     let folder = Folder::new();
     for arguments in [
         &[
@@ -493,7 +493,7 @@ const STEPS: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn check_lives_through_the_life_of_a_backup_as_both_apps() {
+async fn check_runs_an_end_to_end_test_as_both_apps() {
     let server = TestServer::start().await;
     let secret = server.phone_secret();
 
@@ -629,7 +629,7 @@ fn a_step_that_takes_too_long_is_broken_off() {
 }
 
 #[test]
-fn check_fails_also_when_nobody_reads_what_it_prints() {
+fn check_fails_when_its_output_is_closed() {
     let folder = Folder::new();
     let mut command = folder.command(&["client", "check", "https://127.0.0.1:1/"]);
     let (reader, writer) = std::io::pipe().unwrap();

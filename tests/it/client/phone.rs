@@ -151,7 +151,7 @@ async fn a_changed_password_moves_the_backup() {
 }
 
 #[tokio::test]
-async fn a_wrong_server_password_lets_neither_app_in() {
+async fn a_wrong_server_password_is_refused_for_both_apps() {
     let server = TestServer::start().await;
     let person = Person::new("a good password");
     for app in App::ALL {

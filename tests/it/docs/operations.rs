@@ -273,7 +273,7 @@ fn every_warning_is_explained_and_none_that_does_not_exist() {
                 said.insert(text);
             }
         }
-        // Whoever calls them by another name is not seen here.
+        // Calls by another name are not seen here.
         let calls = |name: &str| code.matches(&format!("{name}!(")).count();
         let qualified = |name: &str| code.matches(&format!("tracing::{name}!(")).count();
         for name in ["warn", "error"] {

@@ -150,7 +150,7 @@ fn the_import_test_sees_imports() {
 }
 
 #[test]
-fn every_file_says_what_it_owns_and_is_short() {
+fn every_file_has_a_header_and_is_short() {
     let limited = |folder, limit| {
         rust_files(folder)
             .into_iter()

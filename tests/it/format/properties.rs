@@ -271,7 +271,7 @@ fn opening_allocates_the_document_and_a_constant() {
 }
 
 #[test]
-fn opening_what_somebody_else_holds_allocates_a_copy_too() {
+fn opening_shared_bytes_allocates_a_copy_too() {
     let sealed = seal_bytes(&gzip(&[b"{}".to_vec(), vec![b' '; 1 << 20]].concat(), 0));
     let mut length = 0;
     let AllocationInfo { bytes_max, .. } = measure(|| {
@@ -311,7 +311,7 @@ fn a_nest_allocates_the_document_and_a_constant() {
 }
 
 /// As many values as contents may have: contacts without fields, which a small bomb can hold, and fields that
-/// nobody knows, which take the most memory.
+/// neither app knows, which take the most memory.
 #[test]
 fn taking_apart_allocates_what_the_documentation_says() {
     let fields: Vec<_> = (0..999_998).map(|key| format!("\"{key}\":0")).collect();

@@ -219,7 +219,7 @@ async fn anonymous_restore_opens_nothing_but_reading_a_backup() {
             let answer = stranger.send(method, path, &[("depth", "0")], "").await;
             answer.assert_refused(401);
         }
-        // Whoever shows credentials is known by them or refused.
+        // Credentials that are shown are verified.
         let wrong = basic("phones:wrong");
         let headers = [("authorization", wrong.as_str())];
         stranger
@@ -231,7 +231,7 @@ async fn anonymous_restore_opens_nothing_but_reading_a_backup() {
 }
 
 #[tokio::test]
-async fn where_everybody_is_allowed_no_accounts_are_needed() {
+async fn with_access_for_all_no_accounts_are_needed() {
     let site = Site::new().with(json!({ "allowAnonymous": true }));
     fs::remove_file(site.accounts_file()).unwrap();
     let server = site.start().await;
@@ -259,7 +259,7 @@ async fn where_everybody_is_allowed_no_accounts_are_needed() {
 }
 
 #[tokio::test]
-async fn where_everybody_is_allowed_an_operator_still_needs_credentials_to_list() {
+async fn with_access_for_all_an_operator_still_needs_credentials_to_list() {
     let server = TestServer::start_with(json!({ "allowAnonymous": true })).await;
     let mut stranger = server.stranger(Protocol::Http1).await;
     let mut operator = server.operator_client(Protocol::Http1).await;

@@ -7,7 +7,7 @@ use crate::support::process::ServerProcess;
 use crate::support::wire::Protocol;
 use crate::support::{Listening, Site, backup_path};
 
-/// How HTTP/2 calls the end of a request whose answer nobody wants any more (RFC 9113 §7).
+/// The error code with which a client cancels a request (RFC 9113 §7).
 const CANCEL: u32 = 8;
 
 /// What the lines of two requests say of their client, one by each protocol; in text, and in JSON.
@@ -36,7 +36,7 @@ async fn clients(site: impl Fn() -> Site) -> [Vec<Option<String>>; 2] {
 }
 
 #[tokio::test]
-async fn the_line_of_a_request_tells_of_its_client_what_the_operator_wants() {
+async fn a_request_line_has_the_client_address_in_the_configured_form() {
     for (how, expected) in [
         ("none", None),
         ("truncated", Some("127.0.0.0/24")),
@@ -50,7 +50,7 @@ async fn the_line_of_a_request_tells_of_its_client_what_the_operator_wants() {
 }
 
 #[tokio::test]
-async fn also_the_line_of_a_request_that_is_given_up_tells_its_client() {
+async fn a_request_line_of_a_cancelled_request_has_the_client_address_too() {
     let site = Site::new().with(json!({
         "maxBackupBytes": 4096,
         "limits": { "uploadMemoryBytes": 4096 },

@@ -66,7 +66,7 @@ fn illegal_paths() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_illegal_name_is_not_found_and_nothing_is_touched() {
+async fn an_invalid_name_is_not_found_and_nothing_is_touched() {
     let server = TestServer::start().await;
     let mut phone = server.phone(Protocol::Http1).await;
     phone.send("PUT", &backup_path(), &[], "mine").await;

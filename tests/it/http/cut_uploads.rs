@@ -10,7 +10,7 @@ use crate::support::process::ServerProcess;
 use crate::support::wire::{Client, Protocol, Raw, soon, unfinished};
 use crate::support::{ID, Listening, OTHER_ID, Site, backup_path, names, now};
 
-/// An upload. It fits into the window of an HTTP/2 stream, so that nobody waits for more room.
+/// An upload. It fits into the window of an HTTP/2 stream, so that neither side waits for more room.
 static BACKUP: [u8; 40_000] = [b'n'; 40_000];
 const OLD: &str = "the old backup";
 
@@ -76,7 +76,7 @@ async fn a_cut_upload_on_http_1_leaves_nothing_and_keeps_the_old_backup() {
                     BACKUP.len()
                 ))
                 .await;
-                // Only whoever reads the body asks for it.
+                // Only a server that reads the body asks for it.
                 assert_eq!(raw.answer().await.status, 100);
                 raw.write(&BACKUP[..place]).await;
                 server.has_read_all(raw.local_address()).await;
@@ -358,7 +358,7 @@ pub(crate) mod frames {
             ("authorization", authorization),
             ("content-length", &length),
         ] {
-            // Literals that nobody remembers, without Huffman's code (RFC 7541 §6.2.2).
+            // Literals without indexing and without Huffman coding (RFC 7541 §6.2.2).
             block.push(0);
             for text in [name, value] {
                 let length = u8::try_from(text.len()).unwrap();

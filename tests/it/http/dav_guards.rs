@@ -48,7 +48,7 @@ async fn assert_alive(server: &TestServer) {
 }
 
 #[tokio::test]
-async fn nested_xml_is_refused_before_anybody_parses_it() {
+async fn nested_xml_is_refused_before_it_is_parsed() {
     let server = TestServer::start().await;
     let depth = [("depth", "0")];
     // Within the limit of 2 KiB, and the 5.9 KB that end a process with a stack of 2 MiB.
@@ -284,7 +284,7 @@ async fn methods_that_would_lock_move_or_create_are_not_offered() {
                 assert!(!answer.header("allow").unwrap().contains(method));
             }
         }
-        // A token of a lock that nobody can have keeps nobody out.
+        // A lock token, which no client can have, locks no client out.
         let header = [
             ("if", "(<opaquelocktoken:1>)"),
             ("lock-token", "<opaquelocktoken:1>"),
@@ -389,7 +389,7 @@ async fn the_prefix_ends_with_a_slash() {
 }
 
 #[tokio::test]
-async fn silent_clients_delay_nobody_and_are_put_out() {
+async fn silent_clients_delay_no_other_and_are_disconnected() {
     let server = TestServer::start_with(json!({ "limits": { "handshakeSeconds": 1 } })).await;
     let mut silent = Vec::new();
     for _ in 0..50 {
@@ -418,7 +418,7 @@ async fn a_handshake_of_one_byte_at_a_time_has_the_same_deadline() {
 }
 
 #[tokio::test]
-async fn a_slow_header_delays_nobody_and_is_put_out() {
+async fn a_slow_header_delays_no_other_client_and_is_disconnected() {
     let server = TestServer::start_with(json!({ "limits": { "headerSeconds": 1 } })).await;
     let mut slow = Vec::new();
     for start in [
@@ -492,7 +492,7 @@ async fn a_store_that_fails_is_never_taken_for_an_empty_one() {
         }
         let put = operator.send("PUT", &backup_path(), &[], "new").await;
         put.assert_refused(500);
-        // A listing that breaks off must not look like a short one: who copies by it would remove the rest.
+        // A listing that breaks off must not look like a short one: a program that mirrors it would remove the rest.
         let list = operator
             .send_body("PROPFIND", "/backups/", &[("depth", "1")], whole(""))
             .await;

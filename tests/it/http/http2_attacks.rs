@@ -166,7 +166,7 @@ async fn a_header_that_grows_when_it_is_read_is_not_read() {
         assert!(refused, "{outcome:?}");
         assert_served(&server).await;
     }
-    // A thousand of them are a gigabyte and a half, if anybody unpacked them.
+    // A thousand of them would be a gigabyte and a half, decompressed.
     let mut peer = Peer::connect(&server, &[]).await;
     let mut all = Vec::new();
     for stream in (1..201).step_by(2) {
@@ -259,7 +259,7 @@ async fn empty_and_padded_data_comes_to_nothing() {
         )
         .await
     );
-    // Padding and nothing else: also that is data to the flow control, so whoever sends it is slow.
+    // Padding and nothing else: flow control counts it as data, so the client is slow.
     let mut peer = Peer::connect(&server, &[]).await;
     peer.write(peer.put(1, &path, 10)).await;
     let padded = frame(DATA, PADDED, 1, &[&[255][..], &[0; 255]].concat());
@@ -281,7 +281,7 @@ async fn empty_and_padded_data_comes_to_nothing() {
 /// What is against the protocol, and comes after the connection's first frames.
 fn against_the_protocol(peer: &Peer) -> Vec<(&'static str, Vec<u8>)> {
     let path = &*backup_path();
-    // Whoever lacks credentials would get 401 for whatever it is.
+    // Without credentials, each of them would get 401.
     let authorization = [("authorization", &*peer.authorization)];
     let header = |fields: &[(&str, &str)]| {
         let fields = [fields, &authorization].concat();

@@ -126,7 +126,7 @@ async fn traffic_from_one_address_alone_is_said_once() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_that_names_nobody_is_said_once() {
+async fn a_trusted_proxy_that_names_no_client_is_logged_once() {
     let proxies = json!({ "trustedProxies": ["127.0.0.1"] });
     let mut server = ServerProcess::start(Site::new().with(proxies));
     let mut phone = server.phone(Protocol::Http1).await;

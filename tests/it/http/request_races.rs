@@ -158,7 +158,7 @@ async fn a_request_is_answered_by_what_the_store_did_and_not_by_what_it_looked_l
 }
 
 #[tokio::test]
-async fn whoever_reads_gets_the_version_that_was_read_with_its_own_header() {
+async fn a_reader_gets_the_version_that_was_read_with_its_own_header() {
     for protocol in Protocol::BOTH {
         for (side, meanwhile, expected) in [
             (Side::Before, Put(B), Some(B)),

@@ -226,7 +226,7 @@ async fn too_large_is_said_from_the_header_alone_on_http_1() {
 
     raw.write(head(4097)).await;
     raw.answer().await.assert_refused(413);
-    // Who sends the body all the same keeps the connection.
+    // A client that sends the body all the same keeps the connection.
     raw.write([7; 4097]).await;
     raw.write(head(2)).await;
     raw.write("ok").await;

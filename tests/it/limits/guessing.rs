@@ -33,7 +33,7 @@ fn unknown_backups(per_address: u32, per_account: u32) -> Value {
     } })
 }
 
-/// The path of a backup that nobody has.
+/// The path of a backup that does not exist.
 fn unknown(number: u32) -> String {
     format!("/backups/{number:064x}")
 }
@@ -111,7 +111,7 @@ async fn six_hundred_guesses_from_one_address_do_not_slow_a_phone_on_another() {
         count(429) as u64
     );
 
-    // Beside the guesser, those are let in who were there before, and what nobody guesses; not whoever is right now.
+    // Beside the guesses, credentials that were verified before and generated secrets are accepted; a right guess is not.
     for authorization in [beside, server.phones()] {
         let answer = with(&mut neighbour, &authorization, "/config").await;
         assert_eq!(answer.status, 200);
@@ -120,7 +120,7 @@ async fn six_hundred_guesses_from_one_address_do_not_slow_a_phone_on_another() {
 }
 
 #[tokio::test]
-async fn a_right_guess_is_refused_like_a_wrong_one_also_if_it_is_somebodys_password_elsewhere() {
+async fn a_right_guess_is_refused_like_a_wrong_one_also_if_another_account_has_that_password() {
     let site = Site::new().with(wrong_passwords(1));
     let secret = Secret::of_password("right").unwrap();
     add_account_with(&site.accounts_file(), "office", Role::Phone, secret);
@@ -152,7 +152,7 @@ async fn a_right_guess_is_refused_like_a_wrong_one_also_if_it_is_somebodys_passw
 }
 
 #[tokio::test]
-async fn an_office_of_five_hundred_phones_with_a_wrong_password_is_slowed_and_not_banned() {
+async fn five_hundred_phones_with_a_wrong_password_are_rate_limited_and_not_banned() {
     const CONNECTIONS: usize = 50;
     let delay = json!({ "limits": { "wrongPasswordDelaySeconds": 0 } });
     let server = TestServer::start_with(delay).await;
@@ -249,7 +249,7 @@ async fn an_address_that_tries_many_names_is_slowed() {
 }
 
 #[tokio::test]
-async fn a_check_that_waits_for_its_turn_is_answered_later() {
+async fn a_check_that_waits_for_a_permit_is_answered_later() {
     let limits = json!({ "limits": {
         // One in a second.
         "wrongPasswordsPerAccountAndHour": 3600,
@@ -299,7 +299,7 @@ async fn an_upload_that_is_slowed_is_read_to_its_end_and_the_connection_stays() 
 }
 
 #[tokio::test]
-async fn ids_that_do_not_exist_are_counted_and_then_nobody_learns_which_do() {
+async fn unknown_ids_are_counted_and_then_no_answer_tells_which_exist() {
     for protocol in Protocol::BOTH {
         let server = TestServer::start_with(unknown_backups(6, 1_000)).await;
         let mut phone = server.phone(protocol).await;
@@ -324,7 +324,7 @@ async fn ids_that_do_not_exist_are_counted_and_then_nobody_learns_which_do() {
             }
         }
         assert_eq!(server.refused("unknown_backups_per_address").await, 6);
-        // Backups go on, and so does everybody else.
+        // Uploads go on, and so do all other clients.
         assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
         assert_eq!(phone.send("PUT", &backup, &[], "newer").await.status, 204);
         let authorization = Some(server.phones());
@@ -367,7 +367,7 @@ async fn an_account_has_a_budget_for_all_addresses() {
 
 /// Their addresses are one, their account is one, and every limit is at its default.
 #[tokio::test]
-async fn an_office_of_five_hundred_phones_that_begins_is_never_slowed() {
+async fn five_hundred_new_phones_behind_one_address_are_never_rate_limited() {
     const CONNECTIONS: u32 = 50;
     let server = TestServer::start().await;
     let mut office = JoinSet::new();
@@ -412,7 +412,7 @@ async fn an_office_of_five_hundred_phones_that_begins_is_never_slowed() {
 
 /// A guess by an upload tells by 201 or 204. It leaves a trace, but can be deleted at once.
 #[tokio::test]
-async fn new_ids_are_counted_and_then_nobody_learns_by_an_upload_which_exist() {
+async fn new_ids_are_counted_and_then_no_upload_tells_which_exist() {
     for protocol in Protocol::BOTH {
         let site = Site::new().with(new_backups(4));
         let other = add_account(&site.accounts_file(), "other", Role::Phone);
@@ -421,7 +421,7 @@ async fn new_ids_are_counted_and_then_nobody_learns_by_an_upload_which_exist() {
         let backup = backup_path();
         assert_eq!(phone.send("PUT", &backup, &[], "mine").await.status, 201);
         for number in 0..3 {
-            // Who renews is free.
+            // Renewals are not charged.
             for _ in 0..3 {
                 assert_eq!(phone.send("PUT", &backup, &[], "newer").await.status, 204);
             }
@@ -438,7 +438,7 @@ async fn new_ids_are_counted_and_then_nobody_learns_by_an_upload_which_exist() {
         assert_eq!(server.refused("new_backups_per_address").await, 2);
         assert_eq!(phone.ask("GET", &backup, &[]).await.text(), "newer");
         assert_eq!(phone.ask("GET", &unknown(7), &[]).await.status, 404);
-        // Everybody else goes on.
+        // All other clients go on.
         let authorization = Some(server.phones());
         let mut elsewhere = Client::connect_from(ELSEWHERE, &server, protocol, authorization).await;
         let authorization = Some(basic(format!("other:{other}")));
@@ -500,7 +500,7 @@ async fn anonymous_restore_has_a_budget_for_each_address() {
         }
         assert_slowed(&stranger.ask("GET", &backup_path(), &[]).await, 901);
     }
-    // Whoever empties it stops neither other addresses nor those who have an account.
+    // A client that empties the bucket stops neither other addresses nor accounts.
     let mut elsewhere = Client::connect_from(ELSEWHERE, &server, Protocol::Http1, None).await;
     assert_eq!(
         elsewhere.ask("GET", &backup_path(), &[]).await.text(),

@@ -11,7 +11,7 @@ async fn server(quotas: Value) -> TestServer {
     for id in [id(1), id(2)] {
         site.place_backup(&id, &[b'x'; 100], now());
     }
-    // What lies in the trash, or belongs to nobody, is no backup.
+    // Files in the trash, and files of other programs, do not count as backups.
     site.place_backup(
         &format!("../trash/{OTHER_ID}.{}", u32::MAX),
         b"trash",
@@ -97,7 +97,7 @@ async fn where_too_little_would_stay_free_only_renewals_are_taken() {
 }
 
 #[tokio::test]
-async fn an_account_has_so_many_new_backups_in_a_day() {
+async fn an_account_has_a_limit_of_new_backups_in_a_day() {
     let site = Site::new().with(json!({ "quotas": { "newBackupsPerAccountAndDay": 2 } }));
     let other = add_account(&site.accounts_file(), "other", Role::Phone);
     let server = site.start().await;

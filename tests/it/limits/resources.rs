@@ -102,7 +102,7 @@ fn id(number: u8) -> String {
 }
 
 #[tokio::test]
-async fn an_idle_connection_makes_room_and_one_at_work_does_not() {
+async fn an_idle_connection_is_evicted_and_one_at_work_is_not() {
     let server = server(json!({ "connections": 4 })).await;
     let mut idle = Vec::new();
     for number in 1..=3 {
@@ -121,7 +121,7 @@ async fn an_idle_connection_makes_room_and_one_at_work_does_not() {
 }
 
 #[tokio::test]
-async fn bodies_of_strangers_hold_no_place() {
+async fn bodies_without_credentials_hold_no_connection_slot() {
     let server = server(json!({ "connections": 4 })).await;
     let mut strangers = Vec::new();
     for number in 1..=4 {
@@ -134,7 +134,7 @@ async fn bodies_of_strangers_hold_no_place() {
     assert_served(&server).await;
 
     strangers[0].assert_ended().await;
-    // Whoever shows no credentials has an answer if the body comes: nobody was taken for an intruder.
+    // A request without credentials is answered once its body has come: no client was evicted by mistake.
     let mut last = raw_from(&server, address(9)).await;
     last.write("PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nxx")
         .await;
@@ -142,7 +142,7 @@ async fn bodies_of_strangers_hold_no_place() {
 }
 
 #[tokio::test]
-async fn where_all_are_at_work_the_next_one_waits_for_its_place() {
+async fn where_all_are_at_work_the_next_one_waits_for_a_slot() {
     let server = server(json!({ "connections": 3 })).await;
     let mut working = Vec::new();
     for number in 1..=3 {
@@ -172,7 +172,7 @@ async fn where_all_are_at_work_the_next_one_waits_for_its_place() {
 }
 
 #[tokio::test]
-async fn an_address_that_has_all_its_places_takes_none_from_others() {
+async fn an_address_at_its_connection_limit_takes_no_slot_from_others() {
     let server = server(json!({ "connectionsPerAddress": 3 })).await;
     let office = address(1);
     let mut working = Vec::new();
@@ -191,7 +191,7 @@ async fn an_address_that_has_all_its_places_takes_none_from_others() {
     for raw in working {
         assert_eq!(finish_upload(raw).await.status, 201);
     }
-    // Now those are idle, and whoever was idle for longest makes room.
+    // Now those are idle, and the one that has been idle for longest is evicted.
     let mut after = raw_from(&server, office).await;
     let authorization = server.phones();
     let get = format!(
@@ -251,7 +251,7 @@ async fn a_header_has_a_deadline() {
 }
 
 #[tokio::test]
-async fn a_header_has_so_many_bytes_at_the_most() {
+async fn a_header_has_a_limit_of_bytes() {
     let server = server(json!({ "headerBytes": 8_192, "headerFields": 50 })).await;
     let authorization = server.phones();
     let mut phone = server.phone(Protocol::Http2).await;
@@ -290,7 +290,7 @@ async fn a_header_has_so_many_bytes_at_the_most() {
 }
 
 #[tokio::test]
-async fn a_header_has_so_many_lines_at_the_most() {
+async fn a_header_has_a_limit_of_lines() {
     let server = server(json!({ "headerFields": 50 })).await;
     for (protocol, others) in [(Protocol::Http1, 2), (Protocol::Http2, 1)] {
         for (more, expected) in [(50 - others, 200), (51 - others, 431), (200, 431)] {
@@ -367,7 +367,7 @@ async fn memory_for_uploads_is_counted_in_bytes() {
     let mut waits = std::pin::pin!(waiting.send("PUT", &path, &[], large));
     assert!((&mut waits).now_or_never().is_none());
 
-    // Who needs no memory is served, and so is who finds enough behind nobody.
+    // Requests that need no memory are served, and so are uploads for which enough is free.
     let mut phone = server.phone(Protocol::Http1).await;
     assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
     assert_eq!(phone.ask("GET", &backup_path(), &[]).await.status, 404);
@@ -379,7 +379,7 @@ async fn memory_for_uploads_is_counted_in_bytes() {
 }
 
 #[tokio::test]
-async fn requests_at_work_are_limited_and_who_waits_too_long_is_told_when_to_come_again() {
+async fn requests_in_flight_are_limited_and_one_that_waits_too_long_is_told_when_to_retry() {
     let store = FaultyStore::over(MemoryStore::default());
     let limits = json!({ "limits": { "requests": 2 } });
     let site = Site::new()
@@ -472,7 +472,7 @@ async fn an_upload_that_is_given_up_is_at_work_until_the_store_is_through_with_i
 }
 
 #[tokio::test]
-async fn a_connection_of_http_2_has_so_many_streams() {
+async fn a_connection_of_http_2_has_a_limit_of_streams() {
     let server = server(json!({ "streams": 2 })).await;
     let mut peer = Peer::connect(&server, &[]).await;
     let first = peer.next().await.unwrap();
@@ -498,7 +498,7 @@ async fn a_connection_of_http_2_has_so_many_streams() {
 }
 
 #[tokio::test]
-async fn whoever_gives_up_too_many_requests_loses_the_connection() {
+async fn a_client_that_cancels_too_many_requests_is_disconnected() {
     let store = FaultyStore::over(MemoryStore::default());
     let limits = json!({ "limits": { "resets": 3 } });
     let site = Site::new()
@@ -595,7 +595,7 @@ async fn an_office_of_500_phones_behind_one_address_is_served_by_default() {
 }
 
 #[tokio::test]
-async fn whoever_announces_much_and_sends_nothing_holds_half_of_the_memory() {
+async fn silent_uploads_hold_at_most_half_of_the_memory() {
     let limits = json!({ "maxBackupBytes": 100_000, "limits": { "uploadMemoryBytes": 400_000 } });
     let server = TestServer::start_with(limits).await;
     let mut silent = Vec::new();

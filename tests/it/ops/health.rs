@@ -139,7 +139,7 @@ async fn a_storage_that_cannot_be_written_is_seen_everywhere_until_it_can() {
     }
 }
 
-/// Lets hours pass for whoever waits for them; the clock stays as it is.
+/// Lets hours pass for timers; the clock stays as it is.
 async fn hours_later(hours: u64) {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(hours * 3_600)).await;
@@ -183,7 +183,7 @@ async fn a_clock_that_jumps_makes_no_sweep_stale() {
 }
 
 #[tokio::test]
-async fn accounts_that_nobody_can_use_are_seen_everywhere() {
+async fn accounts_that_no_client_can_use_are_seen_everywhere() {
     let server = Site::new().start_over(MemoryStore::default()).await;
     server.swept().await;
     let accounts = server.site().accounts_file();
@@ -276,7 +276,7 @@ fn a_server_that_does_not_answer_is_critical() {
 }
 
 #[tokio::test]
-async fn nobody_keeps_a_connection_of_the_admin_listener_for_ever() {
+async fn a_connection_of_the_admin_listener_does_not_last_for_ever() {
     let server = TestServer::start().await;
     let mut stream = TcpStream::connect(server.admin_address()).await.unwrap();
     let mut answers = 0;

@@ -26,13 +26,13 @@ async fn half_an_upload(server: &TestServer) -> Raw {
         BACKUP.len()
     );
     raw.write(head).await;
-    // Only whoever reads the body asks for it.
+    // Only a server that reads the body asks for it.
     assert_eq!(raw.answer().await.status, 100);
     raw.write(&BACKUP[..50_000]).await;
     raw
 }
 
-/// Returns when nobody listens on the address any more.
+/// Returns when the address has no listener any more.
 async fn refused(address: SocketAddr) {
     soon(async {
         while TcpStream::connect(address).await.is_ok() {
@@ -43,7 +43,7 @@ async fn refused(address: SocketAddr) {
 }
 
 #[tokio::test]
-async fn an_upload_under_way_finishes_after_the_stop_and_nobody_new_comes_in() {
+async fn an_upload_under_way_finishes_after_the_stop_and_no_new_client_is_accepted() {
     let server = TestServer::start().await;
     let address = server.address();
     let mut upload = half_an_upload(&server).await;
@@ -107,7 +107,7 @@ async fn an_upload_that_does_not_end_is_cut_off_and_the_old_backup_stays() {
 
 #[tokio::test]
 async fn idle_connections_and_silent_ones_do_not_delay_the_stop() {
-    // Longer than the tests' patience: whoever waits for these fails.
+    // Longer than the tests' patience: a test that waits for these fails.
     let limits = json!({ "handshakeSeconds": 3600, "headerSeconds": 3600, "drainSeconds": 3600 });
     let server = TestServer::start_with(json!({ "limits": limits })).await;
     let _silent = server.tcp().await;
@@ -119,7 +119,7 @@ async fn idle_connections_and_silent_ones_do_not_delay_the_stop() {
 }
 
 #[tokio::test]
-async fn a_listener_to_which_nobody_comes_takes_no_place() {
+async fn a_listener_without_clients_takes_no_connection_slot() {
     let two = json!({ "listen": ["127.0.0.1:0", "127.0.0.1:0"], "limits": { "connections": 1 } });
     let server = TestServer::start_with(two).await;
     for _ in 0..3 {

@@ -15,7 +15,7 @@ async fn for_the_journal_each_line_begins_with_its_severity_and_has_no_time() {
     let accounts = site.accounts_file();
     let mut server = ServerProcess::start(site);
     let mut phone = server.phone(Protocol::Http1).await;
-    // Whoever comes next, the accounts file is bad.
+    // The next request finds a bad accounts file.
     write(&accounts, "no JSON");
     set_mode(&accounts, 0o600);
     phone.send("GET", "/config", &[], "").await;
@@ -37,7 +37,7 @@ async fn for_the_journal_each_line_begins_with_its_severity_and_has_no_time() {
 }
 
 #[tokio::test]
-async fn the_start_says_what_serves_whom_from_where_for_how_long() {
+async fn the_start_logs_addresses_storage_and_retention() {
     let behind_a_proxy = json!({
         "tls": "off",
         "trustedProxies": ["127.0.0.1", "10.0.0.0/8"],
@@ -71,7 +71,7 @@ async fn the_start_says_what_serves_whom_from_where_for_how_long() {
 }
 
 #[tokio::test]
-async fn the_start_says_what_needs_a_look() {
+async fn the_start_logs_its_warnings() {
     let site = Site::new();
     let nearly_a_year_ago = now() - Duration::from_secs(360 * 24 * 60 * 60);
     let made = development_certificate(&["localhost".into()], nearly_a_year_ago).unwrap();

@@ -102,7 +102,7 @@ async fn handshakes_that_fail_are_counted_by_kind() {
     let server = TestServer::start_with(json!({ "limits": { "handshakeSeconds": 1 } })).await;
     let failed = |kind: &str| format!("safe_handshakes_failed_total{{kind=\"{kind}\"}}");
 
-    // Whoever trusts nobody.
+    // A client that trusts no authority.
     let trusting = ClientConfig::builder_with_provider(Arc::new(
         rustls::crypto::aws_lc_rs::default_provider(),
     ))
@@ -114,7 +114,7 @@ async fn handshakes_that_fail_are_counted_by_kind() {
     let connector = TlsConnector::from(Arc::new(trusting));
     let refused = connector.connect(name, server.tcp().await).await;
     assert!(refused.is_err());
-    // Whoever speaks something else, and whoever goes away.
+    // A client of another protocol, and one that closes the connection.
     let mut plain = server.tcp().await;
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     drop(server.tcp().await);
@@ -134,7 +134,7 @@ async fn what_cannot_be_read_as_a_request_has_a_line_and_is_counted() {
     let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(20_000));
     for (bytes, status) in [("Nonsense\r\n\r\n", 400), (&long, 431)] {
         let mut raw = server.raw(b"http/1.1").await;
-        // Nobody reads the rest of what is too long.
+        // The rest of a body that is too long is not read.
         drop(raw.try_write(bytes).await);
 
         let line = server.log_through(|line| line.contains("request")).pop();

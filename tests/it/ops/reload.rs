@@ -8,7 +8,7 @@ use crate::support::process::ServerProcess;
 use crate::support::wire::{Client, Protocol};
 use crate::support::{Listening, Site, ask_admin, backup_path, write};
 
-/// Changes keys of the configuration on disk; nobody is told.
+/// Changes keys of the configuration on disk, without a reload.
 fn change(server: &ServerProcess, changes: &Value) {
     let file = server.site().config_file();
     let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
@@ -192,7 +192,7 @@ async fn what_goes_with_the_listeners_waits_with_them() {
             .contains("trustedProxies, proxyProtocol"),
         "{log:#?}"
     );
-    // Who would be a proxy speaks as before.
+    // A client that could be a proxy is read as before.
     let mut phone = server.phone(Protocol::Http1).await;
     assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
 }
@@ -210,7 +210,7 @@ async fn a_configuration_that_vanishes_leaves_the_one_before_in_force() {
 }
 
 #[tokio::test]
-async fn nobody_is_let_go_who_could_not_come_in_again() {
+async fn a_reload_evicts_no_client_that_could_not_connect_again() {
     let site = Site::new().with(json!({ "allowAnonymous": true }));
     std::fs::remove_file(site.accounts_file()).unwrap();
     let mut server = ServerProcess::start(site);

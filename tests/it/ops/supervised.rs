@@ -53,7 +53,7 @@ impl Listening for At<'_> {
 }
 
 #[tokio::test]
-async fn a_server_takes_the_place_of_another_and_nobody_is_refused() {
+async fn a_server_replaces_another_and_no_client_is_refused() {
     let sockets = ["127.0.0.1:0", "[::1]:0"].map(|address| TcpListener::bind(address).unwrap());
     for socket in sockets {
         let address = socket.local_addr().unwrap();
@@ -175,7 +175,7 @@ async fn the_supervisor_is_told_how_the_server_is() {
 }
 
 #[test]
-fn a_unix_socket_that_is_open_to_everybody_is_refused() {
+fn a_unix_socket_that_is_open_to_all_users_is_refused() {
     let site = Site::new();
     let path = site.folder().join("given.sock");
     let socket = UnixListener::bind(&path).unwrap();
@@ -225,7 +225,7 @@ fn a_server_that_is_told_to_read_again_while_it_starts_goes_on() {
     // Opened when the server opens it to read: in the middle of its start.
     let mut pipe = fs::OpenOptions::new().write(true).open(&accounts).unwrap();
     process.signal(Signal::HUP);
-    // In the pipe's place, for whoever looks again.
+    // In the pipe's place, for the reload.
     let beside = accounts.with_extension("new");
     fs::write(&beside, &text).unwrap();
     fs::set_permissions(&beside, fs::Permissions::from_mode(0o600)).unwrap();
@@ -257,7 +257,7 @@ async fn as_many_files_as_may_be_are_open_and_too_few_are_said() {
 }
 
 #[tokio::test]
-async fn a_supervisor_that_does_not_listen_holds_nobody_up() {
+async fn a_supervisor_that_does_not_listen_does_not_block_the_server() {
     let site = Site::new();
     let path = site.folder().join("notify");
     let supervisor = UnixDatagram::bind(&path).unwrap();

@@ -200,7 +200,7 @@ async fn a_command_does_not_shorten_what_a_server_still_announces() {
 }
 
 #[tokio::test]
-async fn times_near_the_ends_of_time_are_borne() {
+async fn times_near_the_ends_of_time_are_accepted() {
     let site = Site::new();
     let year_9999 = UNIX_EPOCH + SECOND * u32::MAX * 59;
     for (id, time) in [(ID, UNIX_EPOCH - DAY * 3_000), (OTHER_ID, year_9999)] {

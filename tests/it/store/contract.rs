@@ -72,7 +72,7 @@ macro_rules! contract {
     };
 }
 
-/// A module of tests that hold a store to the contract. It lies between the promise and whoever keeps it.
+/// A module of tests that hold a store to the contract.
 macro_rules! held_to_it {
     ([$backend:ident] $($promise:ident,)*) => {
         mod $backend {
@@ -97,7 +97,7 @@ fn files(promise: Promise) {
 
     hold_to(promise, &store);
 
-    // Also of those who went away, everything is done now.
+    // Operations whose caller went away are done now, too.
     assert!(names(&folder.path().join("tmp")).is_empty());
 }
 
@@ -252,7 +252,7 @@ async fn nothing_is_known_of_an_id_under_which_nothing_was_stored(store: &dyn St
     assert_eq!(restored, Restored::Gone);
     assert!(!store.erase_trashed(at_another_time).await.unwrap());
 
-    // Whoever asks leaves nothing, and touches nothing.
+    // Asking leaves nothing, and touches nothing.
     let ids: Vec<_> = listed(store).await.iter().map(|(id, _)| *id).collect();
     assert_eq!(ids, [id(1)]);
     assert_eq!(bytes(store, id(1)).await.unwrap(), "another backup");

@@ -38,7 +38,7 @@ async fn a_server_out_of_descriptors_loses_nothing_and_recovers() {
     server.log_through(|line| line.contains("accepting a connection failed"));
 
     limit(before.current);
-    // Whoever was idle may have made room.
+    // The idle connection may have been evicted.
     let mut phone = server.phone(Protocol::Http1).await;
     assert_old(&server, &mut phone).await;
     assert_full_service(&server, &mut phone).await;

@@ -96,7 +96,7 @@ async fn kept(store: &FaultyStore, id: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_no_lie_to_anybody_and_there_is_full_service_afterwards() {
+async fn a_store_that_fails_is_reported_as_it_is_and_there_is_full_service_afterwards() {
     for protocol in Protocol::BOTH {
         for case in CASES {
             let Case { method, id, .. } = case;
@@ -208,7 +208,7 @@ fn said(status: &Status) -> Vec<String> {
     lines.map(|line| line.text).collect()
 }
 
-/// Lets an hour pass for whoever waits for it.
+/// Lets an hour pass for timers.
 async fn an_hour_later() {
     let hour = Duration::from_secs(60 * 60);
     tokio::time::pause();
@@ -335,7 +335,7 @@ async fn uploads_from_400_connections_are_in_the_store_at_the_same_time() {
     let site = Site::new();
     let files = FileStore::open(&site.data()).unwrap();
     let store = FaultyStore::over(files);
-    // Who connects first may wait for the last.
+    // The first to connect may wait for the last.
     let limits = json!({ "headerSeconds": 600, "handshakeSeconds": 600, "requests": MANY + 1 });
     let limits = json!({ "limits": limits });
     let server = site.with(limits).start_over(store.clone()).await;
@@ -353,7 +353,7 @@ async fn uploads_from_400_connections_are_in_the_store_at_the_same_time() {
     });
     let held = async {
         gate.is_reached_by(MANY as usize).await;
-        // And who reads does not wait for them.
+        // And readers do not wait for them.
         let read = witness.ask("GET", &backup_path(), &[]).await;
         assert_eq!(read.status, 404);
         gate.open();

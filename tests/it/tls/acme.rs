@@ -53,7 +53,7 @@ async fn a_certificate_of_an_earlier_run_is_in_force_at_once_and_only_authoritie
         let raw = Raw::connect(&server, &[ALPN, protocol], rustls::ALL_VERSIONS).await;
         assert_eq!(raw.unwrap().alpn().as_deref(), Some(protocol));
     }
-    // Whoever speaks that protocol alone beside one that nobody knows has a connection that ends.
+    // A client that offers that protocol and an unknown one has a connection that ends.
     let raw = Raw::connect(&server, &[b"x", ALPN], rustls::ALL_VERSIONS).await;
     let mut raw = raw.unwrap();
     assert_eq!(raw.alpn().as_deref(), Some(ALPN));
@@ -63,7 +63,7 @@ async fn a_certificate_of_an_earlier_run_is_in_force_at_once_and_only_authoritie
 }
 
 #[tokio::test]
-async fn an_authority_that_wants_to_be_left_alone_is_left_alone() {
+async fn the_retry_after_of_an_authority_is_respected() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let site = site(listener.local_addr().unwrap().port());
     let folder = site.folder().join("authority");

@@ -47,7 +47,7 @@ async fn a_renewed_certificate_is_in_force_at_the_next_handshake() {
     assert_eq!(before.ask("GET", "/config", &[]).await.status, 200);
     let certificates = server.site().folder().join("certs");
 
-    // With a new authority, so that only who sees the new one is content.
+    // With a new authority, so that only a client that sees the new one accepts it.
     write_certificates(&certificates);
 
     assert!(is_served(&server).await);
@@ -172,7 +172,7 @@ async fn a_hundred_swaps_of_certificates_and_accounts_fail_no_request() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_certificate_is_told() {
+async fn the_status_has_the_end_of_the_certificate() {
     let server = TestServer::start().await;
     let certificate = told(&server).await;
     let ends = certificate["ends"].as_u64().unwrap();
