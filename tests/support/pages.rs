@@ -8,7 +8,9 @@ use threema_safe_server::cli::Arguments;
     reason = "the file is a program too; its `main` is not called here"
 )]
 #[path = "../../packaging/pages.rs"]
-pub(crate) mod pages;
+mod generator;
+
+pub(crate) use generator::write as write_pages;
 
 pub(crate) const NAME: &str = "threema-safe-server";
 

@@ -488,9 +488,11 @@ impl Driven {
                     ("delete", &[], false),
                     ("delete", &[], false),
                 ] {
-                    let who: &[&str] = if verb == "config" { &[] } else { &identity };
-                    let output =
-                        self.run(&[&["client", verb], &server[..], who, tail].concat(), "");
+                    let identity: &[&str] = if verb == "config" { &[] } else { &identity };
+                    let output = self.run(
+                        &[&["client", verb], &server[..], identity, tail].concat(),
+                        "",
+                    );
                     self.keep_output(output, is_answer);
                 }
                 let output = self.run(&[&["client", "check", url], &server[2..]].concat(), "");

@@ -298,7 +298,7 @@ impl Stage {
         self.read(&mut phone).await
     }
 
-    /// Both begin and wait for the lock on this file; then `first` has its turn, to its end, and after it `second`.
+    /// Both begin and wait for the lock on this file; then `first` runs to its end, and after it `second`.
     pub(crate) async fn in_order(&self, gate: &Path, first: Act, second: Act) -> Race {
         let lock = lock(gate);
         let inode = inode(&lock);

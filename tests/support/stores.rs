@@ -90,7 +90,7 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
         self.at_once(move |kept| {
-            // The body itself is given back, and with it the memory and the turn of the request.
+            // The body itself is dropped, and with it the memory and the permit of the request.
             let backup = kept.backup(Bytes::copy_from_slice(&body), now());
             match kept.backups.insert(id, backup) {
                 None => Put::Created,

@@ -309,8 +309,8 @@ async fn a_domain_that_does_not_resolve_to_this_server_is_reported() {
     let port = free_port().await;
     let server = site(port).clock(ahead).start().await;
     ended(&server, 0, 1).await;
-    let nobody = free_port().await;
-    let _authority = Authority::start(&server, port, nobody).await;
+    let unused = free_port().await;
+    let _authority = Authority::start(&server, port, unused).await;
     AHEAD.store(MINUTES, Ordering::SeqCst);
 
     let certificate = ended(&server, 0, 2).await;

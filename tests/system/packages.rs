@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::commands::finish;
-use crate::support::pages::{NAME, commands, options, pages};
+use crate::support::pages::{NAME, commands, options, write_pages};
 
 tests! {
     the_pages_are_what_a_pager_of_manuals_understands: blocking [GROFF];
@@ -23,7 +23,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn the_pages_are_what_a_pager_of_manuals_understands() {
     let folder = tempfile::tempdir().unwrap();
-    pages::write(folder.path()).unwrap();
+    write_pages(folder.path()).unwrap();
     for page in fs::read_dir(folder.path().join("man")).unwrap() {
         let page = page.unwrap().path();
         let mut groff = Command::new("groff");
@@ -56,7 +56,7 @@ const FISH: &str = r#"source "$argv[1]"; complete -C "$argv[2..]""#;
 /// Makes sure that a shell completes every command and every option; `start` is how it runs a script on our file.
 fn assert_completes(file: &str, start: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
-    pages::write(folder.path()).unwrap();
+    write_pages(folder.path()).unwrap();
     let file = folder.path().join("completions").join(file);
     for (words, command) in commands() {
         let begun = if command.has_subcommands() { "" } else { "--" };
@@ -96,7 +96,7 @@ fn fish_completes_every_command_and_every_option() {
 
 fn zsh_reads_its_completions() {
     let folder = tempfile::tempdir().unwrap();
-    pages::write(folder.path()).unwrap();
+    write_pages(folder.path()).unwrap();
     let file = folder.path().join("completions").join(format!("_{NAME}"));
     let mut zsh = Command::new("zsh");
     zsh.arg("-n").arg(&file);

@@ -246,8 +246,8 @@ fn serve_is_healthy_works_with_the_client_and_stops_on_both_signals() {
             let trust = ["--ca", "certs/development-ca.pem", "--as", app];
             let client = |verb: &'static str, tail: &[&'static str]| {
                 let login = [&["client", verb][..], &server, &trust].concat();
-                let who: &[&str] = if verb == "config" { &[] } else { &identity };
-                folder.done(&[&login, who, tail].concat())
+                let identity: &[&str] = if verb == "config" { &[] } else { &identity };
+                folder.done(&[&login, identity, tail].concat())
             };
             assert_eq!(
                 client("config", &[]),

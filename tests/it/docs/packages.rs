@@ -7,12 +7,12 @@ use std::path::Path;
 
 use threema_safe_server::config::Config;
 
-use crate::support::pages::{commands, options, pages};
+use crate::support::pages::{commands, options, write_pages};
 
 #[test]
 fn every_command_has_a_page_that_explains_its_options() {
     let folder = tempfile::tempdir().unwrap();
-    pages::write(folder.path()).unwrap();
+    write_pages(folder.path()).unwrap();
     let folder = folder.path().join("man");
 
     for (words, command) in commands() {

@@ -382,7 +382,7 @@ fn files() -> Vec<(String, String)> {
             files.push((name, fs::read_to_string(path).unwrap()));
         } else {
             let known = path.is_dir() || OTHER_FILES.contains(&name.as_str());
-            assert!(known, "{name} is not a vector, and nobody reads it");
+            assert!(known, "{name} is not a vector, and no test reads it");
         }
     }
     files.sort();

@@ -472,10 +472,7 @@ async fn tls_1_2_and_1_3_both_work_and_alpn_chooses_the_protocol() {
             }
         }
         let refused = Raw::connect(&server, &[b"spdy/3"], &[offered]).await;
-        assert!(
-            refused.is_err(),
-            "a protocol that nobody speaks was agreed on"
-        );
+        assert!(refused.is_err(), "an unknown protocol was agreed on");
     }
 }
 

@@ -54,7 +54,7 @@ async fn beyond_max_backups_only_renewals_are_taken() {
             assert_eq!(put(&mut phone, number, 1_000).await, 204);
         }
         assert_eq!(server.refused("max_backups").await, 1);
-        // A place that is given up is free at once, and there is one.
+        // A slot of the quota that is given up is free at once, and there is one.
         assert_eq!(remove(&mut phone, 1).await, 204);
         assert_eq!(put(&mut phone, 4, 100).await, 201);
         assert_eq!(put(&mut phone, 1, 100).await, 507);

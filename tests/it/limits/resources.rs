@@ -399,7 +399,7 @@ async fn requests_in_flight_are_limited_and_one_that_waits_too_long_is_told_when
     };
     let served = async {
         gate.is_reached_by(1).await;
-        // There is a place beside it.
+        // There is a free slot beside it.
         assert_served(&server).await;
         let gates = store.hold(Side::Before, Operation::Put);
         let refused = async {

@@ -260,11 +260,11 @@ async fn a_server_that_stops_is_not_ready() {
 #[test]
 fn a_server_that_does_not_answer_is_critical() {
     let site = Site::new();
-    let nobody = {
+    let free_address = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()
     };
-    let checked = command(&site, nobody, &["--check"]);
+    let checked = command(&site, free_address, &["--check"]);
     assert_eq!(checked.code, Some(2));
     assert!(
         checked

@@ -220,8 +220,8 @@ async fn a_reload_evicts_no_client_that_could_not_connect_again() {
         last.contains("allowAnonymous: is off and there is no account"),
         "{last}"
     );
-    let mut anybody = Client::connect(&server, Protocol::Http1, None).await;
-    assert_eq!(anybody.ask("GET", "/config", &[]).await.status, 200);
+    let mut anonymous = Client::connect(&server, Protocol::Http1, None).await;
+    assert_eq!(anonymous.ask("GET", "/config", &[]).await.status, 200);
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn an_upload_whose_phone_goes_away_while_the_store_is_at_work_is_stored_wh
 
         assert!(
             read(&server).await.unwrap() == OLD,
-            "readers wait for nobody"
+            "readers wait for no lock"
         );
         drop(lock);
         soon(async {
