@@ -147,7 +147,7 @@ fn start_handshakes(folder: &Path) -> Serving {
     Serving::at(child, output)
 }
 
-/// Accepts TLS handshakes for as long as clients connect, with the same certificate and the same settings.
+/// Shakes hands for as long as somebody comes, with the same certificate and the same settings.
 fn serve_handshakes(folder: &Path) {
     let certificates = CertificateDer::pem_file_iter(folder.join("certs/fullchain.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(folder.join("certs/privkey.pem")).unwrap();

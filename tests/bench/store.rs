@@ -333,7 +333,7 @@ fn sweep_beside_bare(data: &Path, count: u32) -> f64 {
     ratio
 }
 
-/// A client that sends requests all the time.
+/// Somebody who asks a server all the time.
 struct Phone {
     client: Arc<rustls::ClientConfig>,
     request: String,

@@ -1,5 +1,5 @@
-//! Tests of whole servers over real TLS, each with a server, a folder and a port of its own. They need a
-//! Rust toolchain and a C compiler alone; `tests/system` has the tests that need more.
+//! Tests of whole servers over real TLS, each with a server, a folder and a port of its own. They
+//! need a Rust toolchain and a C compiler alone; `tests/system` has the tests that need more.
 //!
 //! `support` starts servers, clients and commands. Nothing here sleeps, depends on another test, or
 //! reaches beyond this machine.

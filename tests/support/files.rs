@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, fsetxattr, mknodat};
 
-/// Everything in a folder, with contents and times: two that are equal mean that nothing was touched.
+/// Everything in a folder, with contents and times: two that are equal mean that nothing was
+/// touched.
 pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, (Option<Vec<u8>>, SystemTime)> {
     let mut all = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -29,7 +30,8 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, (Option<Vec<u8>>, Sys
     all
 }
 
-/// As [`contents`], of the files alone: what a command tries at its start leaves a trace in the folders' times.
+/// As [`contents`], of the files alone: what a command tries at its start leaves a trace in the
+/// folders' times.
 pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
     let all = contents(folder).into_iter();
     all.filter_map(|(path, (bytes, time))| Some((path, bytes?, time)))

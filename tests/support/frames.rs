@@ -1,4 +1,5 @@
-//! HTTP/2 frames (RFC 9113) as a test builds them, and header blocks without compression (RFC 7541).
+//! HTTP/2 frames (RFC 9113) as a test builds them, and header blocks without compression (RFC
+//! 7541).
 
 use std::net::Ipv4Addr;
 

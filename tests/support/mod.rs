@@ -1,9 +1,9 @@
 //! Support of all tests: sites, servers, clients, commands and stores.
 //!
 //! [`Site`] is what an operator has on disk. A server runs on it in the process of its test
-//! ([`TestServer`]) or in one of its own (`process::ServerProcess`). `wire` and `frames` are clients,
-//! `commands` runs the program's commands, and `stores` are stores for tests. `tests/it` and
-//! `tests/system` include this folder.
+//! ([`TestServer`]) or in one of its own (`process::ServerProcess`). `wire` and `frames` are
+//! clients, `commands` runs the program's commands, and `stores` are stores for tests. `tests/it`
+//! and `tests/system` include this folder.
 
 pub(crate) mod acme;
 pub(crate) mod commands;

@@ -1,5 +1,5 @@
-//! Search for secrets: a server is driven at the finest level of its log with known secrets, and all that
-//! it and its commands wrote is searched for them.
+//! Search for secrets: a server is driven at the finest level of its log with known secrets, and
+//! all that it and its commands wrote is searched for them.
 //!
 //! docs/PRIVACY.md says what has to be hidden, and what is searched here.
 
@@ -21,7 +21,8 @@ use crate::support::process::ServerProcess;
 use crate::support::wire::{Answer, Client, Protocol, Raw, basic, soon, unfinished};
 use crate::support::{Listening, Site, add_account, add_account_with, ask_admin_with, write};
 
-/// Backup ids: one that is uploaded, one that never is, one whose file is no file, one in the trash.
+/// Backup ids: one that is uploaded, one that never is, one whose file is no file, one in the
+/// trash.
 pub(crate) const IDS: [&str; 4] = [
     "5eaf00d1c0ffee77123a9b8c7d6e5f40918273645546372819a0b1c2d3e4f567",
     "77aa5511eedd0099bbcc224466880f1e2d3c4b5a69788796a5b4c3d2e1f0a9b8",
@@ -131,7 +132,8 @@ pub(crate) struct Driven {
     pub(crate) office: String,
     /// The address of a client.
     pub(crate) client: SocketAddr,
-    /// What commands wrote where no answer is expected, and what the server answered beside answers.
+    /// What commands wrote where no answer is expected, and what the server answered beside
+    /// answers.
     pub(crate) written: Vec<String>,
 }
 
@@ -283,7 +285,8 @@ impl Driven {
             tcp.write_all(request.as_bytes()).await.unwrap();
             drop(tcp);
         }
-        // An end of an HTTP/2 connection that explains itself (RFC 9113 §6.8), and a stream that is reset.
+        // An end of an HTTP/2 connection that explains itself (RFC 9113 §6.8), and a stream that is
+        // reset.
         let mut raw = self.server.raw(b"h2").await;
         let mut frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
         frames.extend([
@@ -530,7 +533,8 @@ impl Driven {
     }
 }
 
-/// What stands in a folder's files and in their names, but for backups and for what this test put there.
+/// What stands in a folder's files and in their names, but for backups and for what this test put
+/// there.
 pub(crate) fn files(folder: &Path) -> Vec<(String, String)> {
     const OURS: [&str; 11] = [
         "config.json",

@@ -52,8 +52,8 @@ impl LoggingProcess {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Waits for the line that a server writes when it listens; its first address, which a Unix socket does not have,
-    /// and that of its admin listener.
+    /// Waits for the line that a server writes when it listens; its first address, which a Unix
+    /// socket does not have, and that of its admin listener.
     pub(crate) fn listening(&mut self) -> (Option<SocketAddr>, SocketAddr) {
         self.log_through(|line| line.contains("listening"));
         let listening = self.seen.last().unwrap();
@@ -69,7 +69,8 @@ impl LoggingProcess {
         (first.parse().ok(), admin.parse().unwrap())
     }
 
-    /// The lines of the log since the last call, up to the first that `is_last` accepts: waits for that one.
+    /// The lines of the log since the last call, up to the first that `is_last` accepts: waits for
+    /// that one.
     pub(crate) fn log_through(&mut self, is_last: impl Fn(&str) -> bool) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
@@ -108,7 +109,8 @@ impl Drop for LoggingProcess {
     }
 }
 
-/// `serve` on this site, not started yet: these words, which become the program, then its arguments.
+/// `serve` on this site, not started yet: these words, which become the program, then its
+/// arguments.
 pub(crate) fn serve(words: &[&str], site: &Site) -> Command {
     let mut command = Command::new(words[0]);
     command
@@ -147,12 +149,14 @@ impl ServerProcess {
         Self::start_under(&[], site)
     }
 
-    /// As [`ServerProcess::start`], by another program that becomes it: its words, to which ours are added.
+    /// As [`ServerProcess::start`], by another program that becomes it: its words, to which ours
+    /// are added.
     pub(crate) fn start_under(other: &[&str], site: Site) -> Self {
         Self::start_by(&[other, &[PROGRAM]].concat(), Stdio::null(), site)
     }
 
-    /// As [`ServerProcess::start`], by these words, to which ours are added, and with something as its standard input.
+    /// As [`ServerProcess::start`], by these words, to which ours are added, and with something as
+    /// its standard input.
     pub(crate) fn start_by(words: &[&str], input: Stdio, site: Site) -> Self {
         let state = fs::read_to_string(site.data().join("state.json"));
         let scrubbed = state.is_ok_and(|state| state.contains("\"scrub\""));
@@ -236,8 +240,8 @@ impl ServerProcess {
         }
     }
 
-    /// What the descriptors of the process lead to. Only root can see them, because the process is not dumpable; the
-    /// connections of its port are what everyone can see.
+    /// What the descriptors of the process lead to. Only root can see them, because the process is
+    /// not dumpable; the connections of its port are what everyone can see.
     fn open_now(&self) -> Vec<String> {
         let mut open: Vec<_> = match fs::read_dir(format!("/proc/{}/fd", self.pid())) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => self
@@ -258,7 +262,8 @@ impl ServerProcess {
 
     /// The connections of the server's port that it has not closed.
     fn connections(&self) -> Vec<Connection> {
-        // Those that are established, and those whose client has closed its side (proc(5), `tcp_states.h`).
+        // Those that are established, and those whose client has closed its side (proc(5),
+        // `tcp_states.h`).
         const OPEN: [&str; 2] = ["01", "08"];
         // `sl local_address rem_address st tx_queue:rx_queue …`, addresses as `0100007F:1F90`.
         let port = format!(":{:04X}", self.address.port());
@@ -294,7 +299,8 @@ impl ServerProcess {
         self.process.signal(signal);
     }
 
-    /// Waits for the end of the process; its exit code, the rest of its log, and what it leaves on disk.
+    /// Waits for the end of the process; its exit code, the rest of its log, and what it leaves on
+    /// disk.
     pub(crate) fn ended(self) -> (Option<i32>, Vec<String>, Site) {
         let (code, log) = self.process.ended();
         (code, log, self.site)

@@ -1,8 +1,10 @@
-//! Two operations on one backup at the same time, on real files and over real TLS, in a chosen order.
+//! Two operations on one backup at the same time, on real files and over real TLS, in a chosen
+//! order.
 //!
-//! Both contenders begin, and wait for the lock on the old file, which the test holds as another program
-//! would. The one that has to come second is in a process of its own: a signal stops it, and it no longer
-//! waits. When it goes on, the first is done, and it asks for the lock of a file that has lost its name.
+//! Both contenders begin, and wait for the lock on the old file, which the test holds as another
+//! program would. The one that has to come second is in a process of its own: a signal stops it,
+//! and it no longer waits. When it goes on, the first is done, and it asks for the lock of a file
+//! that has lost its name.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -298,7 +300,8 @@ impl Stage {
         self.read(&mut phone).await
     }
 
-    /// Both begin and wait for the lock on this file; then `first` runs to its end, and after it `second`.
+    /// Both begin and wait for the lock on this file; then `first` runs to its end, and after it
+    /// `second`.
     pub(crate) async fn in_order(&self, gate: &Path, first: Act, second: Act) -> Race {
         let lock = lock(gate);
         let inode = inode(&lock);

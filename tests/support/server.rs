@@ -164,7 +164,8 @@ impl TestServer {
         .await;
     }
 
-    /// Waits until the work that a server begins with is done: from now on nothing changes by itself on disk.
+    /// Waits until the work that a server begins with is done: from now on nothing changes by
+    /// itself on disk.
     pub(crate) async fn settled(&self) {
         let state = self.site.data().join("state.json");
         let is_done = || {

@@ -1,4 +1,5 @@
-//! Site of a server: configuration, accounts, certificates and data directory, as an operator has them.
+//! Site of a server: configuration, accounts, certificates and data directory, as an operator has
+//! them.
 
 use std::convert::Infallible;
 use std::fs;
@@ -42,8 +43,8 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A phone account `phones`, an operator account `operator`, a certificate for `localhost`, and any
-    /// free ports.
+    /// A phone account `phones`, an operator account `operator`, a certificate for `localhost`, and
+    /// any free ports.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_certificates(&folder.path().join("certs"));
@@ -130,7 +131,8 @@ impl Site {
         TestServer::run(self, server)
     }
 
-    /// Starts a server over this store; what it remembers lies in the site's data directory all the same.
+    /// Starts a server over this store; what it remembers lies in the site's data directory all the
+    /// same.
     pub(crate) async fn start_over(self, store: impl Store) -> TestServer {
         fs::create_dir_all(self.data().join("tmp")).unwrap();
         let store = Ok::<_, Infallible>(Arc::new(store) as Arc<dyn Store>);

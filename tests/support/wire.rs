@@ -1,7 +1,8 @@
 //! Clients that send exactly what a test says.
 //!
-//! [`Client`] sends whole requests on one connection, HTTP/1.1 or HTTP/2; [`Raw`] writes bytes and reads
-//! answers. Waiting is for events; [`soon`] only keeps a broken server from hanging the tests.
+//! [`Client`] sends whole requests on one connection, HTTP/1.1 or HTTP/2; [`Raw`] writes bytes and
+//! reads answers. Waiting is for events; [`soon`] only keeps a broken server from hanging the
+//! tests.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -247,7 +248,8 @@ impl Answer {
         hrefs
     }
 
-    /// Makes sure that this is a refusal with this status: one constant line of text, which no cache keeps.
+    /// Makes sure that this is a refusal with this status: one constant line of text, which no
+    /// cache keeps.
     #[track_caller]
     pub(crate) fn assert_refused(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");

@@ -1,4 +1,5 @@
-//! Automatic certificates from a real ACME server: pebble validates over TLS on the public listener.
+//! Automatic certificates from a real ACME server: pebble validates over TLS on the public
+//! listener.
 
 use std::fs;
 use std::path::Path;
@@ -52,7 +53,8 @@ impl Drop for Authority {
 }
 
 impl Authority {
-    /// Starts one at `port`, which looks for domains at `port_of_domains`, and has the phones trust what it issues.
+    /// Starts one at `port`, which looks for domains at `port_of_domains`, and has the phones trust
+    /// what it issues.
     async fn start(server: &TestServer, port: u16, port_of_domains: u16) -> Self {
         let folder = server.site().folder().join("authority");
         let management = free_port().await;
@@ -127,7 +129,8 @@ async fn metric(server: &TestServer, name: &str) -> String {
     found.map_or_else(String::new, |(_, value)| value.to_owned())
 }
 
-/// A server that has obtained its certificate, after an order that failed because the authority was not there yet.
+/// A server that has obtained its certificate, after an order that failed because the authority was
+/// not there yet.
 async fn obtained(clock: fn() -> SystemTime, ahead: &AtomicU64) -> (TestServer, Authority, u16) {
     let port = free_port().await;
     let server = site(port).clock(clock).start().await;

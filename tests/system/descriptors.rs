@@ -1,4 +1,5 @@
-//! Server out of file descriptors: it evicts an idle connection. Only root can see how many it has open.
+//! Server out of file descriptors: it evicts an idle connection. Only root can see how many it has
+//! open.
 
 use std::net::Ipv4Addr;
 use std::path::Path;

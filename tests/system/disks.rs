@@ -1,5 +1,5 @@
-//! Disks that are full, out of inodes or read-only: the real causes of what `faults` injects. The client
-//! is told, the old backup stays, and there is full service when the cause is gone.
+//! Disks that are full, out of inodes or read-only: the real causes of what `faults` injects. The
+//! client is told, the old backup stays, and there is full service when the cause is gone.
 
 use std::fs;
 use std::os::unix::fs::symlink;

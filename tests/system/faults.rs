@@ -1,9 +1,9 @@
-//! Fault injection: every system call of the write path fails, in the built program, with every error
-//! that fits. The client is told, the old backup stays, nothing is left behind, and the next upload is
-//! served as if nothing had happened.
+//! Fault injection: every system call of the write path fails, in the built program, with every
+//! error that fits. The client is told, the old backup stays, nothing is left behind, and the next
+//! upload is served as if nothing had happened.
 //!
-//! `REQUESTS` says for each request which calls it makes and what a fault in each of them may do; a test
-//! compares it with the calls that the program really makes.
+//! `REQUESTS` says for each request which calls it makes and what a fault in each of them may do; a
+//! test compares it with the calls that the program really makes.
 
 use std::fs;
 
@@ -362,9 +362,11 @@ const KEEP_CHECKSUM: Call = Call {
 };
 
 impl Target {
-    /// What `-P` of strace must name so that only calls on this are struck: nothing where `when` alone says it.
+    /// What `-P` of strace must name so that only calls on this are struck: nothing where `when`
+    /// alone says it.
     ///
-    /// The server knows the data directory by a symbolic link, which a descriptor's path does not contain.
+    /// The server knows the data directory by a symbolic link, which a descriptor's path does not
+    /// contain.
     fn filter(self, site: &Site) -> Option<String> {
         let named = site.folder().join("link");
         let resolved = fs::canonicalize(site.data()).unwrap();
@@ -494,7 +496,8 @@ impl Patient {
         (answer, strace.detach())
     }
 
-    /// What is on disk now: the backup, and what lies in the trash; makes sure that there is nothing else.
+    /// What is on disk now: the backup, and what lies in the trash; makes sure that there is
+    /// nothing else.
     fn kept(&self, case: &str) -> (Option<Vec<u8>>, Vec<Vec<u8>>) {
         let data = self.site().data();
         let read = |folder: &str, name: &String| fs::read(data.join(folder).join(name)).unwrap();
@@ -664,7 +667,8 @@ async fn the_faults_are_of_every_call_that_is_made_and_the_answer_comes_last() {
     }
 }
 
-/// Whether a line of strace's log is of a call on the data directory that can fail and is listened to.
+/// Whether a line of strace's log is of a call on the data directory that can fail and is listened
+/// to.
 fn is_of_the_store(line: &str) -> bool {
     let harmless = ["close(", "fcntl(", "lseek("];
     !is_end(line)

@@ -45,7 +45,8 @@ fn the_systemd_unit_leaves_little_open() {
 }
 
 async fn the_systemd_unit_allows_the_system_calls_of_a_server() {
-    // These may be refused: the server goes on without giving files away, and the unit sets the limit itself.
+    // These may be refused: the server goes on without giving files away, and the unit sets the
+    // limit itself.
     const REFUSED: [&str; 3] = ["fchown", "setrlimit", "prlimit64"];
     let allowed = allowed_calls();
     let site = Site::new();
@@ -130,7 +131,8 @@ fn allowed_calls() -> Vec<String> {
     allowed
 }
 
-/// As `docs/compose.yaml` runs it: nothing but the data directory can be written, and the user has no rights.
+/// As `docs/compose.yaml` runs it: nothing but the data directory can be written, and the user has
+/// no rights.
 async fn a_read_only_system_and_no_right_at_all_are_enough_for_a_server() {
     const NOBODY: u32 = 65_534;
     const SCRIPT: &str = "set -e

@@ -19,8 +19,8 @@ pub(crate) struct Test {
 
 /// Registers the tests of a module: for each its name, how its function runs, and what it needs.
 ///
-/// `blocking` calls the function; `tokio` runs the future that it returns on a runtime of one thread, and `tokio_2` on
-/// one of two threads.
+/// `blocking` calls the function; `tokio` runs the future that it returns on a runtime of one
+/// thread, and `tokio_2` on one of two threads.
 macro_rules! tests {
     ($($name:ident: $flavour:ident [$($need:ident),* $(,)?];)*) => {
         pub(crate) const TESTS: &[$crate::harness::Test] = &[$(

@@ -1,9 +1,9 @@
-//! Tests that need programs or rights beside Rust and a C compiler: proxies, browsers, strace, mounts,
-//! root.
+//! Tests that need programs or rights beside Rust and a C compiler: proxies, browsers, strace,
+//! mounts, root.
 //!
-//! Each test names its needs (`needs`). Where one is missing, the test is ignored, and the last line of
-//! the run names what was missing. With `REQUIRE_ALL_TESTS=1` in the environment a missing need is a
-//! failure.
+//! Each test names its needs (`needs`). Where one is missing, the test is ignored, and the last
+//! line of the run names what was missing. With `REQUIRE_ALL_TESTS=1` in the environment a missing
+//! need is a failure.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

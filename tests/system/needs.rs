@@ -70,7 +70,8 @@ pub(crate) static SYSTEMD_ANALYZE: Need = found("systemd-analyze 250", || {
 pub(crate) static STRACE: Need = found("strace", || {
     succeeds(Command::new("strace").args(["-qq", "-e", "trace=none", "true"]))
 });
-/// strace, and the right to trace a running server, which only root can have: the server is not dumpable.
+/// strace, and the right to trace a running server, which only root can have: the server is not
+/// dumpable.
 pub(crate) static STRACE_OF_SERVERS: Need = found("strace as root", || {
     is_root() && attaches().unwrap_or(false)
 });

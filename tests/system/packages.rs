@@ -53,7 +53,8 @@ const BASH: &str = r#"source "$1"; shift
 /// As [`BASH`].
 const FISH: &str = r#"source "$argv[1]"; complete -C "$argv[2..]""#;
 
-/// Makes sure that a shell completes every command and every option; `start` is how it runs a script on our file.
+/// Makes sure that a shell completes every command and every option; `start` is how it runs a
+/// script on our file.
 fn assert_completes(file: &str, start: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     write_pages(folder.path()).unwrap();

@@ -1,5 +1,5 @@
-//! nginx, Apache and HAProxy in front of a server: a phone is served, and what one client does is counted
-//! against it alone.
+//! nginx, Apache and HAProxy in front of a server: a phone is served, and what one client does is
+//! counted against it alone.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -25,7 +25,8 @@ const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const THIRD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
-/// A proxy in front of a server, in a process of its own; killed when dropped. Clients take it for the server.
+/// A proxy in front of a server, in a process of its own; killed when dropped. Clients take it for
+/// the server.
 struct Proxy<'a> {
     child: Child,
     address: SocketAddr,
@@ -51,7 +52,8 @@ impl<'a> Proxy<'a> {
         configure: impl Fn(u16, &Path) -> String,
     ) -> Self {
         let program = &path_of(program).unwrap();
-        // Another process may take the port before the proxy does: then it ends, and another port is tried.
+        // Another process may take the port before the proxy does: then it ends, and another port
+        // is tried.
         for _ in 0..5 {
             let port = TcpListener::bind((HERE, 0))
                 .unwrap()
@@ -102,7 +104,8 @@ impl<'a> Proxy<'a> {
     async fn nginx(server: &'a TestServer) -> Self {
         let arguments = ["-e", "stderr", "-c"];
         Self::start(server, "nginx", &arguments, |port, folder| {
-            // Started as root, its workers would be of another user, for which the socket is not open.
+            // Started as root, its workers would be of another user, for which the socket is not
+            // open.
             let user = if rustix::process::geteuid().is_root() {
                 "user root;"
             } else {
@@ -284,7 +287,8 @@ async fn behind_haproxy_tls_goes_through_and_clients_are_told_apart() {
     }
 }
 
-/// Waits until the server ends the connection, and makes sure that it said nothing but an alert of TLS.
+/// Waits until the server ends the connection, and makes sure that it said nothing but an alert of
+/// TLS.
 async fn assert_ended_without_http(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     // It may end with an error as well: what was sent was not all read.

@@ -1,5 +1,5 @@
-//! Concurrent operations on one backup where there is no lock to wait for: strace stops one of them after
-//! a system call.
+//! Concurrent operations on one backup where there is no lock to wait for: strace stops one of them
+//! after a system call.
 
 use std::path::Path;
 
@@ -18,7 +18,8 @@ tests! {
     an_opened_backup_is_read_whole_whatever_becomes_of_it: tokio [STRACE_OF_SERVERS];
 }
 
-/// Works up to the end of its first system call of this name on this path, once it is let go on, and stops there.
+/// Works up to the end of its first system call of this name on this path, once it is let go on,
+/// and stops there.
 async fn stops_after(
     contender: &mut Contender<'_>,
     (call, path): (&str, &Path),
@@ -37,8 +38,8 @@ async fn stops_after(
     strace
 }
 
-/// `second` is stopped after its first system call of this name on this path; then `first` has its turn, and after
-/// it `second`.
+/// `second` is stopped after its first system call of this name on this path; then `first` has its
+/// turn, and after it `second`.
 async fn while_stopped(
     stage: &Stage,
     (call, path): (&str, &Path),

@@ -71,7 +71,8 @@ async fn curl_backs_up_and_restores_over_both_protocols() {
         let got = run(curl(&server, login, &[protocol, &put])).await;
         assert!(got.stdout == backup, "{}", text(&got.stderr));
 
-        // The same upload without credentials, with a wrong password, and over the limit: the status arrives.
+        // The same upload without credentials, with a wrong password, and over the limit: the
+        // status arrives.
         let refused = run(curl(&server, None, &upload)).await;
         assert_eq!(
             text(&refused.stdout),

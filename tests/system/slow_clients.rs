@@ -157,8 +157,8 @@ async fn serve_a_phone(server: &TestServer, protocol: Protocol) -> Duration {
 }
 
 async fn two_thousand_slow_clients_of_every_kind_leave_a_phone_served() {
-    // Only deadlines are different: none passes, however slow the machine is, so a phone that is served is served beside
-    // all of them.
+    // Only deadlines are different: none passes, however slow the machine is, so a phone that is
+    // served is served beside all of them.
     let limits = json!({ "limits": {
         "handshakeSeconds": 3600, "headerSeconds": 3600, "bodySeconds": 3600, "graceSeconds": 3600,
     } });

@@ -20,15 +20,16 @@ const RESUMED: &str = " resumed>";
 pub(crate) struct Strace {
     child: Child,
     log: PathBuf,
-    /// Held, because strace writes a line for every new thread, and would end if the pipe were closed.
+    /// Held, because strace writes a line for every new thread, and would end if the pipe were
+    /// closed.
     _errors: BufReader<ChildStderr>,
 }
 
 impl Strace {
     /// Attaches with these arguments; returns when every thread is traced.
     ///
-    /// strace counts the calls of each thread by itself (`when=`), and for `-P` compares paths as they are spelled and as
-    /// they resolve, and a descriptor's path as it resolves.
+    /// strace counts the calls of each thread by itself (`when=`), and for `-P` compares paths as
+    /// they are spelled and as they resolve, and a descriptor's path as it resolves.
     pub(crate) fn attach(server: &ServerProcess, arguments: &[&str]) -> Self {
         Self::attach_to(server.pid(), server.site().folder(), arguments)
     }
@@ -66,8 +67,8 @@ impl Strace {
         .await;
     }
 
-    /// Lets the server go on without it; the lines of strace's log. The line of a call that began before other
-    /// threads' calls and ended after them is whole, too; that of its end stays.
+    /// Lets the server go on without it; the lines of strace's log. The line of a call that began
+    /// before other threads' calls and ended after them is whole, too; that of its end stays.
     pub(crate) fn detach(self) -> Vec<String> {
         let log = self.log.clone();
         drop(self);

@@ -14,7 +14,8 @@ tests! {
     the_trash_is_emptied_only_after_a_yes_at_the_prompt: blocking [PYTHON];
 }
 
-/// The exit code of a command and what a terminal shows of it, at whose prompts the lines of `typed` are typed.
+/// The exit code of a command and what a terminal shows of it, at whose prompts the lines of
+/// `typed` are typed.
 fn ended_on_a_terminal(folder: &Folder, arguments: &[&str], typed: &str) -> (Option<i32>, String) {
     let mut terminal = Command::new("python3");
     terminal

@@ -14,7 +14,8 @@ use crate::support::{Listening, Site, mode, set_mode, write};
 
 const CHOSEN: &str = "a chosen password, of the phones";
 
-/// A server whose environment asks for the account `phones` with the password in the site's file `secret`.
+/// A server whose environment asks for the account `phones` with the password in the site's file
+/// `secret`.
 fn start(site: Site) -> ServerProcess {
     let file = site.folder().join("secret");
     let file = format!("SAFE_FIRST_SECRET_FILE={}", file.display());

@@ -265,7 +265,8 @@ fn life(key: &MasterKey) -> Life {
     Life::new(key, document("{}"), document("{\"a\":1}"))
 }
 
-/// An upload whose answer is bad may have arrived, and mostly has not: nothing to delete is no failure.
+/// An upload whose answer is bad may have arrived, and mostly has not: nothing to delete is no
+/// failure.
 #[tokio::test]
 async fn an_end_to_end_test_whose_uploads_break_off_tells_the_failure_and_no_other() {
     let recorder = Recorder::start().await;
@@ -300,7 +301,8 @@ async fn an_end_to_end_test_whose_uploads_break_off_tells_the_failure_and_no_oth
     }
 }
 
-/// The recorder keeps nothing: what comes back is not the backup, and it never says that it is gone.
+/// The recorder keeps nothing: what comes back is not the backup, and it never says that it is
+/// gone.
 #[tokio::test]
 async fn an_end_to_end_test_on_a_server_that_keeps_nothing_fails_and_leaves_nothing_behind() {
     let recorder = Recorder::start().await;

@@ -125,8 +125,8 @@ async fn a_backup_of_one_app_is_restored_by_the_other() {
     );
 }
 
-/// Changing the Safe password: the old backup goes, the new one has another id (protocol: DELETE old,
-/// config, PUT new).
+/// Changing the Safe password: the old backup goes, the new one has another id (protocol: DELETE
+/// old, config, PUT new).
 #[tokio::test]
 async fn a_changed_password_moves_the_backup() {
     let server = TestServer::start().await;

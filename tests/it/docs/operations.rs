@@ -1,5 +1,5 @@
-//! docs/OPERATIONS.md and docs/monitoring/ compared with the program: every metric, warning and alert is
-//! explained, and nothing is explained or queried that does not exist.
+//! docs/OPERATIONS.md and docs/monitoring/ compared with the program: every metric, warning and
+//! alert is explained, and nothing is explained or queried that does not exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

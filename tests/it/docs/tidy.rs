@@ -1,5 +1,5 @@
-//! Rules of the source tree that the compiler does not check: imports between modules, length and header
-//! of each file, registered tests, documented keys.
+//! Rules of the source tree that the compiler does not check: imports between modules, length and
+//! header of each file, registered tests, documented keys.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,8 @@ const LONGEST: usize = 500;
 /// Lines of a file of tests at the most: tables are long.
 const LONGEST_TESTS: usize = 800;
 
-/// Module → the modules it may import (docs/ARCHITECTURE.md). `backup::BackupId` alone is "backup id".
+/// Module → the modules it may import (docs/ARCHITECTURE.md). `backup::BackupId` alone is "backup
+/// id".
 const MAY_IMPORT: [(&str, &[&str]); 14] = [
     (
         "cli",

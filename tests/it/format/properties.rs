@@ -243,7 +243,8 @@ fn peak(contents: &[u8], limit: usize) -> (u64, Option<u64>) {
     (bytes_max, length)
 }
 
-/// What opening may allocate beside the document: state and window of the inflater, at most two of them.
+/// What opening may allocate beside the document: state and window of the inflater, at most two of
+/// them.
 const CONSTANT: u64 = 128 << 10;
 
 #[test]
@@ -310,8 +311,8 @@ fn a_nest_allocates_the_document_and_a_constant() {
     }
 }
 
-/// As many values as contents may have: contacts without fields, which a small bomb can hold, and fields that
-/// neither app knows, which take the most memory.
+/// As many values as contents may have: contacts without fields, which a small bomb can hold, and
+/// fields that neither app knows, which take the most memory.
 #[test]
 fn taking_apart_allocates_what_the_documentation_says() {
     let fields: Vec<_> = (0..999_998).map(|key| format!("\"{key}\":0")).collect();

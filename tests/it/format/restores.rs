@@ -9,7 +9,8 @@ use threema_safe_server::backup::Contents;
 
 const EXPECTED: &str = include_str!("restores.txt");
 
-/// A document with every field of the schema, with which both apps are happy but for what only one knows.
+/// A document with every field of the schema, with which both apps are happy but for what only one
+/// knows.
 fn whole() -> Value {
     json!({
         "info": { "version": 1, "device": "ios" },
@@ -108,8 +109,8 @@ fn every_field_that_is_not_what_it_should_be_is_restored_as_it_is_written_down()
     pointers(&whole(), "", &mut places);
     let mut table = String::new();
     for place in &places {
-        // An object where something else should be, and a list where an object should be: nothing that
-        // any app would take for what it means.
+        // An object where something else should be, and a list where an object should be: nothing
+        // that any app would take for what it means.
         let wrong = if whole().pointer(place).unwrap().is_object() {
             json!([])
         } else {

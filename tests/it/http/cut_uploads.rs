@@ -1,7 +1,7 @@
 //! Cut uploads: at every point, in every way, of a new backup and of one that exists.
 //!
-//! The old backup is served unharmed, nothing is left on disk, no descriptor is held, and the memory of
-//! the upload is given back.
+//! The old backup is served unharmed, nothing is left on disk, no descriptor is held, and the
+//! memory of the upload is given back.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -10,7 +10,8 @@ use crate::support::process::ServerProcess;
 use crate::support::wire::{Client, Protocol, Raw, soon, unfinished};
 use crate::support::{ID, Listening, OTHER_ID, Site, backup_path, names, now};
 
-/// An upload. It fits into the window of an HTTP/2 stream, so that neither side waits for more room.
+/// An upload. It fits into the window of an HTTP/2 stream, so that neither side waits for more
+/// room.
 static BACKUP: [u8; 40_000] = [b'n'; 40_000];
 const OLD: &str = "the old backup";
 
@@ -145,7 +146,8 @@ async fn an_upload_on_http_2_that_lacks_its_end_alone_is_stored_whole_or_not_at_
     server.has_no_new_descriptors().await;
 }
 
-/// One connection, one upload that is larger than it said: not a cut, but not the announced backup either.
+/// One connection, one upload that is larger than it said: not a cut, but not the announced backup
+/// either.
 #[tokio::test]
 async fn an_upload_on_http_2_that_is_longer_than_it_said_stores_nothing() {
     let mut server = start();
@@ -300,7 +302,8 @@ async fn cut_connection(mut raw: Raw, cut: Cut) -> Option<Raw> {
     Some(raw)
 }
 
-/// Waits until the server is done with the upload, and makes sure that everything is as it was before.
+/// Waits until the server is done with the upload, and makes sure that everything is as it was
+/// before.
 async fn assert_nothing_happened(
     server: &mut ServerProcess,
     phone: &mut Client,
@@ -316,7 +319,8 @@ async fn assert_nothing_happened(
         Some(old) => assert_eq!((read.status, read.text()), (200, old), "{case}"),
         None => assert_eq!(read.status, 404, "{case}"),
     }
-    // All memory has been given back: otherwise this one would wait for ten seconds, and then be refused.
+    // All memory has been given back: otherwise this one would wait for ten seconds, and then be
+    // refused.
     let other = format!("/backups/{OTHER_ID}");
     let largest = phone.send("PUT", &other, &[], &BACKUP[..]).await;
     assert!([201, 204].contains(&largest.status), "{case}: {largest:?}");

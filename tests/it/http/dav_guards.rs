@@ -1,5 +1,5 @@
-//! Guards in front of dav-server and hyper, with a test for each: without the guard, a server was seen
-//! to fail.
+//! Guards in front of dav-server and hyper, with a test for each: without the guard, a server was
+//! seen to fail.
 
 use std::fs;
 
@@ -489,7 +489,8 @@ async fn a_store_that_fails_is_never_taken_for_an_empty_one() {
         }
         let put = operator.send("PUT", &backup_path(), &[], "new").await;
         put.assert_refused(500);
-        // A listing that breaks off must not look like a short one: a program that mirrors it would remove the rest.
+        // A listing that breaks off must not look like a short one: a program that mirrors it would
+        // remove the rest.
         let list = operator
             .send_body("PROPFIND", "/backups/", &[("depth", "1")], whole(""))
             .await;

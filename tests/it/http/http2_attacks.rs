@@ -1,5 +1,5 @@
-//! Attacks on HTTP/2, frame by frame: each costs the attacker the connection or has no effect, while a
-//! phone is served. Nothing is stored, removed or answered with success that should not be.
+//! Attacks on HTTP/2, frame by frame: each costs the attacker the connection or has no effect,
+//! while a phone is served. Nothing is stored, removed or answered with success that should not be.
 
 use serde_json::json;
 
@@ -24,8 +24,8 @@ async fn server() -> TestServer {
     server
 }
 
-/// Makes sure that a phone that comes now gets everything it wants, on both protocols, and that the backup is the old
-/// one.
+/// Makes sure that a phone that comes now gets everything it wants, on both protocols, and that the
+/// backup is the old one.
 async fn assert_served(server: &TestServer) {
     for protocol in Protocol::BOTH {
         let mut phone = server.phone(protocol).await;

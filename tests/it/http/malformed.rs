@@ -1,5 +1,5 @@
-//! Malformed requests (`malformed.txt`), each over real TLS on a connection of its own: the answer is 4xx
-//! or the end of the connection, nothing is stored or removed, and the server goes on.
+//! Malformed requests (`malformed.txt`), each over real TLS on a connection of its own: the answer
+//! is 4xx or the end of the connection, nothing is stored or removed, and the server goes on.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Proxies in front of the server: forwarded addresses, Unix sockets, and what the log says of them.
+//! Proxies in front of the server: forwarded addresses, Unix sockets, and what the log says of
+//! them.
 
 use std::fs;
 use std::net::Ipv4Addr;

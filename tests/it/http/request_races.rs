@@ -1,8 +1,8 @@
-//! Requests and sweeps between whose steps another operation happens: what the store did decides, not
-//! what the server saw before.
+//! Requests and sweeps between whose steps another operation happens: what the store did decides,
+//! not what the server saw before.
 //!
-//! The store is a double that holds one operation at a gate; `store::races` has the steps within a store
-//! of files.
+//! The store is a double that holds one operation at a gate; `store::races` has the steps within a
+//! store of files.
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

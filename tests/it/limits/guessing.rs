@@ -1,4 +1,5 @@
-//! Rate limits for guessed passwords and backup ids: they slow down the guessing client and no other.
+//! Rate limits for guessed passwords and backup ids: they slow down the guessing client and no
+//! other.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -93,7 +94,8 @@ async fn six_hundred_guesses_from_one_address_do_not_slow_a_phone_on_another() {
     })
     .await;
 
-    // Its password has never been verified before: it is hashed beside the guesses, not behind them.
+    // Its password has never been verified before: it is hashed beside the guesses, not behind
+    // them.
     let before = answered.load(Ordering::Relaxed);
     let config = phone.ask("GET", "/config", &[]).await;
     let meanwhile = answered.load(Ordering::Relaxed) - before;
@@ -111,7 +113,8 @@ async fn six_hundred_guesses_from_one_address_do_not_slow_a_phone_on_another() {
         count(429) as u64
     );
 
-    // Beside the guesses, credentials that were verified before and generated secrets are accepted; a right guess is not.
+    // Beside the guesses, credentials that were verified before and generated secrets are accepted;
+    // a right guess is not.
     for authorization in [beside, server.phones()] {
         let answer = with(&mut neighbour, &authorization, "/config").await;
         assert_eq!(answer.status, 200);
@@ -182,7 +185,8 @@ async fn five_hundred_phones_with_a_wrong_password_are_rate_limited_and_not_bann
                 .into_iter()
                 .partition(|answer| answer.status == 401);
             wrong.iter().for_each(|answer| answer.assert_refused(401));
-            // Ten seconds, however many came before: there is always a next one that is let through.
+            // Ten seconds, however many came before: there is always a next one that is let
+            // through.
             slowed.iter().for_each(|answer| assert_slowed(answer, 11));
         }
         tokio::task::yield_now().await;

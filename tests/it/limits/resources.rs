@@ -1,5 +1,5 @@
-//! Limits on connections, requests, time and memory, each while a phone is served. Tests wait for what a
-//! limit does: a connection that ends, an answer, a number in the metrics.
+//! Limits on connections, requests, time and memory, each while a phone is served. Tests wait for
+//! what a limit does: a connection that ends, an answer, a number in the metrics.
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -134,7 +134,8 @@ async fn bodies_without_credentials_hold_no_connection_slot() {
     assert_served(&server).await;
 
     strangers[0].assert_ended().await;
-    // A request without credentials is answered once its body has come: no client was evicted by mistake.
+    // A request without credentials is answered once its body has come: no client was evicted by
+    // mistake.
     let mut last = raw_from(&server, address(9)).await;
     last.write("PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nxx")
         .await;

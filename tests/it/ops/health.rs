@@ -21,7 +21,8 @@ async fn ask(server: &TestServer, path: &str) -> (u16, String) {
     (head.get(9..12).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// How the server is in all places: ready or not, Nagios' code and line, and the lines of the metrics.
+/// How the server is in all places: ready or not, Nagios' code and line, and the lines of the
+/// metrics.
 async fn looks(server: &TestServer) -> (u16, Option<i32>, String, String) {
     let (ready, why) = ask(server, "/readyz").await;
     // The server answers on this very thread, so that the command runs on another.

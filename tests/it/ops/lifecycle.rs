@@ -68,7 +68,8 @@ async fn an_upload_on_http_2_finishes_after_the_stop() {
     let (first, rest) = BACKUP.split_at(65_536);
     let (begun, has_begun) = oneshot::channel();
     let (go_on, may_go_on) = oneshot::channel::<()>();
-    // The first piece fills the window: the second is asked for only when the server has read of it.
+    // The first piece fills the window: the second is asked for only when the server has read of
+    // it.
     let second = async move {
         begun.send(()).unwrap();
         may_go_on.await.unwrap();

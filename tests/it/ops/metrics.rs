@@ -23,7 +23,8 @@ impl TestServer {
         value.map(|value| value.parse().unwrap())
     }
 
-    /// Waits until a series has a value: some of what is counted happens after the client has its answer.
+    /// Waits until a series has a value: some of what is counted happens after the client has its
+    /// answer.
     async fn comes_to(&self, series: &str, expected: f64) {
         soon(async {
             while self.metric(series).await != Some(expected) {

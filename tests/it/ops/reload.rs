@@ -28,7 +28,8 @@ fn merge(into: &mut Value, changes: &Value) {
     }
 }
 
-/// Changes keys, tells the server, and waits until it has read them; the lines of the log meanwhile.
+/// Changes keys, tells the server, and waits until it has read them; the lines of the log
+/// meanwhile.
 fn reload(server: &mut ServerProcess, changes: &Value) -> Vec<String> {
     change(server, changes);
     server.signal(Signal::HUP);

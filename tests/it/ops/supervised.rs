@@ -20,7 +20,8 @@ use crate::support::process::{LoggingProcess, ServerProcess, serve};
 use crate::support::wire::{Client, FAIL_SAFE, Protocol, soon};
 use crate::support::{Listening, Site, make_fifo};
 
-/// Hands over its standard input as the first socket, as sd_listen_fds(3) describes it, and becomes the server.
+/// Hands over its standard input as the first socket, as sd_listen_fds(3) describes it, and becomes
+/// the server.
 const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
 
 fn start_on(socket: impl Into<OwnedFd>, name: &str, site: Site) -> ServerProcess {
@@ -62,7 +63,8 @@ async fn a_server_replaces_another_and_no_client_is_refused() {
         let phones = server.phones();
         let folder = server.site().folder().to_owned();
         let is_over = Arc::new(AtomicBool::new(false));
-        // The site moves from one server to the next; its authority is all that a client needs of it.
+        // The site moves from one server to the next; its authority is all that a client needs of
+        // it.
         let authority = Site::new();
         fs::copy(
             folder.join("certs/ca.pem"),

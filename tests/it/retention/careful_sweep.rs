@@ -1,5 +1,6 @@
-//! Safety of the sweep, which does nothing where a wrong clock or setting is likelier than the passing of
-//! time: to the second and to the backup, over real files, and how the operator learns of it.
+//! Safety of the sweep, which does nothing where a wrong clock or setting is likelier than the
+//! passing of time: to the second and to the backup, over real files, and how the operator learns
+//! of it.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -26,7 +27,8 @@ fn today() -> SystemTime {
     UNIX_EPOCH + DAY * 20_000
 }
 
-/// Places so many backups, the first of them expired at that time, and something in the trash that is over.
+/// Places so many backups, the first of them expired at that time, and something in the trash that
+/// is over.
 fn place(site: &Site, expired: usize, all: usize, now: SystemTime) {
     for number in 0..all {
         let age = if number < expired { DAY * 188 } else { DAY };
@@ -45,7 +47,8 @@ async fn sweep_with(site: &Site, retention: Retention, now: SystemTime, mode: Mo
     let state = StateFile::in_directory(&site.data());
     let report = retention::sweep(&store, &state, retention, now, mode).await;
     let report = report.unwrap();
-    // Whatever was refused has touched nothing; that there are too many does not make the clock doubtful.
+    // Whatever was refused has touched nothing; that there are too many does not make the clock
+    // doubtful.
     let mut after = contents(&site.data());
     let mut before = before;
     if matches!(report.refused, Some(Refusal::TooMany { .. })) && mode != Mode::DryRun {
@@ -226,7 +229,8 @@ async fn times_near_the_ends_of_time_are_accepted() {
     assert_eq!(names(&site.data().join("backups")), [OTHER_ID]);
 }
 
-/// Starts a server over the site, and makes sure that it says why it refuses, wherever an operator looks.
+/// Starts a server over the site, and makes sure that it says why it refuses, wherever an operator
+/// looks.
 async fn assert_refusal_is_said(site: Site, word: &str, reason: &str, text: &str) -> Site {
     let before = names(&site.data().join("backups"));
     let server = ServerProcess::start(site);

@@ -80,7 +80,8 @@ async fn a_backup_expires_when_it_is_older_than_retention_and_margin() {
         )
     );
     assert_eq!(names(&site.data().join("backups")), [ID]);
-    // A clock that was wrong can be mended: what expired is in the trash for as long as what a phone removed.
+    // A clock that was wrong can be mended: what expired is in the trash for as long as what a
+    // phone removed.
     assert!(names(&site.data().join("trash"))[0].starts_with(OTHER_ID));
     let later = sweep(&site, &store, today() + DAY * 8, Mode::Remove).await;
     assert_eq!((later.removed, later.trash_erased), (1, 1));

@@ -1,5 +1,5 @@
-//! Store contract, concurrent part: operations that begin at once, or whose caller goes away. Which of
-//! them comes first is open here; `races` forces it.
+//! Store contract, concurrent part: operations that begin at once, or whose caller goes away. Which
+//! of them comes first is open here; `races` forces it.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -205,7 +205,8 @@ pub(crate) async fn a_restore_beside_an_erasure_is_before_or_too_late(store: &dy
     }
 }
 
-/// The caller may drop the operation at any moment: after each, the backup is there in one whole version, or in the trash.
+/// The caller may drop the operation at any moment: after each, the backup is there in one whole
+/// version, or in the trash.
 pub(crate) async fn a_caller_that_goes_away_leaves_one_whole_version(store: &dyn Store) {
     for polls in 0..4_u8 {
         for operation in 0..4 {

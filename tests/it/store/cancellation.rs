@@ -1,5 +1,5 @@
-//! Cancellation: clients that disconnect, shutdowns and deadlines while the store is at work. The old
-//! backup remains or the new one, whole, and nothing else.
+//! Cancellation: clients that disconnect, shutdowns and deadlines while the store is at work. The
+//! old backup remains or the new one, whole, and nothing else.
 //!
 //! The store is held at work by the lock on the old backup's file, which the test takes first.
 

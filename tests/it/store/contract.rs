@@ -1,8 +1,9 @@
-//! Store contract: what every [`Store`] promises, as one list of functions over `&dyn Store`, and every
-//! store held to all of them.
+//! Store contract: what every [`Store`] promises, as one list of functions over `&dyn Store`, and
+//! every store held to all of them.
 //!
-//! A promise is about what any caller can see. What is true of files alone is in `retention::expiry` and
-//! `tests/system/faults.rs`; `flaws` shows which promise a broken store fails.
+//! A promise is about what any caller can see. What is true of files alone is in
+//! `retention::expiry` and `tests/system/faults.rs`; `flaws` shows which promise a broken store
+//! fails.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,8 +31,8 @@ use crate::support::wire::soon;
 /// What a store is held to. It begins empty.
 pub(crate) type Promise = for<'a> fn(&'a dyn Store) -> BoxFuture<'a, ()>;
 
-/// Hands all promises to a macro, after what comes first: no store can miss one. One that is not in this list is
-/// dead code, and that is an error.
+/// Hands all promises to a macro, after what comes first: no store can miss one. One that is not in
+/// this list is dead code, and that is an error.
 macro_rules! every_promise {
     ($then:ident $(, $first:ident)*) => {
         $then! { [$($first),*]
@@ -186,7 +187,8 @@ pub(crate) async fn trash_of(store: &dyn Store, id: BackupId) -> Vec<Trashed> {
     all
 }
 
-/// The bytes of what is in the trash of a backup, the oldest removal first. There must be no backup in its place.
+/// The bytes of what is in the trash of a backup, the oldest removal first. There must be no backup
+/// in its place.
 pub(crate) async fn trashed_bytes(store: &dyn Store, id: BackupId) -> Vec<Bytes> {
     let mut all = Vec::new();
     for trashed in trash_of(store, id).await {

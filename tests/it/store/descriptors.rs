@@ -1,5 +1,5 @@
-//! Server out of file descriptors: clients are told, the old backup stays, and there is full service
-//! afterwards.
+//! Server out of file descriptors: clients are told, the old backup stays, and there is full
+//! service afterwards.
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 

@@ -1,8 +1,8 @@
-//! Failing and slow stores under a server: what clients, operators and the status are told is true, and
-//! no client waits for another.
+//! Failing and slow stores under a server: what clients, operators and the status are told is true,
+//! and no client waits for another.
 //!
-//! Which system call fails does not matter here; `tests/system/faults.rs` and `tests/system/disks.rs`
-//! have those.
+//! Which system call fails does not matter here; `tests/system/faults.rs` and
+//! `tests/system/disks.rs` have those.
 
 use std::fs::File;
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,5 +1,5 @@
-//! Broken stores, and the promise of `contract` that each of them fails: the contract sees more than that
-//! a store does something.
+//! Broken stores, and the promise of `contract` that each of them fails: the contract sees more
+//! than that a store does something.
 
 #![expect(
     clippy::wildcard_enum_match_arm,

@@ -1,5 +1,5 @@
-//! Concurrent operations on one backup, each pair in both orders: the last one wins, a renewed backup is
-//! never pruned, and a reader gets one whole version.
+//! Concurrent operations on one backup, each pair in both orders: the last one wins, a renewed
+//! backup is never pruned, and a reader gets one whole version.
 
 use std::time::Duration;
 

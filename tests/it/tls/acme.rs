@@ -1,5 +1,5 @@
-//! Automatic certificates (ACME) without an authority: what an earlier run left, when the next order is
-//! due, and `check`.
+//! Automatic certificates (ACME) without an authority: what an earlier run left, when the next
+//! order is due, and `check`.
 
 use std::fs;
 use std::sync::Arc;
