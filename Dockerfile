@@ -1,11 +1,12 @@
-# Builds the program without shared libraries, then puts it alone into an empty image.
+# Builds a static binary and copies it into an empty image.
 #
-# The compiler comes from this image; its own target is musl. Any other with cargo and a C compiler for such a target does.
+# The build image compiles for musl by default. Any image with cargo and a C compiler for a musl
+# target works.
 ARG BUILDER=rust:1.95-alpine
 FROM ${BUILDER} AS build
 WORKDIR /build
 COPY . .
-# Beside the program: the authorities that `client` and `check` trust, and an empty folder for the data.
+# Besides the binary: the CA certificates for `client` and `check`, and an empty data directory.
 RUN cargo build --release --locked --bin threema-safe-server \
     && mkdir -p /image/usr/local/bin /image/etc/ssl/certs /data \
     && cp target/release/threema-safe-server /image/usr/local/bin/ \
@@ -13,13 +14,12 @@ RUN cargo build --release --locked --bin threema-safe-server \
 
 FROM scratch
 COPY --from=build /image/ /
-# It belongs to the user: a new volume takes over its owner.
+# A new volume takes over the owner of this directory.
 COPY --from=build --chown=10001:10001 --chmod=0700 /data /data
 USER 10001:10001
 VOLUME ["/data"]
 WORKDIR /data
-# Everything can be set by environment; these are the places inside the container. The last one is where a key is, and
-# no key.
+# Paths inside the container. SAFE_TLS__PRIVATE_KEY_FILE is the path of a key, not a secret.
 # hadolint ignore=DL3064
 ENV PATH=/usr/local/bin \
     SAFE_ACCOUNTS_FILE=/data/accounts.json \

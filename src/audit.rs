@@ -1,21 +1,23 @@
-//! What operators did: one JSON line for each command that changed something, appended to `audit.jsonl` in the data
-//! directory and on the disk before the command ends.
+//! Audit log of operator commands: one JSON line for each command that changed something, appended
+//! to `audit.jsonl` in the storage's local directory and flushed to disk before the command ends.
 //!
-//! A line is written when the command is through, not before: on a full disk an operator can still empty the trash.
-//! The file is opened before, so that most of what would keep the line from being written keeps a command from removing
-//! anything or letting anybody in. What saves backups does not wait for it. Names of accounts stand in it; ids and secrets never.
+//! A line is written after the command's work, not before: on a full disk an operator can still
+//! empty the trash. The file is opened before the work, so that most errors that would prevent the
+//! line also prevent a command from removing backups or granting access. Commands that save backups
+//! do not depend on the log. It contains names of accounts, but never ids or secrets.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::durable::{self, LineFile};
+use crate::config::Storage;
+use crate::durable::{self, AppendLog};
 
-/// The name of the file in the data directory.
+/// Name of the audit log in the data directory.
 pub const FILE: &str = "audit.jsonl";
 
-/// The file cannot be written.
+/// The audit log cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
 #[error("the audit log {} cannot be written", .path.display())]
 pub struct Error {
@@ -24,66 +26,75 @@ pub struct Error {
     source: durable::Error,
 }
 
-/// How a command ended.
+/// The outcome of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It did its work; the counts tell how much.
+    /// The command did its work; the counts say how much.
     Done,
-    /// It saw a reason to do nothing.
+    /// The command refused to do its work, for example because of the safety checks.
     Refused,
-    /// It broke off. What it did until then stays done.
+    /// The command failed. Changes that it made before stay.
     Failed,
 }
 
-/// One line, in the order in which it is written.
+/// One line of the log, with its fields in the order in which they are written.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry<'a> {
-    /// When the command ended, by RFC 3339.
+    /// The time at which the command ended, RFC 3339.
     pub time: String,
-    /// The user of the operating system who ran it.
+    /// The user id under which the command ran.
     pub uid: u32,
-    /// The user who logged in to become that one, where the system knows.
+    /// The user id of the login session (for example before `sudo`), if the system knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_uid: Option<u32>,
-    /// Its words.
+    /// The command's words without its arguments, such as `account add`.
     pub command: &'a str,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
     /// Counts, and names of accounts.
     #[serde(flatten)]
     pub details: &'a Map<String, Value>,
 }
 
-/// The open file.
+/// The open audit log.
 #[derive(Debug)]
 pub struct AuditLog {
     path: PathBuf,
-    file: LineFile,
+    log: AppendLog,
+}
+
+/// Opens the audit log that belongs to a storage, which alone decides where it is.
+///
+/// # Errors
+/// When the file cannot be opened for writing, or is no regular file.
+pub fn open(storage: &Storage) -> Result<AuditLog, Error> {
+    AuditLog::open(storage.description().local_directory)
 }
 
 impl AuditLog {
-    /// Opens the file of a data directory; makes both where they are missing.
+    /// Opens the audit log of a data directory; creates both if they are missing.
     ///
     /// # Errors
-    /// When the file cannot be opened for writing, or is no regular file.
+    /// When the file cannot be opened for writing, or is not a regular file.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(FILE);
-        let opened = durable::create_directory(directory).and_then(|()| LineFile::open(&path));
+        let opened = durable::create_directory(directory).and_then(|()| AppendLog::open(&path));
         match opened {
-            Ok(file) => Ok(Self { path, file }),
+            Ok(log) => Ok(Self { path, log }),
             Err(source) => Err(Error { path, source }),
         }
     }
 
-    /// Appends the line, and waits until the disk has it.
+    /// Appends the entry as one line, and flushes it to disk.
     ///
     /// # Errors
-    /// When it cannot be written; a part of it may then be in the file, and the next line begins on a line of its own.
+    /// When the line cannot be written; a part of it may then be in the file, and the next entry
+    /// still begins on a line of its own.
     pub fn append(&self, entry: &Entry<'_>) -> Result<(), Error> {
         let line = serde_json::json!(entry).to_string();
-        self.file.append(&line).map_err(|source| Error {
+        self.log.append(&line).map_err(|source| Error {
             path: self.path.clone(),
             source,
         })

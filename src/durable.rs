@@ -1,9 +1,10 @@
-//! Files that are replaced whole and durably: after a crash at any instant there is the old file or
-//! the new one, never something between, and what was reported as done is still done.
+//! Atomic and durable file replacement: after a crash at any instant, a name has its old file or
+//! its new one, never a mixture, and a replacement that was reported as done is still there.
 //!
-//! The order is always: create a temporary file on the same file system, write, `fsync`, rename over
-//! the final name, `fsync` the directory (docs/DURABILITY.md). This is a leaf: it knows paths and bytes, nothing else.
-//! Lines are appended to one kind of file ([`LineFile`]); a crash may tear the last one.
+//! The order is always: create a temporary file on the same file system, write, `fsync`, rename
+//! over the final name, `fsync` the directory (docs/DURABILITY.md). The module is a leaf: it
+//! handles paths and bytes, nothing else. [`AppendLog`] appends lines instead; a crash may tear its
+//! last line.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -11,31 +12,31 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Mode of every file this program writes: read and written by its owner alone.
+/// Mode of every file that this program writes: only the owner may read and write.
 pub const FILE_MODE: u32 = 0o600;
 
-/// Mode of every directory this program creates.
+/// Mode of every directory that this program creates: only the owner has access.
 pub const DIRECTORY_MODE: u32 = 0o700;
 
-/// A step of a durable write that failed.
+/// A failed step of a durable write.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} failed")]
 pub struct Error {
-    /// The step, in words: "create temporary file", "write", "fsync", "rename", …
+    /// The step: "create temporary file", "write temporary file", "fsync directory", "rename", …
     pub operation: &'static str,
-    /// What the operating system said.
+    /// The operating system's error.
     #[source]
     pub source: io::Error,
 }
 
 impl Error {
-    /// Wraps what the system said about `operation`; made for `map_err`.
+    /// Wraps an error of the operating system in `operation`, for `map_err`.
     pub fn at(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self { operation, source }
     }
 }
 
-/// A file under a name nobody looks for. It is removed when dropped, unless it was renamed away.
+/// A temporary file with a random name. It is removed when dropped, unless it was renamed.
 #[derive(Debug)]
 pub struct TempFile {
     path: PathBuf,
@@ -44,11 +45,11 @@ pub struct TempFile {
 }
 
 impl TempFile {
-    /// Creates an empty file with a random name in `directory`, which must be on the file system of
-    /// the final name.
+    /// Creates an empty file of mode 0600 with a random name, `.` and 24 hexadecimal digits and
+    /// `.tmp`, in `directory`, which must be on the file system of the final name.
     ///
     /// # Errors
-    /// When the system has no randomness, or the file cannot be created.
+    /// When the operating system provides no random bytes, or the file cannot be created.
     pub fn create_in(directory: &Path) -> Result<Self, Error> {
         let mut random = [0_u8; 12];
         getrandom::fill(&mut random)
@@ -67,34 +68,36 @@ impl TempFile {
         })
     }
 
-    /// The open file, for what is not its contents.
+    /// The open file, for access to its attributes.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Writes `contents`, from the beginning of the file on.
+    /// Writes `contents` at the beginning of the file.
     ///
     /// # Errors
-    /// When writing fails (a full disk shows here).
+    /// When the write fails, for example on a full disk.
     pub fn write(&self, contents: &[u8]) -> Result<(), Error> {
-        // By position (`pwrite`): no other part of the program writes so, and a test can make this call fail alone.
+        // `pwrite`: no other part of the program uses it, so that a test can make this call fail
+        // alone.
         self.file
             .write_all_at(contents, 0)
             .map_err(Error::at("write temporary file"))
     }
 
-    /// Waits until the disk has what was written.
+    /// Flushes the file to disk (`fsync`).
     ///
     /// # Errors
-    /// When `fsync` fails (on some file systems a full disk shows here).
+    /// When `fsync` fails, on some file systems also because the disk is full.
     pub fn sync(&self) -> Result<(), Error> {
         self.file
             .sync_all()
             .map_err(Error::at("fsync temporary file"))
     }
 
-    /// Gives the file its final name, replacing what had it. Durable only after [`sync_directory`].
+    /// Renames the file to its final name and replaces the file that had it. Durable only after
+    /// [`sync_directory`].
     ///
     /// # Errors
     /// When the rename fails; the temporary file is then removed.
@@ -104,8 +107,8 @@ impl TempFile {
         Ok(())
     }
 
-    /// Gives the file its final name if nothing has it yet; gives the temporary file back if something
-    /// does. Durable only after [`sync_directory`].
+    /// Renames the file to its final name if that name is free, and returns the temporary file if
+    /// it is not. Durable only after [`sync_directory`].
     ///
     /// # Errors
     /// When the rename fails for another reason than an existing file.
@@ -124,31 +127,32 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.renamed {
-            // A leftover is swept at the next start; there is nothing better to do with an error here.
+            // The next start of the server removes leftovers; this error cannot be handled better
+            // here.
             drop(fs::remove_file(&self.path));
         }
     }
 }
 
-/// Gives a file the owner and the group of the first of `models` that exists. Only root can give a file away;
-/// for others this does nothing.
-fn belong_like(file: &File, models: &[&Path]) -> Result<(), Error> {
+/// Copies owner and group to a file from the first of `models` that exists. Only root may change
+/// the owner; for other users the function does nothing.
+fn copy_ownership(file: &File, models: &[&Path]) -> Result<(), Error> {
     let Some(model) = models.iter().find_map(|model| fs::metadata(model).ok()) else {
         return Ok(());
     };
     match std::os::unix::fs::fchown(file, Some(model.uid()), Some(model.gid())) {
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
-            Err(Error::at("give to the owner")(error))
+            Err(Error::at("change the owner")(error))
         }
         _ => Ok(()),
     }
 }
 
-/// Renames `from` to `to` unless `to` exists (`AlreadyExists`). Where the file system cannot do that in
-/// one step (some network file systems), it looks first and then renames.
+/// Renames `from` to `to` unless `to` exists. Where the file system cannot do so atomically (some
+/// network file systems), the function checks for `to` first and then renames.
 ///
 /// # Errors
-/// Whatever `rename(2)` says.
+/// `AlreadyExists` when `to` exists, and every other error of `rename(2)`.
 pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
@@ -162,57 +166,60 @@ pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits until the disk has the names in `directory`: a rename or a removal is durable after this.
+/// Flushes the names in `directory` to disk: a rename or removal is durable after this call.
 ///
 /// # Errors
 /// When the directory cannot be opened or synced.
 pub fn sync_directory(directory: &Path) -> Result<(), Error> {
     let directory = File::open(directory).map_err(Error::at("open directory"))?;
     directory.sync_all().map_err(Error::at("fsync directory"))?;
-    // XFS that has shut down because its disk failed forgets the latest renames, and yet the fsync of a
-    // directory succeeds; to a stat it admits it.
+    // After a disk failure XFS shuts down and loses the latest renames, and yet `fsync` of a
+    // directory succeeds. `fstat` then reports the error.
     match rustix::fs::fstat(&directory) {
         Ok(_) => Ok(()),
         Err(error) => Err(Error::at("fsync directory")(error.into())),
     }
 }
 
-/// Replaces the file `path` by one with these `contents`, mode 0600, durably. The new file belongs to whom
-/// the old one belonged, or else to whom the directory does: an administrator who changes a file as root does
-/// not lock the server's user out of it.
+/// Replaces the file `path` durably by a new one of mode 0600 with these `contents`. The new file
+/// gets owner and group of the old one, or else of the directory: an administrator who changes a
+/// file as root does not lock out the server's user.
 ///
 /// # Errors
-/// When any step fails; the old file is then untouched.
+/// When any step fails; the old file is then unchanged, unless the last step, the `fsync` of the
+/// directory, failed.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     replace_by_way_of(parent(path), path, contents)
 }
 
-/// As [`replace`], with the temporary file in a directory where leftovers are swept. It must be on the same file
-/// system.
+/// As [`replace`], with the temporary file in `temporary`, a directory from which leftovers are
+/// removed. It must be on the same file system.
 ///
 /// # Errors
 /// As [`replace`].
 pub fn replace_by_way_of(temporary: &Path, path: &Path, contents: &[u8]) -> Result<(), Error> {
     let directory = parent(path);
     let file = TempFile::create_in(temporary)?;
-    belong_like(&file.file, &[path, directory])?;
+    copy_ownership(&file.file, &[path, directory])?;
     file.write(contents)?;
     file.sync()?;
     file.rename_to(path)?;
     sync_directory(directory)
 }
 
-/// A file to which lines are appended, by several programs at once. Mode 0600; it belongs to whom its directory does.
+/// A log file to which several processes may append lines at the same time. Mode 0600, with owner
+/// and group of its directory.
 #[derive(Debug)]
-pub struct LineFile {
+pub struct AppendLog {
     file: File,
 }
 
-impl LineFile {
-    /// Opens the file, and makes it where it is missing.
+impl AppendLog {
+    /// Opens the file, and creates it if it is missing.
     ///
     /// # Errors
-    /// When it cannot be opened for writing, or is no regular file: a symbolic link might lead anywhere.
+    /// When the file cannot be opened for writing, or is not a regular file: a symbolic link could
+    /// lead anywhere.
     pub fn open(path: &Path) -> Result<Self, Error> {
         use rustix::fs::OFlags;
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
@@ -226,7 +233,7 @@ impl LineFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let file = options.create(true).open(path);
                 let file = file.map_err(Error::at("create file"))?;
-                belong_like(&file, &[parent(path)])?;
+                copy_ownership(&file, &[parent(path)])?;
                 sync_directory(parent(path))?;
                 file
             }
@@ -234,21 +241,21 @@ impl LineFile {
         };
         let found = file.metadata().map_err(Error::at("stat file"))?;
         if !found.is_file() {
-            let source = io::Error::other("it is no regular file");
+            let source = io::Error::other("not a regular file");
             return Err(Error::at("open file")(source));
         }
         Ok(Self { file })
     }
 
-    /// Appends one line and waits until the disk has it. It begins on a line of its own, also after one that a crash or
-    /// a full disk has torn.
+    /// Appends one line and flushes it to disk. It begins on a line of its own, even after a line
+    /// that a crash or a full disk has torn.
     ///
     /// # Errors
-    /// When it cannot be written; a part of it may then be there.
+    /// When the line cannot be written; a part of it may then be in the file.
     pub fn append(&self, line: &str) -> Result<(), Error> {
         lock(&self.file)?;
         let appended = self.append_locked(line);
-        // Closing would give it back too, but a command may live on.
+        // Closing the file would unlock it too, but a command may keep it open.
         let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
         appended
     }
@@ -262,7 +269,7 @@ impl LineFile {
                 .map_err(Error::at("read the last line"))?;
         }
         let torn = if last == [b'\n'] { "" } else { "\n" };
-        // In one piece: where the file system has no locks, whole lines still do not mix.
+        // One write: whole lines do not mix even where the file system has no locks.
         let text = format!("{torn}{line}\n");
         let written = (&self.file).write_all(text.as_bytes());
         let written = written.and_then(|()| self.file.sync_all());
@@ -270,8 +277,8 @@ impl LineFile {
     }
 }
 
-/// Waits until nobody else holds the lock of `directory`, and holds it as long as the file lives. For whoever
-/// reads a file, changes it and replaces it, beside others who do the same. A file system without locks is let be.
+/// Locks `directory` exclusively until the returned file is closed. It serialises processes that
+/// read a file, change it and replace it. On a file system without locks the function does nothing.
 ///
 /// # Errors
 /// When the directory cannot be opened.
@@ -281,7 +288,8 @@ pub fn lock_directory(directory: &Path) -> Result<File, Error> {
     Ok(directory)
 }
 
-/// Waits for the lock of an open file or directory. It is held until all that were opened with it are closed.
+/// Waits for the exclusive `flock` of an open file or directory, which is held until all duplicates
+/// of its descriptor are closed. A file system without locks is ignored.
 fn lock(file: &File) -> Result<(), Error> {
     use rustix::fs::{FlockOperation, flock};
     loop {
@@ -293,8 +301,8 @@ fn lock(file: &File) -> Result<(), Error> {
     }
 }
 
-/// Creates `directory` and its missing parents with mode 0700, belonging to whom the directory
-/// around them belongs; existing ones are left as they are.
+/// Creates `directory` and its missing parents with mode 0700, each with owner and group of its
+/// parent; existing ones are not changed.
 ///
 /// # Errors
 /// When one of them cannot be created.
@@ -316,11 +324,11 @@ pub fn create_directory(directory: &Path) -> Result<(), Error> {
         })
         .map_err(Error::at("create directory"))?;
     let created = File::open(directory).map_err(Error::at("open directory"))?;
-    belong_like(&created, &[parent])?;
+    copy_ownership(&created, &[parent])?;
     sync_directory(parent)
 }
 
-/// The directory a file is in; `.` for a bare name.
+/// The parent directory of a path; `.` for a bare file name.
 #[must_use]
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
@@ -365,7 +373,7 @@ mod tests {
         replace(&path, b"old").unwrap();
         let owned = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534));
         if owned.is_err() {
-            eprintln!("*** SKIPPED: only root can give a file away ***");
+            eprintln!("*** SKIPPED: only root can change the owner of a file ***");
             return;
         }
 

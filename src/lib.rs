@@ -1,27 +1,31 @@
-//! A server for Threema Safe backups, and a client that speaks the real format.
+//! Server for Threema Safe backups, and a client for the same format and protocol.
 //!
-//! The map, in reading order; data flows one way and nothing imports upward:
+//! The modules, from the top down; no module imports one above it, and data flows one way:
 //!
-//! | module | what it owns |
+//! | module | contents |
 //! | --- | --- |
-//! | [`config`] | the JSON file and the environment → a validated [`config::Config`] |
-//! | [`server`] | bind, accept, TLS, one request, the dav-server adapter, the stop |
-//! | [`account`] | who may come in |
-//! | [`store`] | where backups live: the [`store::Store`] trait, and files |
-//! | [`retention`] | what expires when; one sweep |
-//! | [`scrub`] | reads every backup from time to time |
-//! | [`state`] | what a server remembers from one run to the next |
-//! | [`audit`] | writes down what operators did |
-//! | [`file_version`] | tells whether a file was replaced |
-//! | [`private_file`] | who may read and change a file with secrets |
-//! | [`durable`] | replaces a file atomically and durably |
+//! | [`cli`] | command line: one file for each command, with its arguments and its output |
+//! | [`server`] | listeners, TLS, request handling, WebDAV, metrics, shutdown |
+//! | [`config`] | configuration: from a JSON file and the environment to a [`config::Config`] |
+//! | [`account`] | accounts, and the verification of credentials |
+//! | [`retention`] | expiry of backups and trash, and the sweep that applies it |
+//! | [`scrub`] | integrity check that reads every backup |
+//! | [`state`] | state file: what a server keeps from one run to the next |
+//! | [`store`] | the [`store::Store`] trait, and its implementation with files |
+//! | [`audit`] | audit log of operators' commands |
+//! | [`file_version`] | detection of replaced files |
+//! | [`private_file`] | permission check of files with secrets |
+//! | [`error_chain`] | an error and its causes on one line |
+//! | [`html`] | HTML escaping and templates |
+//! | [`lock`] | mutexes whose poisoning is ignored |
+//! | [`time`] | Unix time in seconds, units of time, durations as people read them |
+//! | [`durable`] | atomic and durable replacement of files |
+//! | [`client`] | HTTP client that behaves like the Android and iOS apps |
 //! | [`backup`] | the Threema Safe format |
-//! | [`client`] | a phone in Rust: the Android and iOS ways to speak to a server |
-//! | [`cli`] | one file for each command: its arguments and its words |
 //!
-//! The life of an upload, top to bottom: `server/mod.rs` → `server/http.rs` → `account/gate.rs` →
-//! `server/dav.rs` → `store/files/` → `durable.rs`. Nothing on that path knows a key: the server
-//! cannot open what it stores.
+//! The path of an upload: `server/connection.rs` → `server/request/handler.rs` →
+//! `account/authenticator.rs` → `server/request/dav.rs` → `store/files/` → `durable.rs`. No module on this path knows a key: the server
+//! cannot decrypt what it stores.
 
 pub mod account;
 pub mod audit;
@@ -30,10 +34,14 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod durable;
+pub mod error_chain;
 pub mod file_version;
+pub mod html;
+pub mod lock;
 pub mod private_file;
 pub mod retention;
 pub mod scrub;
 pub mod server;
 pub mod state;
 pub mod store;
+pub mod time;

@@ -1,4 +1,4 @@
-//! Parses the arguments, runs one command, prints what went wrong, chooses the exit code.
+//! Entry point: parses the arguments, runs one command, reports its error, sets the exit code.
 
 use std::process::ExitCode;
 

@@ -1,11 +1,12 @@
-//! Files that hold secrets: may others than their owner read or change them?
+//! Permission check for files with secrets: private keys and the accounts file.
 //!
-//! A group may read: that is how a certificate's key is shared with one service (`ssl-cert`), and how containers are
-//! given secrets. Nobody else may, and nobody but the owner may write: whoever writes the accounts file gives himself
-//! an account.
+//! The group may read: a certificate's key is shared with one service in this way (`ssl-cert`), and
+//! containers get their secrets so. Other users may not read, and only the owner may write: a user
+//! with write access to the accounts file could add an account.
 //!
-//! The file's own rights are all that counts, also where its folder or a container keeps others away from it: they go
-//! with it when it is copied or mounted elsewhere, and everything that mounts secrets can set them.
+//! Only the mode of the file itself counts, even where its directory or a container denies access:
+//! the mode stays with the file when it is copied or mounted elsewhere, and every tool that mounts
+//! secrets can set it.
 
 use std::fmt;
 use std::fs;
@@ -13,25 +14,25 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Others may read.
+/// Mode bit: others may read.
 const OTHERS_READ: u32 = 0o004;
-/// The group or others may write.
+/// Mode bits: the group or others may write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// What somebody may do to a file who should not.
+/// Access to a file that other users than its owner should not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exposure {
-    /// Every user of the machine may read it.
+    /// Every user of the machine may read the file.
     Readable,
-    /// Its group, or every user of the machine, may change it.
+    /// The file's group, or every user of the machine, may change it.
     Writable,
 }
 
 impl Exposure {
-    /// Looks at the rights of the file at `path`; where that is a symbolic link, at those of the file behind it.
+    /// Checks the mode of the file at `path`, following symbolic links. `None` if the mode is safe.
     ///
     /// # Errors
-    /// When the system does not tell them.
+    /// When the file's metadata cannot be read.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
         let mode = fs::metadata(path)?.permissions().mode();
         Ok(if mode & OTHERS_READ != 0 {
@@ -44,16 +45,16 @@ impl Exposure {
     }
 }
 
-/// What is wrong, and the remedy.
+/// The problem and its remedy.
 impl fmt::Display for Exposure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problem = match self {
             Self::Readable => "every user of this machine can read it",
-            Self::Writable => "others than its owner can change it",
+            Self::Writable => "other users than its owner can change it",
         };
         write!(
             formatter,
-            "{problem}: chmod 600 (or 640, where its group has to read it; a container's secret: defaultMode 0440 in \
+            "{problem}: chmod 600 (or 640, if its group has to read it; for a container's secret: defaultMode 0440 in \
              Kubernetes, uid and mode 0400 in Docker)"
         )
     }
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_group_may_read_and_nobody_else_may_anything() {
+    fn the_group_may_read_and_other_users_have_no_access() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         crate::durable::replace(&path, b"secret").unwrap();
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_behind_a_link_is_looked_at() {
+    fn the_target_of_a_link_is_checked() {
         let directory = tempfile::tempdir().unwrap();
         let (path, link) = (directory.path().join("key"), directory.path().join("link"));
         crate::durable::replace(&path, b"secret").unwrap();

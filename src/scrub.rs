@@ -1,6 +1,7 @@
-//! Reading every backup from time to time, so that damage is noticed while the phone still has the original.
+//! Scrub: reads every backup and verifies its checksum, so that damage is detected while the phone
+//! still has the original.
 //!
-//! A scrub reports and never removes: a damaged backup may still be the only one there is.
+//! A scrub reports damage and never removes a backup: a damaged one may be the only copy.
 
 use std::time::Duration;
 
@@ -11,41 +12,42 @@ use crate::backup::BackupId;
 use crate::state::Scrubbed;
 use crate::store::{Contents, Error, Store};
 
-/// Length of the shortest backup that an app can open: a nonce of 24 bytes, a tag of 16 and one byte
-/// (docs/FORMAT.md).
-const SHORTEST: u64 = 41;
+/// Length of the shortest backup that an app can open, in bytes: 24 of nonce, 16 of tag and one of
+/// ciphertext (docs/FORMAT.md §3).
+const MIN_BACKUP_LENGTH: u64 = 41;
 
-/// What is wrong with a backup.
+/// Damage of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Finding {
-    /// It is too short to be one.
+    /// The file is shorter than any backup.
     Short,
-    /// It has other bytes than were stored, and the same time.
+    /// The contents differ from those that were stored, with the same modification time.
     Changed,
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable,
 }
 
-/// How fast backups are read at the most.
+/// The greatest speed at which a scrub reads backups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// Bytes in a second.
+pub struct ReadRate {
+    /// Bytes per second.
     pub bytes: u64,
-    /// Backups in a second.
+    /// Backups per second.
     pub backups: u64,
 }
 
-impl Pace {
-    /// What a server reads beside its work: a disk or a network file system does not feel it, and a hundred thousand
-    /// backups of 50 KiB take an hour and a half.
-    pub const GENTLE: Self = Self {
+impl ReadRate {
+    /// The rate of a scrub in the background of a server, 2 MiB and 20 backups per second: no
+    /// noticeable load for a disk or a network file system. 100,000 backups of 50 KiB take an hour
+    /// and a half.
+    pub const BACKGROUND: Self = Self {
         bytes: 2 << 20,
         backups: 20,
     };
 
-    /// How long a backup of this length takes at least.
-    fn of(self, length: u64) -> Duration {
+    /// The shortest time that a backup of this length, in bytes, may take.
+    fn min_duration(self, length: u64) -> Duration {
         let per_second = |amount: u64, rate: u64| {
             Duration::from_nanos(amount.saturating_mul(1_000_000_000) / rate.max(1))
         };
@@ -53,14 +55,15 @@ impl Pace {
     }
 }
 
-/// Reads all backups once, and calls `found` for each with what is wrong with it, or nothing. Without a pace it reads
-/// as fast as it can. The time in the result is left at 0.
+/// Reads all backups once, and calls `found` for each with its damage, if any. Without a rate it
+/// reads as fast as possible. The caller has to set the time in the result, which is 0.
 ///
 /// # Errors
-/// When the listing goes wrong; single backups that cannot be read are findings.
+/// When the backups cannot be listed or the storage cannot be reached. A single backup that cannot
+/// be read is a finding instead.
 pub async fn scrub(
     store: &dyn Store,
-    pace: Option<Pace>,
+    rate: Option<ReadRate>,
     mut found: impl FnMut(BackupId, Option<Finding>),
 ) -> Result<Scrubbed, Error> {
     let mut scrubbed = Scrubbed::default();
@@ -68,17 +71,19 @@ pub async fn scrub(
     while let Some(listed) = backups.next().await {
         let (id, meta) = listed?;
         let finding = match store.verify(id).await {
-            // It was removed since it was listed.
+            // It was removed after it was listed.
             Ok(None) => continue,
-            Ok(Some(verified)) if verified.length < SHORTEST => Some(Finding::Short),
+            Ok(Some(verified)) if verified.length < MIN_BACKUP_LENGTH => Some(Finding::Short),
             Ok(Some(verified)) => match verified.contents {
                 Contents::Same | Contents::FirstSeen => None,
                 Contents::Changed => Some(Finding::Changed),
             },
+            // No finding: an unreachable storage does not mean that the backup is damaged.
+            Err(error @ Error::Unavailable(_)) => return Err(error),
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "scrub: a backup cannot be read"
+                    "scrub: backup cannot be read"
                 );
                 Some(Finding::Unreadable)
             }
@@ -90,8 +95,8 @@ pub async fn scrub(
             Some(Finding::Unreadable) => &mut scrubbed.unreadable,
         } += 1;
         found(id, finding);
-        if let Some(pace) = pace {
-            tokio::time::sleep(pace.of(meta.length)).await;
+        if let Some(rate) = rate {
+            tokio::time::sleep(rate.min_duration(meta.length)).await;
         }
     }
     Ok(scrubbed)

@@ -1,4 +1,5 @@
-//! The two names: a text is accepted exactly if it has the one spelling, and is given back as it was.
+//! Identifiers: a string is accepted exactly if it has the one valid spelling, and is returned
+//! unchanged.
 
 #![no_main]
 
@@ -9,15 +10,15 @@ fuzz_target!(|input: &[u8]| {
     let Ok(text) = str::from_utf8(input) else {
         return;
     };
-    // The rules are written here once more, in other words than in the program.
+    // An independent implementation of the rules.
     let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let is_backup_id = text.len() == 64 && text.bytes().all(hexadecimal);
     match text.parse::<BackupId>() {
         Ok(id) => {
-            assert!(is_backup_id, "no backup id, and accepted: {text:?}");
-            assert_eq!(id.to_hex(), text, "a backup id is given back differently");
+            assert!(is_backup_id, "an invalid backup id was accepted: {text:?}");
+            assert_eq!(id.to_hex(), text, "a backup id is returned differently");
         }
-        Err(_) => assert!(!is_backup_id, "a backup id, and refused: {text:?}"),
+        Err(_) => assert!(!is_backup_id, "a valid backup id was rejected: {text:?}"),
     }
 
     let capital = |byte: u8| matches!(byte, b'0'..=b'9' | b'A'..=b'Z');
@@ -27,13 +28,16 @@ fuzz_target!(|input: &[u8]| {
         && rest.is_some_and(|rest| rest.len() == 7 && rest.bytes().all(capital));
     match text.parse::<ThreemaId>() {
         Ok(id) => {
-            assert!(is_threema_id, "no Threema ID, and accepted: {text:?}");
+            assert!(
+                is_threema_id,
+                "an invalid Threema ID was accepted: {text:?}"
+            );
             assert_eq!(
                 id.as_bytes(),
                 text.as_bytes(),
-                "a Threema ID is given back differently"
+                "a Threema ID is returned differently"
             );
         }
-        Err(_) => assert!(!is_threema_id, "a Threema ID, and refused: {text:?}"),
+        Err(_) => assert!(!is_threema_id, "a valid Threema ID was rejected: {text:?}"),
     }
 });

@@ -1,8 +1,8 @@
-//! Opening what is sealed with the right key, and so gets past the tag: gzip, JSON, and the typed document.
+//! Opening of backups that are encrypted with the right key: gzip, JSON, and the typed document.
 //!
-//! The first byte of the input says what the rest is: `0` the contents as they are, `1` JSON around which
-//! comes right gzip, `2` a sealed backup as it goes over the wire, `3` deflate data around which come the
-//! header and the checksum of gzip. Any other byte is one of these too, by its remainder.
+//! The first byte of the input gives the kind of the rest: `0` the plaintext as it is, `1` JSON
+//! that is wrapped in valid gzip, `2` a sealed backup as on the wire, `3` deflate data that is
+//! wrapped in the header and the trailer of gzip. Any other byte counts by its remainder modulo 4.
 
 #![no_main]
 
@@ -21,7 +21,7 @@ use threema_safe_server::backup::{
 
 const KEY: [u8; 32] = [7; 32];
 const NONCE: [u8; 24] = [1; 24];
-/// How large a document may be here, in bytes.
+/// Limit for the length of a document here, in bytes.
 const LIMIT: usize = 1 << 16;
 /// The header of a gzip member: deflate, no flags, no time, no operating system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0];
@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
         0 => encrypt(rest),
         1 => encrypt(&gzip(rest)),
         2 => Bytes::copy_from_slice(rest),
-        _ => encrypt(&around_deflate(rest)),
+        _ => encrypt(&gzip_around(rest)),
     };
     let Some(document) = open_within(&sealed, LIMIT) else {
         return;
@@ -58,11 +58,11 @@ fuzz_target!(|input: &[u8]| {
         "sealed and opened, and different"
     );
 
-    look_at_contents(&document);
+    check_contents(&document);
 });
 
-/// Reads the document by its types and writes it again: the same value, as nothing may be lost.
-fn look_at_contents(document: &Document) {
+/// Checks that the typed document, written again, has the same value: nothing may be lost.
+fn check_contents(document: &Document) {
     let value = serde_json::from_slice::<Value>(document.json()).ok();
     let contents = match document.contents() {
         Ok(contents) => contents,
@@ -104,7 +104,7 @@ fn open_within(bytes: &Bytes, limit: usize) -> Option<Document> {
     open(sealed_backup(bytes)?, &key(), limit).ok()
 }
 
-/// Seals any contents: nonce, tag, ciphertext.
+/// Encrypts any contents: nonce, tag, ciphertext.
 fn encrypt(contents: &[u8]) -> Bytes {
     let mut contents = contents.to_vec();
     let tag = XSalsa20Poly1305::new(Key::from_slice(&KEY))
@@ -119,11 +119,11 @@ fn gzip(contents: &[u8]) -> Vec<u8> {
     gzip.finish().expect("memory can be written")
 }
 
-/// Gzip of this deflate data. No mutation would ever hit the right checksum.
-fn around_deflate(deflate: &[u8]) -> Vec<u8> {
+/// Wraps deflate data in gzip with the right checksum, which no mutation would ever find.
+fn gzip_around(deflate: &[u8]) -> Vec<u8> {
     let mut decoder = DeflateDecoder::new(deflate);
     let mut contents = Vec::new();
-    // Beyond the limit the checksum does not matter any more, nor where the data is broken.
+    // The checksum does not matter beyond the limit or after invalid data.
     let _ = decoder
         .by_ref()
         .take(LIMIT as u64 + 1)

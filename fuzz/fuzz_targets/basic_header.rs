@@ -1,6 +1,6 @@
-//! The value of an `Authorization` header: only the right credentials get in, and they always do.
+//! The `Authorization` header: authentication succeeds exactly with the right credentials.
 //!
-//! All secrets are of the generated kind, which costs one SHA-256 to verify.
+//! All secrets are stored like generated ones, whose verification costs one SHA-256.
 
 #![no_main]
 
@@ -10,62 +10,62 @@ use std::task::{Context, Poll, Waker};
 
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
-use threema_safe_server::account::{Caller, Credentials, Gate, Role};
-use threema_safe_server_fuzz::site::{add_account, scratch};
+use threema_safe_server::account::{Authenticator, Caller, Credentials, Role};
+use threema_safe_server_fuzz::installation::{add_account, scratch};
 
-/// Somebody with an account: a name, and base64 of name and secret in the charsets that phones use.
-struct Somebody {
+/// An account: its name and role, and base64 of name and secret in the charsets that the apps use.
+struct TestAccount {
     name: &'static str,
     role: Role,
     base64: &'static [&'static str],
 }
 
-const EVERYBODY: [Somebody; 3] = [
+const ACCOUNTS: [TestAccount; 3] = [
     // phone:secret
-    Somebody {
+    TestAccount {
         name: "phone",
         role: Role::Phone,
         base64: &["cGhvbmU6c2VjcmV0"],
     },
     // operator:sec:ret
-    Somebody {
+    TestAccount {
         name: "operator",
         role: Role::Operator,
         base64: &["b3BlcmF0b3I6c2VjOnJldA"],
     },
     // jörg:pässwort, in UTF-8 and in ISO-8859-1.
-    Somebody {
+    TestAccount {
         name: "jörg",
         role: Role::Phone,
         base64: &["asO2cmc6cMOkc3N3b3J0", "avZyZzpw5HNzd29ydA"],
     },
 ];
 
-struct Office {
-    gate: Gate,
+struct Fixture {
+    authenticator: Authenticator,
     _folder: TempDir,
 }
 
-static OFFICE: LazyLock<Office> = LazyLock::new(|| {
+static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let folder = scratch();
     let file = folder.path().join("accounts.json");
     add_account(&file, "phone", Role::Phone, "secret", false);
     add_account(&file, "operator", Role::Operator, "sec:ret", false);
     add_account(&file, "jörg", Role::Phone, "pässwort", false);
     add_account(&file, "gone", Role::Operator, "secret", true);
-    Office {
-        gate: Gate::open(&file).expect("the accounts were just written"),
+    Fixture {
+        authenticator: Authenticator::open(&file).expect("the accounts were just written"),
         _folder: folder,
     }
 });
 
 fuzz_target!(|header: &[u8]| {
-    let expected = owner(header);
+    let expected = account_of(header);
     let Some(credentials) = Credentials::parse(header) else {
         assert!(expected.is_none(), "right credentials are not read");
         return;
     };
-    // Twice, because who was verified is remembered.
+    // Twice, because verified credentials are cached.
     for _ in 0..2 {
         let caller = verify(&credentials);
         match (&caller, expected) {
@@ -74,23 +74,25 @@ fuzz_target!(|header: &[u8]| {
                 let name = caller.name().map(|name| name.as_str());
                 assert_eq!((name, caller.role()), (Some(owner.name), owner.role));
             }
-            (Some(caller), None) => panic!("let in without the right credentials: {caller:?}"),
-            (None, Some(owner)) => panic!("kept out with the right credentials: {}", owner.name),
+            (Some(caller), None) => {
+                panic!("authenticated without the right credentials: {caller:?}")
+            }
+            (None, Some(owner)) => panic!("rejected with the right credentials: {}", owner.name),
         }
     }
 });
 
-/// Who sends this header, found without decoding: the scheme in any case, at least one space, and the one base64 of
-/// name and secret, of whose padding any part may be missing.
-fn owner(header: &[u8]) -> Option<&'static Somebody> {
+/// The account of this header, found without decoding: the scheme in any case, at least one space,
+/// and the base64 of name and secret, of whose padding any part may be missing.
+fn account_of(header: &[u8]) -> Option<&'static TestAccount> {
     let text = str::from_utf8(header).ok()?;
     let (scheme, rest) = text.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let rest = rest.trim_matches(|character: char| character.is_ascii_whitespace());
-    EVERYBODY.iter().find(|somebody| {
-        somebody.base64.iter().any(|base64| {
+    ACCOUNTS.iter().find(|account| {
+        account.base64.iter().any(|base64| {
             let padding = rest.strip_prefix(base64);
             let full = "=".repeat((4 - base64.len() % 4) % 4);
             padding.is_some_and(|padding| full.starts_with(padding))
@@ -98,9 +100,9 @@ fn owner(header: &[u8]) -> Option<&'static Somebody> {
     })
 }
 
-/// Verifies without a runtime: a generated secret needs no waiting.
+/// Verifies without a runtime: the verification of a generated secret never waits.
 fn verify(credentials: &Credentials) -> Option<Caller> {
-    let verified = pin!(OFFICE.gate.verify(credentials));
+    let verified = pin!(FIXTURE.authenticator.verify(credentials));
     match verified.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(caller) => caller,
         Poll::Pending => panic!("a fast secret was not verified at once"),

@@ -1,8 +1,9 @@
-//! The configuration file and the environment: whatever they say, there is a configuration that holds
-//! together or a list of problems that say something.
+//! The configuration file and the environment: any input gives a consistent configuration or a list
+//! of problems with texts.
 //!
-//! The input is the file's text; after a zero byte, which JSON cannot contain, come variables such as
-//! `SAFE_RETENTION_DAYS=30`, with a zero byte between them. The text is also tried as the value of single keys.
+//! The input is the file's text; after a zero byte, which JSON cannot contain, come variables such
+//! as `SAFE_RETENTION_DAYS=30`, separated by zero bytes. The text is also tried as the value of
+//! single keys.
 
 #![no_main]
 
@@ -10,12 +11,12 @@ use std::path::Path;
 
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
-use threema_safe_server::config::{Config, Error, Storage, Tls};
+use threema_safe_server::config::{Config, Error, Tls};
 
-/// Where the file would be. It does not exist, and nothing is to be read or made there.
+/// Path of the configuration file. It does not exist, and no file may be read or created there.
 const FILE: &str = "/nonexistent/threema-safe-server/config.json";
 
-/// Variables whose values are looked at closely.
+/// Variables for whose values the text is tried, too.
 const TEXTS: [&str; 3] = ["SAFE_BASE_PATH", "SAFE_PUBLIC_URL", "SAFE_LISTEN"];
 
 fuzz_target!(|input: &[u8]| {
@@ -24,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
     let environment: Vec<_> = parts.filter_map(variable).collect();
     check(text, &environment);
 
-    // The same as the value of one key, so that the search need not find the file around it.
+    // The text as the value of one key, so that the fuzzer need not find the file around it.
     if let Ok(text) = str::from_utf8(text) {
         for name in TEXTS {
             check(b"{}", &[(name.to_owned(), text.to_owned())]);
@@ -41,13 +42,13 @@ fn check(text: &[u8], environment: &[(String, String)]) {
                 parse(text, environment).is_ok_and(|again| again == config),
                 "read twice, and different"
             );
-            holds_together(&config);
+            check_invariants(&config);
         }
         Err(Error::Invalid { problems, .. }) => {
             assert!(!problems.is_empty(), "no configuration, and no problem");
             for problem in problems {
                 assert!(!problem.text.is_empty(), "{:?} has no text", problem.place);
-                // A key may be the empty text, and then its place is.
+                // A key may be the empty string, and then its place is.
                 assert!(!problem.to_string().is_empty(), "a problem says nothing");
             }
         }
@@ -55,7 +56,7 @@ fn check(text: &[u8], environment: &[(String, String)]) {
             assert!(!source.to_string().is_empty(), "an error says nothing");
         }
         Err(error @ (Error::Missing(_) | Error::Read { .. })) => {
-            panic!("a file was looked for: {error}")
+            panic!("a file was accessed: {error}")
         }
     }
 }
@@ -69,8 +70,8 @@ fn variable(part: &[u8]) -> Option<(String, String)> {
     Some((name.to_owned(), value.to_owned()))
 }
 
-/// What the rest of the program relies on.
-fn holds_together(config: &Config) {
+/// Checks the invariants on which the rest of the program relies.
+fn check_invariants(config: &Config) {
     assert!(!config.listen.is_empty(), "nothing to listen on");
     assert!((4_096..=268_435_456).contains(&config.max_backup_bytes));
     assert!(config.limits.upload_memory >= config.max_backup_bytes);
@@ -81,7 +82,7 @@ fn holds_together(config: &Config) {
     }
     assert!((1..=36_500).contains(&config.retention_days));
 
-    // Every resource has a path that a URI can carry as it is, and no other spelling.
+    // Every resource has a path that is valid in a URI and has no other spelling.
     let base = &config.base_path;
     assert!(base.starts_with('/') && base.ends_with('/'), "{base:?}");
     let path = format!("{base}backups/{}", "0".repeat(64));
@@ -98,7 +99,7 @@ fn holds_together(config: &Config) {
     }
 
     // Paths are relative to the file, and absolute ones stay as they are.
-    let Storage::Files { directory } = &config.storage;
+    let directory = config.storage.description().local_directory.to_owned();
     let of_tls: Vec<_> = match &config.tls {
         Tls::Off => Vec::new(),
         Tls::Files(files) => vec![&files.certificate, &files.private_key],
@@ -108,7 +109,7 @@ fn holds_together(config: &Config) {
             authority.into_iter().chain([&acme.directory]).collect()
         }
     };
-    for path in of_tls.into_iter().chain([&config.accounts_file, directory]) {
+    for path in of_tls.into_iter().chain([&config.accounts_file, &directory]) {
         assert!(path.is_absolute(), "{path:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! What the fuzz targets share.
+//! Shared code of the fuzz targets.
 //!
-//! Only what an input cannot reach is written here with `expect`: each panic is a finding.
+//! `expect` is used only where no input can make it fail: each panic is a finding.
 
-pub mod answers;
+pub mod installation;
 pub mod log;
-pub mod site;
+pub mod responses;
 pub mod translate;

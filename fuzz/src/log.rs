@@ -1,4 +1,4 @@
-//! What the server says in its log: the status of each request, and failures, which are findings.
+//! Capture of the server's log: the status of each request, and warnings, which are findings.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -7,53 +7,53 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// The line of one request that was answered.
+/// The log line of one request.
 #[derive(Debug, Clone, Default)]
 pub struct Line {
-    /// The method, or `other`.
+    /// The request's method, or `other`.
     pub method: String,
-    /// The word for the resource.
+    /// The log's name of the resource.
     pub route: String,
-    /// The status; `None` when there was nobody to answer any more.
+    /// The response's status; `None` if the client closed the connection before the response.
     pub status: Option<u16>,
 }
 
 static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
 
-/// Takes all lines since the last call.
+/// Returns all lines since the last call.
 #[must_use]
 pub fn take() -> Vec<Line> {
     std::mem::take(&mut *LINES.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Keeps the lines from now on.
+/// Captures the lines from now on.
 ///
 /// # Panics
 /// When it is called twice.
-pub fn keep() {
-    tracing::subscriber::set_global_default(Keeper).expect("nobody else keeps the log");
+pub fn capture() {
+    tracing::subscriber::set_global_default(LogCapture).expect("no other subscriber is set");
 }
 
-struct Keeper;
+struct LogCapture;
 
-impl Subscriber for Keeper {
+impl Subscriber for LogCapture {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The libraries have much to say of each byte.
+        // The libraries log too much.
         metadata.is_event()
             && *metadata.level() <= Level::INFO
             && metadata.target().starts_with("threema_safe_server")
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut seen = Seen::default();
-        event.record(&mut seen);
+        let mut fields = EventFields::default();
+        event.record(&mut fields);
         let level = *event.metadata().level();
-        assert!(level > Level::WARN, "the server logs: {}", seen.text);
-        if seen.line.route.is_empty() {
+        assert!(level > Level::WARN, "the server logs: {}", fields.text);
+        if fields.line.route.is_empty() {
             return;
         }
         let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.push(seen.line);
+        lines.push(fields.line);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -66,12 +66,12 @@ impl Subscriber for Keeper {
 }
 
 #[derive(Default)]
-struct Seen {
+struct EventFields {
     line: Line,
     text: String,
 }
 
-impl Visit for Seen {
+impl Visit for EventFields {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "method" => self.line.method = value.to_owned(),

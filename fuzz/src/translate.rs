@@ -1,6 +1,6 @@
-//! From requests as HTTP/1.1 writes them to frames of HTTP/2, so that one text is an input for both.
+//! Translation of HTTP/1.1 requests to HTTP/2 frames, so that one text is an input for both.
 
-/// What a client of HTTP/2 says first (RFC 9113 §3.4).
+/// The connection preface of HTTP/2 (RFC 9113 §3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
@@ -8,11 +8,11 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// The largest frame that a server has to take (RFC 9113 §4.2).
+/// Length of the largest frame that every server has to accept, in bytes (RFC 9113 §4.2).
 const FRAME_BYTES: usize = 1 << 14;
 
-/// The preface, empty settings, and a stream for each request in `text`. Whatever the text is, something comes
-/// out; a body has as many bytes as `Content-Length` says, or as there are.
+/// The preface, empty settings, and a stream for each request in `text`. Any text gives some
+/// frames; a body has the length of `Content-Length`, or of the remaining text if that is shorter.
 #[must_use]
 pub fn to_http_2(text: &[u8]) -> Vec<u8> {
     let mut frames = PREFACE.to_vec();
@@ -35,7 +35,8 @@ pub fn to_http_2(text: &[u8]) -> Vec<u8> {
     frames
 }
 
-/// Takes a request's lines up to the empty one off `rest`; returns its header block, and the length of its body.
+/// Takes a request's lines up to the empty one from `rest`; returns its header block and the length
+/// of its body.
 fn header(rest: &mut &[u8]) -> (Vec<u8>, Option<usize>) {
     let mut block = Vec::new();
     let mut length = None;
@@ -65,7 +66,7 @@ fn header(rest: &mut &[u8]) -> (Vec<u8>, Option<usize>) {
     (block, length)
 }
 
-/// Takes one line off `rest`, without its end.
+/// Takes one line from `rest`, without its line ending.
 fn line<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
     let end = rest.iter().position(|&byte| byte == b'\n');
     let (line, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
@@ -73,7 +74,7 @@ fn line<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
     line.trim_ascii_end()
 }
 
-/// A literal header field that is not indexed, with a new name (RFC 7541 §6.2.2).
+/// Appends a literal header field without indexing, with a new name (RFC 7541 §6.2.2).
 fn push_field(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     block.push(0);
     for text in [name, value] {
@@ -82,7 +83,7 @@ fn push_field(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
 }
 
-/// A length in the lower seven bits, and what does not fit in further bytes (RFC 7541 §5.1).
+/// Appends a length as an integer with a prefix of seven bits (RFC 7541 §5.1).
 fn push_length(block: &mut Vec<u8>, length: usize) {
     const ALL: usize = 0x7f;
     let byte = |value: usize| u8::try_from(value).expect("seven bits and a flag fit into a byte");

@@ -1,7 +1,7 @@
-//! The value of an `Authorization: Basic` header (RFC 7617).
+//! HTTP Basic credentials: the value of an `Authorization` header (RFC 7617).
 //!
 //! The RFC leaves the charset open, and the apps differ: Android up to 6.1 and Desktop send UTF-8,
-//! Android from 6.2 (OkHttp) sends ISO-8859-1. Both readings are offered.
+//! Android from 6.2 (OkHttp) sends ISO-8859-1. Both decodings are offered.
 
 use std::hash::{Hash, Hasher};
 
@@ -14,24 +14,26 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What somebody claims: a name and a password, still in the charset they came in. Wiped when dropped.
+/// Unverified credentials: a user name and a password in the charset the client sent them in. Wiped
+/// when dropped.
 pub struct Credentials(Zeroizing<Vec<u8>>);
 
-/// As they were sent: two charsets are two.
+/// Hashes the bytes as sent: the same credentials in two charsets have two hashes.
 impl Hash for Credentials {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.as_slice().hash(state);
     }
 }
 
-/// One reading of credentials.
-pub(super) struct Reading {
+/// Credentials decoded with one charset.
+pub(super) struct Decoding {
     pub(super) name: String,
     pub(super) password: Zeroizing<String>,
 }
 
 impl Credentials {
-    /// Reads the value of an `Authorization` header; `None` if it is not Basic credentials.
+    /// Parses the value of an `Authorization` header; `None` unless it is `Basic` and the Base64 of
+    /// a text with a colon. Base64 padding is optional.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<Self> {
         let (scheme, rest) = header.split_at_checked("Basic ".len())?;
@@ -42,21 +44,23 @@ impl Credentials {
         decoded.contains(&b':').then_some(Self(decoded))
     }
 
-    /// `name:password` as it was sent.
+    /// `name:password` as sent, after Base64.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The name that is claimed, to count what is claimed for it: one name for both charsets.
+    /// The claimed user name, as the key for rate limits: the same in both charsets. Empty if there
+    /// is none.
     #[must_use]
     pub fn name(&self) -> String {
-        self.readings()
+        self.decodings()
             .next()
-            .map_or_else(String::new, |reading| reading.name)
+            .map_or_else(String::new, |decoding| decoding.name)
     }
 
-    /// As UTF-8 where it is that, then as ISO-8859-1 where that is a different text.
-    pub(super) fn readings(&self) -> impl Iterator<Item = Reading> + use<> {
+    /// The credentials decoded as UTF-8 if they are valid UTF-8, then as ISO-8859-1 if they are not
+    /// ASCII.
+    pub(super) fn decodings(&self) -> impl Iterator<Item = Decoding> + use<> {
         let utf_8 = str::from_utf8(&self.0)
             .ok()
             .map(|text| Zeroizing::new(text.to_owned()));
@@ -64,7 +68,7 @@ impl Credentials {
             .then(|| Zeroizing::new(self.0.iter().map(|&byte| char::from(byte)).collect()));
         [utf_8, latin_1].into_iter().flatten().filter_map(|text| {
             let (name, password) = text.split_once(':')?;
-            Some(Reading {
+            Some(Decoding {
                 name: name.into(),
                 password: Zeroizing::new(password.to_owned()),
             })
@@ -76,11 +80,11 @@ impl Credentials {
 mod tests {
     use super::*;
 
-    fn readings(header: &str) -> Option<Vec<(String, String)>> {
-        let readings = Credentials::parse(header.as_bytes())?.readings();
+    fn decodings(header: &str) -> Option<Vec<(String, String)>> {
+        let decodings = Credentials::parse(header.as_bytes())?.decodings();
         Some(
-            readings
-                .map(|reading| (reading.name, reading.password.to_string()))
+            decodings
+                .map(|decoding| (decoding.name, decoding.password.to_string()))
                 .collect(),
         )
     }
@@ -93,28 +97,28 @@ mod tests {
     fn the_apps_test_vector_is_read() {
         // Android `ThreemaSafeServerInfoTest.kt`.
         assert_eq!(
-            readings("Basic dXNlcm5hbWU6cGFzc3dvcmQ="),
+            decodings("Basic dXNlcm5hbWU6cGFzc3dvcmQ="),
             one("username", "password")
         );
         assert_eq!(
-            readings("bAsIc   dXNlcm5hbWU6cGFzc3dvcmQ"),
+            decodings("bAsIc   dXNlcm5hbWU6cGFzc3dvcmQ"),
             one("username", "password")
         );
     }
 
     #[test]
     fn a_password_may_contain_colons_and_both_parts_may_be_empty() {
-        assert_eq!(readings("Basic YTpiOmM="), one("a", "b:c"));
-        assert_eq!(readings("Basic Og=="), one("", ""));
+        assert_eq!(decodings("Basic YTpiOmM="), one("a", "b:c"));
+        assert_eq!(decodings("Basic Og=="), one("", ""));
     }
 
     #[test]
     fn both_charsets_are_offered() {
         // "jörg:pässwort", in UTF-8 and in ISO-8859-1.
-        let utf_8 = readings("Basic asO2cmc6cMOkc3N3b3J0").unwrap();
+        let utf_8 = decodings("Basic asO2cmc6cMOkc3N3b3J0").unwrap();
         assert_eq!(utf_8[0], ("jörg".into(), "pässwort".into()));
         assert_eq!(
-            readings("Basic avZyZzpw5HNzd29ydA=="),
+            decodings("Basic avZyZzpw5HNzd29ydA=="),
             one("jörg", "pässwort")
         );
         for header in ["Basic asO2cmc6cMOkc3N3b3J0", "Basic avZyZzpw5HNzd29ydA=="] {
@@ -134,7 +138,7 @@ mod tests {
             "BasicYTpi",
             "Basic bm9jb2xvbg==",
         ] {
-            assert_eq!(readings(bad), None, "{bad:?}");
+            assert_eq!(decodings(bad), None, "{bad:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The accounts file: read whole, checked whole, replaced whole.
+//! The accounts file, which is always read, validated and replaced as a whole.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use super::{AccountName, Role, Secret};
 use crate::durable;
 use crate::private_file::Exposure;
 
-/// One account as the file has it.
+/// One account, as stored in the accounts file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Account {
-    /// Its name, which nobody else has.
+    /// Its name, unique in the file.
     pub name: AccountName,
-    /// What it may do.
+    /// Its permissions.
     pub role: Role,
-    /// A disabled account is refused exactly as an unknown one.
+    /// True if the account is disabled: it is refused exactly like an unknown one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
-    /// One secret, or two while a rotation is under way.
+    /// One secret, or two during a rotation.
     pub secrets: Vec<Secret>,
 }
 
@@ -31,46 +31,47 @@ struct Contents {
     accounts: Vec<Account>,
 }
 
-/// Why the accounts file cannot be used.
+/// An error in reading, validating or writing the accounts file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("accounts file {}: cannot be read", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// It is not what an accounts file is.
+    /// The file is not valid JSON, or not an accounts file.
     #[error("accounts file {}: not valid", .path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The error and its position.
         #[source]
-        source: Mistake,
+        source: SyntaxError,
     },
-    /// Others than its owner and its group can read it, or others than its owner can change it.
+    /// The file's permissions are too open: users other than its owner and group can read it, or
+    /// users other than its owner can change it.
     #[error("accounts file {}: {exposure}", .path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
-        /// Who may do what.
+        /// The permissions that are too open.
         exposure: Exposure,
     },
-    /// Two accounts have one name, or an account has no secret or more than two.
+    /// An account's name is used twice, or an account has no secret or more than two.
     #[error("accounts file {}: account \"{name}\" {problem}", .path.display())]
     Account {
         /// The file.
         path: PathBuf,
-        /// The account.
+        /// The account's name.
         name: AccountName,
-        /// What is wrong with it.
+        /// The problem, as the end of a sentence about the account.
         problem: &'static str,
     },
-    /// It cannot be written.
+    /// The file cannot be written.
     #[error("accounts file {}: cannot be written", .path.display())]
     Write {
         /// The file.
@@ -81,31 +82,34 @@ pub enum FileError {
     },
 }
 
-/// What is wrong in the file, and where. It quotes no value: a password that somebody put in the wrong place must not
-/// get into the log.
+/// A syntax error and its position. It quotes no value, because a password in the wrong place must
+/// not get into the log.
 #[derive(Debug, thiserror::Error)]
 #[error("{text} at line {line} column {column}")]
-pub struct Mistake {
+pub struct SyntaxError {
     text: String,
-    /// The line, from 1 on.
+    /// The line, counted from 1.
     pub line: usize,
     column: usize,
 }
 
-impl From<serde_json::Error> for Mistake {
+impl From<serde_json::Error> for SyntaxError {
     fn from(error: serde_json::Error) -> Self {
         let said = error.to_string();
         let position = format!(" at line {} column {}", error.line(), error.column());
         let said = said.strip_suffix(&position).unwrap_or(&said);
-        // These name keys, or what JSON lacks. All others may quote the value that they are about.
+        // These name keys, or syntax that is missing. All other messages may quote the value.
         let harmless = ["unknown field", "missing field", "duplicate field"];
         let text = if !error.is_data() || harmless.iter().any(|begin| said.starts_with(begin)) {
             said.to_owned()
         } else if said.starts_with("unknown variant") {
             super::UnknownRole.to_string()
         } else {
-            let own = [super::BadName.to_string(), SecretError::Unknown.to_string()];
-            let wrong_kind = || "a value is of the wrong kind".to_owned();
+            let own = [
+                super::InvalidName.to_string(),
+                SecretError::Unknown.to_string(),
+            ];
+            let wrong_kind = || "a value has the wrong type".to_owned();
             own.into_iter()
                 .find(|own| own == said)
                 .unwrap_or_else(wrong_kind)
@@ -118,11 +122,11 @@ impl From<serde_json::Error> for Mistake {
     }
 }
 
-/// Refuses a file that others can read or change. A missing one is none of those.
+/// Refuses a file that other users can read or change. A missing file passes.
 ///
 /// # Errors
-/// When the file is exposed.
-pub(super) fn check_rights(path: &Path) -> Result<(), FileError> {
+/// When the permissions are too open.
+pub(super) fn check_permissions(path: &Path) -> Result<(), FileError> {
     match Exposure::of(path) {
         Ok(Some(exposure)) => Err(FileError::Exposed {
             path: path.to_owned(),
@@ -132,7 +136,7 @@ pub(super) fn check_rights(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Reads the file.
+/// Reads and validates the accounts file.
 ///
 /// # Errors
 /// When it is missing, unreadable, or not valid.
@@ -149,8 +153,8 @@ pub fn load(path: &Path) -> Result<Vec<Account>, FileError> {
     Ok(contents.accounts)
 }
 
-/// Reads the file (a missing one is empty), lets `change` work on it, and replaces it durably. Two
-/// programs that do this at once do it one after the other.
+/// Reads the file (a missing file counts as empty), applies `change`, and replaces the file
+/// durably. A lock serialises concurrent updates, also those of several processes.
 ///
 /// # Errors
 /// When the file cannot be read or written, or `change` refuses.
@@ -196,7 +200,7 @@ fn check(path: &Path, accounts: &[Account]) -> Result<(), FileError> {
             .take(position)
             .any(|other| other.name == account.name)
         {
-            return Err(problem(account, "is there twice"));
+            return Err(problem(account, "is listed twice"));
         }
         if account.secrets.is_empty() {
             return Err(problem(account, "has no secret"));
@@ -258,7 +262,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .ends_with("account \"phones\" is there twice"),
+                .ends_with("account \"phones\" is listed twice"),
             "{error}"
         );
         assert_eq!(load(&path).unwrap().len(), 1);
@@ -289,22 +293,22 @@ mod tests {
         for (bad, expected) in [
             (
                 r#"{"accounts": [{"name": "a", "role": "hunter2", "secrets": []}]}"#,
-                "a role is phone or operator at line 1",
+                "role must be \"phone\" or \"operator\" at line 1",
             ),
             (
                 r#"{"accounts": [{"name": "a", "role": "phone", "secrets": "hunter2"}]}"#,
-                "a value is of the wrong kind at line 1",
+                "a value has the wrong type at line 1",
             ),
             (
                 r#"{"accounts": [{"name": "a", "role": "phone", "secrets": ["hunter2"]}]}"#,
-                "a secret is \"sha256:\" and 64",
+                "secret must be \"sha256:\" and 64",
             ),
-            (r#"{"accounts": "hunter2"}"#, "a value is of the wrong kind"),
+            (r#"{"accounts": "hunter2"}"#, "a value has the wrong type"),
             (
                 r#"{"accounts": [{"name": "a:hunter2", "role": "phone", "secrets": []}]}"#,
-                "an account name has 1 to 128 bytes",
+                "account name must have 1 to 128 bytes",
             ),
-            (r#""hunter2""#, "a value is of the wrong kind at line 1"),
+            (r#""hunter2""#, "a value has the wrong type at line 1"),
             (r#"{"accounts": [], "x": 1}"#, "unknown field `x`"),
             (r#"{"accounts": [hunter2]}"#, "expected value at line 1"),
             ("{}", "missing field `accounts` at line 1"),

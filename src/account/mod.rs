@@ -1,11 +1,11 @@
-//! Who may come in: accounts, their secrets, and the verification of Basic credentials.
+//! Accounts, their secrets, and the verification of HTTP Basic credentials.
 //!
-//! An account belongs to an installation, not to a person: all phones of an organisation may share one.
-//! Knows nothing of HTTP beyond the value of one header, and nothing of backups.
+//! An account belongs to an installation, not to a person: all phones of an organisation may share
+//! one. This module knows no HTTP beyond the value of one header, and nothing of backups.
 
+mod authenticator;
 mod basic;
 mod file;
-mod gate;
 mod secret;
 
 use std::fmt;
@@ -14,18 +14,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use authenticator::{Authenticator, HashCounts};
 pub use basic::Credentials;
-pub use file::{Account, FileError, Mistake, load, update};
-pub use gate::{Gate, Hashed};
+pub use file::{Account, FileError, SyntaxError, load, update};
 pub use secret::{GeneratedSecret, Secret, SecretError};
 
-/// What an account may do.
+/// The permissions of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Reads, writes and removes backups whose id it knows. Sees an empty list.
+    /// Reads, writes and removes backups by id. Its listing of backups is empty.
     Phone,
-    /// The same, and sees the list of all backups.
+    /// As `Phone`, and lists all backups.
     Operator,
 }
 
@@ -50,19 +50,19 @@ impl fmt::Display for Role {
     }
 }
 
-/// A text that is neither `phone` nor `operator`.
+/// The error of a role that is neither `phone` nor `operator`.
 #[derive(Debug, thiserror::Error)]
-#[error("a role is phone or operator")]
+#[error("role must be \"phone\" or \"operator\"")]
 pub struct UnknownRole;
 
-/// The name of an account: 1 to 128 bytes of UTF-8 without a colon (RFC 7617 ends the name there),
-/// without control characters, and without a space at either end.
+/// The name of an account: 1 to 128 bytes of UTF-8 without a colon (which ends the name in RFC
+/// 7617), without control characters, and without white space at either end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AccountName(Arc<str>);
 
 impl AccountName {
-    /// The name as text.
+    /// The name as a string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -70,9 +70,9 @@ impl AccountName {
 }
 
 impl FromStr for AccountName {
-    type Err = BadName;
+    type Err = InvalidName;
 
-    fn from_str(text: &str) -> Result<Self, BadName> {
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
         let good = (1..=128).contains(&text.len())
             && text.trim() == text
             && !text
@@ -81,15 +81,15 @@ impl FromStr for AccountName {
         if good {
             Ok(Self(text.into()))
         } else {
-            Err(BadName)
+            Err(InvalidName)
         }
     }
 }
 
 impl TryFrom<String> for AccountName {
-    type Error = BadName;
+    type Error = InvalidName;
 
-    fn try_from(text: String) -> Result<Self, BadName> {
+    fn try_from(text: String) -> Result<Self, InvalidName> {
         text.parse()
     }
 }
@@ -106,15 +106,15 @@ impl fmt::Display for AccountName {
     }
 }
 
-/// A text that cannot be an account's name.
+/// The error of a string that is not a valid account name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "an account name has 1 to 128 bytes, no colon, no control characters and no space at its ends"
+    "account name must have 1 to 128 bytes, no colon, no control characters and no space at its ends"
 )]
-pub struct BadName;
+pub struct InvalidName;
 
-/// Somebody who was let in. Exists only where [`Gate`] verified credentials, or where the operator
-/// allowed everybody.
+/// An authenticated caller. Values exist only after an [`Authenticator`] verified credentials, or
+/// on a server whose operator allows anonymous access: holding one is the proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     name: Option<AccountName>,
@@ -122,7 +122,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Somebody without an account, on a server whose operator allows that. May do what a phone may.
+    /// The caller without an account, for a server that allows anonymous access. It has the role
+    /// `phone`.
     #[must_use]
     pub fn anonymous() -> Self {
         Self {
@@ -131,13 +132,13 @@ impl Caller {
         }
     }
 
-    /// The verified account; none for anonymous callers.
+    /// The name of the verified account; `None` for an anonymous caller.
     #[must_use]
     pub fn name(&self) -> Option<&AccountName> {
         self.name.as_ref()
     }
 
-    /// What the caller may do.
+    /// The caller's permissions.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
@@ -154,7 +155,7 @@ mod tests {
             assert_eq!(good.parse::<AccountName>().unwrap().as_str(), good);
         }
         for bad in ["", "a:b", " a", "a ", "a\nb", "a\0", &"x".repeat(129)] {
-            assert_eq!(bad.parse::<AccountName>(), Err(BadName), "{bad:?}");
+            assert_eq!(bad.parse::<AccountName>(), Err(InvalidName), "{bad:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Secrets of accounts as they are kept: never themselves, always a hash.
+//! Hashes of account secrets; the secrets themselves are never stored.
 //!
-//! A generated secret has 256 random bits, so a plain SHA-256 of it cannot be searched and costs
-//! nothing to verify. A password that a person chose is kept as argon2id.
+//! A generated secret has 256 random bits, so its plain SHA-256 cannot be brute-forced and costs
+//! next to nothing to verify. A chosen password is stored as argon2id.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,32 +19,33 @@ use zeroize::{Zeroize, Zeroizing};
 const SHA_256: &str = "sha256:";
 const ARGON2ID: &str = "$argon2id$";
 
-/// The hash of a secret, as it stands in the accounts file.
+/// The hash of a secret, as stored in the accounts file.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Secret {
-    /// `sha256:<64 hex>`: the SHA-256 of a generated secret's text.
+    /// `sha256:` and 64 hexadecimal digits: the SHA-256 of a generated secret's 43 characters.
     Sha256([u8; 32]),
-    /// `$argon2id$…`: a chosen password, as a PHC string.
+    /// `$argon2id$…`: the argon2id hash of a chosen password, as a PHC string.
     Argon2id(String),
 }
 
-/// Why a secret cannot be kept or read.
+/// An error in hashing or parsing a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// Neither `sha256:` nor `$argon2id$`.
-    #[error("a secret is \"sha256:\" and 64 hexadecimal digits, or a PHC string of argon2id")]
+    /// The string is neither a valid `sha256:` nor a valid `$argon2id$` hash.
+    #[error("secret must be \"sha256:\" and 64 hexadecimal digits, or an argon2id PHC string")]
     Unknown,
-    /// The library refused; no memory or no randomness.
+    /// There was no memory, or no randomness from the operating system.
     #[error("the password could not be hashed")]
     Hash,
 }
 
-/// A secret that was just made: 32 random bytes as 43 characters of base64url. Shown once, then gone.
+/// A newly generated secret: 32 random bytes as 43 characters of base64url. It is printed once and
+/// not stored; wiped when dropped.
 pub struct GeneratedSecret(Zeroizing<String>);
 
 impl GeneratedSecret {
-    /// The text to type into an app. Named so that it is seen.
+    /// The secret as text, to be typed into an app. The name makes each use stand out in a review.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -52,10 +53,10 @@ impl GeneratedSecret {
 }
 
 impl Secret {
-    /// Makes a new secret of 256 random bits, and its hash.
+    /// Generates a secret of 256 random bits, and its hash.
     ///
     /// # Errors
-    /// When the operating system has no randomness.
+    /// When the operating system provides no randomness.
     pub fn generate() -> Result<(GeneratedSecret, Self), SecretError> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *bytes).map_err(|_| SecretError::Hash)?;
@@ -64,10 +65,10 @@ impl Secret {
         Ok((GeneratedSecret(text), hash))
     }
 
-    /// Hashes a password that a person chose, with argon2id (19 MiB, 2 passes).
+    /// Hashes a chosen password with argon2id (19 MiB, 2 passes).
     ///
     /// # Errors
-    /// When there is no memory or no randomness for it.
+    /// When there is no memory or no randomness.
     pub fn of_password(password: &str) -> Result<Self, SecretError> {
         let hash = Argon2::default()
             .hash_password(password.as_bytes())
@@ -75,7 +76,8 @@ impl Secret {
         Ok(Self::Argon2id(hash.to_string()))
     }
 
-    /// Whether a text can be a generated secret: nobody who chose a password chose one that looks like it.
+    /// True if the text has the form of a generated secret, which a chosen password practically
+    /// never has.
     pub(super) fn looks_generated(text: &str) -> bool {
         let mut bytes = [0; 33];
         let decoded = BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes);
@@ -83,12 +85,12 @@ impl Secret {
         decoded == Ok(32)
     }
 
-    /// Whether verifying takes long by design.
+    /// True for argon2id, which is slow by design.
     pub(super) fn is_slow(&self) -> bool {
         matches!(self, Self::Argon2id(_))
     }
 
-    /// Whether this is the secret. Takes about 15 ms where [`Secret::is_slow`].
+    /// True if `password` matches this hash. Takes about 15 ms if [`Secret::is_slow`].
     pub(super) fn verify(&self, password: &str) -> bool {
         match self {
             Self::Sha256(hash) => Sha256::digest(password.as_bytes()).ct_eq(hash).into(),

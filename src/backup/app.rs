@@ -1,9 +1,12 @@
-//! The two apps. They speak the same format and differ in what they write and how they read it.
+//! The two mobile apps, Android and iOS.
+//!
+//! They share one backup format and differ in which fields they write and in how strictly they
+//! read them (docs/FORMAT.md §5).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// An app that makes and restores backups.
+/// A Threema app that creates and restores backups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum App {
     /// Threema for Android, from 6.2.
@@ -13,10 +16,10 @@ pub enum App {
 }
 
 impl App {
-    /// Both.
+    /// Both apps.
     pub const ALL: [Self; 2] = [Self::Android, Self::Ios];
 
-    /// The name on the command line and in JSON.
+    /// The app's name on the command line and in JSON: `android` or `ios`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -44,7 +47,7 @@ impl fmt::Display for App {
     }
 }
 
-/// A text that names no app.
+/// The error of parsing an [`App`] from any string but `android` and `ios`.
 #[derive(Debug, thiserror::Error)]
-#[error("an app is android or ios")]
+#[error("unknown app: expected android or ios")]
 pub struct UnknownApp;

@@ -1,12 +1,12 @@
-//! The document inside a backup: its JSON to the byte ([`Document`]), and typed ([`Contents`]).
+//! The JSON document in a backup: its exact bytes ([`Document`]) and its typed form ([`Contents`]).
 //!
-//! Any JSON object is a document, also one that no app could restore: whoever holds the password gets
-//! back what is there. What the apps make of it is told by `validate.rs`.
+//! Any JSON object is a document, even one that no app could restore: the user with the password
+//! gets back what is there. `validate.rs` describes how the apps read it.
 //!
-//! The schema is `https://safe.threema.ch/schema/1.json`, as Threema for Android 6.4.2 and Threema for
-//! iOS 7.2 write and read it. Times are milliseconds since 1970-01-01 UTC. Base64 is the standard
-//! alphabet with padding, without line breaks. A Threema ID matches `[0-9A-Z*][0-9A-Z]{7}`. Fields
-//! stand in the order in which Android writes them; iOS has no order.
+//! The schema is `https://safe.threema.ch/schema/1.json`, as Threema for Android 6.4.2 and Threema
+//! for iOS 7.2 write and read it (docs/FORMAT.md §5). Times are milliseconds since 1970-01-01 UTC.
+//! Base64 is the standard alphabet with padding, without line breaks. A Threema ID matches
+//! `[0-9A-Z*][0-9A-Z]{7}`. Fields are in the order in which Android writes them; iOS has no order.
 
 use std::io::{self, Write};
 
@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::field::{Field, Json, SecretText, Unknown};
+use super::field::{Field, Json, SecretString, Unknown};
 
 /// Why some bytes are not a backup document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
-    /// Not JSON in UTF-8 (RFC 8259).
+    /// The bytes are not JSON in UTF-8 (RFC 8259).
     #[error("not JSON (line {line}, column {column})")]
     NotJson {
         /// Line of the first error, from 1.
@@ -28,40 +28,41 @@ pub enum DocumentError {
         /// Column of the first error, from 1; 0 at the end of the text.
         column: usize,
     },
-    /// JSON, but an array, a string, a number, `true`, `false` or `null`.
+    /// An array, a string, a number, `true`, `false` or `null` instead of an object.
     #[error("JSON, but not an object")]
     NotAnObject,
-    /// Arrays and objects within each other, more than a parser should have to remember.
-    #[error("nested deeper than {LEVELS} levels")]
+    /// Arrays and objects are nested deeper than the limit.
+    #[error("nested deeper than {MAX_LEVELS} levels")]
     TooDeep,
 }
 
-/// The most levels of a document, itself the first (RFC 8259 §9 allows a bound). The parser keeps a byte
-/// for each, and a small bomb inflates to millions.
-const LEVELS: usize = 16_384;
+/// The most levels of nesting in a document, the document itself being the first (RFC 8259 §9
+/// allows a limit). The parser allocates a byte for each level, and a small gzip bomb inflates to
+/// millions.
+const MAX_LEVELS: usize = 16_384;
 
-/// A backup document: the JSON text of one person's backup. Holds a private key; wiped when dropped,
-/// and cannot be printed.
+/// A backup document: the JSON text of one user's backup. Contains a private key: it is wiped from
+/// memory when dropped, and has no `Debug` and no `Display`.
 #[derive(Clone)]
 pub struct Document {
     json: Zeroizing<Vec<u8>>,
 }
 
 impl Document {
-    /// Takes over the UTF-8 bytes of a document's JSON.
+    /// Takes ownership of a document's JSON, in UTF-8.
     ///
     /// # Errors
-    /// When they are not a JSON object, or one that is nested deeper than 16,384 levels.
+    /// When the bytes are not a JSON object, or one that is nested deeper than 16,384 levels.
     pub fn from_json(json: Zeroizing<Vec<u8>>) -> Result<Self, DocumentError> {
         let text = str::from_utf8(&json).map_err(|error| {
             let (line, column) = position(&json, error.valid_up_to());
             DocumentError::NotJson { line, column }
         })?;
-        // Most documents have fewer brackets than that, and counting those is quick.
-        if count(&json, is_bracket) > LEVELS && levels(&json) > LEVELS {
+        // Fast path: most documents have fewer brackets than that.
+        if count(&json, is_bracket) > MAX_LEVELS && nesting_depth(&json) > MAX_LEVELS {
             return Err(DocumentError::TooDeep);
         }
-        // Nothing is kept of it: reading allocates a byte for each level.
+        // The values are discarded: the parser allocates only a byte for each level.
         serde_json::from_str::<IgnoredAny>(text).map_err(|error| DocumentError::NotJson {
             line: error.line(),
             column: error.column(),
@@ -73,30 +74,30 @@ impl Document {
         }
     }
 
-    /// The JSON, exactly the bytes it was made from.
+    /// The JSON, exactly the bytes the document was created from.
     #[must_use]
     pub fn json(&self) -> &[u8] {
         &self.json
     }
 
-    /// The document, typed. Where a key stands twice, the last one counts, as on Android. A whole number
-    /// beyond 64 bits becomes the nearest double. (The parser's own buffer, through which a text with `\/`
-    /// goes, is not wiped.)
+    /// Parses the document into its typed form. Of a duplicate key the last value counts, as on
+    /// Android. An integer of more than 64 bits becomes the nearest double. (The parser's own
+    /// buffer, which it uses for strings with `\/`, is not wiped.)
     ///
     /// # Errors
-    /// When it holds more than a million values or cannot be held: nested deeper than 127 levels, a
-    /// number beyond what a double can hold, or half a character (a lone surrogate) in a text. No app
+    /// When the document has more than a million values, is nested deeper than 127 levels, or
+    /// contains a number beyond the range of a double or a lone surrogate in a string. No app
     /// writes such a document.
     pub fn contents(&self) -> Result<Contents, ContentsError> {
-        // Each value but the first stands behind one of these. Counted first, because a small bomb
-        // inflates to millions of values, each of which takes hundreds of bytes here. The names of a
-        // person's contacts may hold them too.
+        // Each value but the first follows one of these bytes. They are counted first, because a
+        // small gzip bomb inflates to millions of values, each of which takes hundreds of bytes
+        // here. Names of contacts may contain these bytes too, so strings are excluded.
         let is_separator = |byte| is_bracket(byte) || byte == b',';
-        if count(&self.json, is_separator) > VALUES
-            && outside_texts(&self.json)
+        if count(&self.json, is_separator) > MAX_VALUES
+            && outside_strings(&self.json)
                 .filter(|&byte| is_separator(byte))
                 .count()
-                > VALUES
+                > MAX_VALUES
         {
             return Err(ContentsError::TooMany);
         }
@@ -109,18 +110,18 @@ impl Document {
     }
 }
 
-/// The most values in contents. A person with 50,000 contacts has about 750,000.
-const VALUES: usize = 1_000_000;
+/// The most values in a typed document. 50,000 contacts make about 750,000 values.
+const MAX_VALUES: usize = 1_000_000;
 
-/// Why a document cannot be taken apart, though it is JSON.
+/// Why a document cannot be parsed into its typed form although it is JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContentsError {
-    /// More values than any app writes.
-    #[error("more than {VALUES} values")]
+    /// The document has more values than any app writes.
+    #[error("more than {MAX_VALUES} values")]
     TooMany,
-    /// Something that this program cannot hold.
+    /// The document contains a value that this program cannot represent.
     #[error(
-        "nested deeper than 127 levels, a number beyond all bounds, or half a character (line {line}, column {column})"
+        "nested deeper than 127 levels, a number out of range, or a lone surrogate (line {line}, column {column})"
     )]
     Unreadable {
         /// Line of the first error, from 1.
@@ -130,7 +131,7 @@ pub enum ContentsError {
     },
 }
 
-/// Declares objects of the schema: every field may be absent, `null` or of another type, and fields
+/// Declares objects of the schema. Every field may be absent, `null` or of another type, and fields
 /// that are not listed are kept.
 macro_rules! objects {
     ($(
@@ -148,7 +149,7 @@ macro_rules! objects {
                 #[serde(skip_serializing_if = "Field::is_absent")]
                 pub $name: Field<$type>,
             )*
-            /// What is not in the schema. Both apps ignore it.
+            /// Fields that are not in the schema. Both apps ignore them.
             #[serde(flatten)]
             pub unknown: Unknown,
         }
@@ -168,58 +169,61 @@ pub type List<T> = Vec<Field<T>>;
 objects! {
     /// The whole document. `info`, `user` and `settings` are required.
     Contents {
-        /// Which schema this is.
+        /// Schema version and origin.
         info: Info,
-        /// The person.
+        /// The user.
         user: User,
-        /// Android always writes the list and restores no groups without it; iOS omits an empty one.
+        /// Contacts. Android always writes the list and restores no groups without it; iOS omits an
+        /// empty list.
         contacts: List<Box<Contact>>,
-        /// iOS omits an empty one.
+        /// Groups. iOS omits an empty list.
         groups: List<Box<Group>>,
-        /// Android only.
+        /// Distribution lists; Android only.
         #[serde(rename = "distributionlists")]
         distribution_lists: List<Box<DistributionList>>,
-        /// Switches, and lists of Threema IDs.
+        /// Booleans, and lists of Threema IDs.
         settings: Settings,
     }
 
-    /// Which schema this is, and who wrote it.
+    /// Schema version, and the app that wrote the document.
     Info {
-        /// Required: 1. Android refuses a higher one, iOS any other.
+        /// Schema version, required: 1. Android rejects a higher one, iOS any other.
         version: u64,
-        /// Android: version, `A/` and locale, such as `6.4.2A/de_CH`. iOS: `ios`. No app reads it.
+        /// Android: app version, `A/` and locale, such as `6.4.2A/de_CH`. iOS: `ios`. No app reads
+        /// it.
         device: String,
     }
 
-    /// The person.
+    /// The user.
     User {
-        /// Required: the identity's private key, base64 of 32 bytes.
+        /// The private key of the Threema ID, required: base64 of 32 bytes.
         #[serde(rename = "privatekey")]
-        private_key: SecretText,
-        /// The name that the person chose, at most 32 bytes of UTF-8.
+        private_key: SecretString,
+        /// The name that the user chose, at most 32 bytes of UTF-8.
         nickname: String,
-        /// The profile picture, base64 of a JPEG of at most 400 × 400 pixels (iOS: or as it was).
+        /// The profile picture: base64 of a JPEG of at most 400 × 400 pixels (iOS: scaled down only
+        /// if larger, otherwise the original bytes).
         #[serde(rename = "profilePic")]
         profile_picture: String,
-        /// Who gets the picture: `["*"]` everyone, `[null]` nobody, otherwise Threema IDs. Android
-        /// writes it only beside a picture; iOS leaves it out for nobody.
+        /// The contacts that receive the picture: `["*"]` all, `[null]` none, otherwise Threema
+        /// IDs. Android writes it only together with a picture; iOS omits it for none.
         #[serde(rename = "profilePicRelease")]
         profile_picture_release: List<String>,
-        /// Telephone number and email address that are linked to the identity. iOS omits an empty list.
+        /// Telephone number and email address linked to the Threema ID. iOS omits an empty list.
         links: List<Box<Link>>,
-        /// iOS, in backups for linking a device only: the device group key, base64.
+        /// The device group key, base64; only iOS writes it, in backups for linking a device.
         #[serde(rename = "temporaryDeviceGroupKeyTodoRemove")]
-        device_group_key: SecretText,
+        device_group_key: SecretString,
     }
 
-    /// A telephone number or an email address that is linked to the identity.
+    /// A telephone number or an email address that is linked to the Threema ID.
     Link {
         /// `mobile` or `email`.
         #[serde(rename = "type")]
         kind: String,
-        /// iOS only, always empty.
+        /// Always empty; iOS only.
         name: String,
-        /// The number in E.164 without `+`, or the address.
+        /// The telephone number in E.164 format without `+`, or the email address.
         value: String,
     }
 
@@ -227,34 +231,34 @@ objects! {
     Contact {
         /// The Threema ID.
         identity: String,
-        /// Base64 of 32 bytes; only where `verification` is 2, or the identity was revoked.
+        /// Base64 of 32 bytes; only if `verification` is 2 or the Threema ID was revoked.
         #[serde(rename = "publickey")]
         public_key: String,
-        /// When it was added; 0 if that is not known.
+        /// When the contact was added; 0 if unknown.
         #[serde(rename = "createdAt")]
         created_at: u64,
         /// 0 unverified, 1 verified by the server, 2 verified in person.
         verification: u64,
-        /// Whether it belongs to the same Threema Work organisation.
+        /// Whether the contact belongs to the same Threema Work organisation.
         #[serde(rename = "workVerified")]
         work_verified: bool,
-        /// Whether the list of contacts leaves it out.
+        /// Whether the contact list omits the contact.
         hidden: bool,
-        /// First name, as the person entered it.
+        /// First name, as the user entered it.
         #[serde(rename = "firstname")]
         first_name: String,
-        /// Last name, as the person entered it.
+        /// Last name, as the user entered it.
         #[serde(rename = "lastname")]
         last_name: String,
         /// The nickname that the contact chose.
         nickname: String,
-        /// When something was last written to or by it; `null` or absent: never.
+        /// Time of the last activity in the chat; `null` or absent: never.
         #[serde(rename = "lastUpdate")]
         last_update: u64,
-        /// 0 as set for all, 1 send, 2 do not send.
+        /// 0 default setting, 1 send, 2 do not send.
         #[serde(rename = "typingIndicators")]
         typing_indicators: u64,
-        /// 0 as set for all, 1 send, 2 do not send.
+        /// 0 default setting, 1 send, 2 do not send.
         #[serde(rename = "readReceipts")]
         read_receipts: u64,
         /// Whether the chat is protected by the app's PIN.
@@ -265,95 +269,95 @@ objects! {
     Group {
         /// 16 lowercase hexadecimal digits: 8 bytes.
         id: String,
-        /// The Threema ID of who made it.
+        /// The creator's Threema ID.
         creator: String,
-        /// Its name.
+        /// The group's name.
         #[serde(rename = "groupname")]
         name: String,
-        /// When it was made; iOS always writes 0.
+        /// When the group was created; iOS always writes 0.
         #[serde(rename = "createdAt")]
         created_at: u64,
-        /// Threema IDs. The person's own is among them unless they left.
+        /// Threema IDs, with the user's own unless the user left the group.
         members: List<String>,
-        /// Always false; Android skips the group if not.
+        /// Always false; Android skips a group with true.
         deleted: bool,
-        /// When something was last written; `null` or absent: never.
+        /// Time of the last activity in the chat; `null` or absent: never.
         #[serde(rename = "lastUpdate")]
         last_update: u64,
         /// Whether the chat is protected by the app's PIN.
         private: bool,
     }
 
-    /// A distribution list: messages to several people, one by one. Android only.
+    /// A distribution list: sends messages to several contacts individually. Android only.
     DistributionList {
-        /// 16 lowercase hexadecimal digits: an unsigned number of 8 bytes, little end first.
+        /// 16 lowercase hexadecimal digits: an unsigned 64-bit number, little-endian.
         id: String,
-        /// Its name.
+        /// The list's name.
         name: String,
-        /// When it was made.
+        /// When the list was created.
         #[serde(rename = "createdAt")]
         created_at: u64,
         /// Threema IDs.
         members: List<String>,
-        /// When something was last written; `null` or absent: never.
+        /// Time of the last activity in the chat; `null` or absent: never.
         #[serde(rename = "lastUpdate")]
         last_update: u64,
         /// Whether the chat is protected by the app's PIN.
         private: bool,
     }
 
-    /// Settings of the app. What is absent is false, except where it says true.
+    /// Settings of the app. An absent boolean is false, unless its comment says true.
     Settings {
-        /// Whether the address book is matched with the directory. iOS requires it.
+        /// Whether the address book is matched with the directory. iOS requires the field.
         #[serde(rename = "syncContacts")]
         sync_contacts: bool,
-        /// Whether messages of strangers are dropped.
+        /// Whether messages from unknown senders are dropped.
         #[serde(rename = "blockUnknown")]
         block_unknown: bool,
-        /// Whether others see that one types (absent: true).
+        /// Whether typing indicators are sent (absent: true).
         #[serde(rename = "sendTyping")]
         send_typing: bool,
-        /// Whether others see that one has read (absent: true).
+        /// Whether read receipts are sent (absent: true).
         #[serde(rename = "readReceipts")]
         read_receipts: bool,
-        /// Whether calls are possible (absent: true).
+        /// Whether calls are enabled (absent: true).
         #[serde(rename = "threemaCalls")]
         calls: bool,
-        /// Whether calls always go through a server.
+        /// Whether calls always use a relay server.
         #[serde(rename = "relayThreemaCalls")]
         relay_calls: bool,
-        /// Android only.
+        /// Whether screenshots are blocked; Android only.
         #[serde(rename = "disableScreenshots")]
         disable_screenshots: bool,
-        /// Android only.
+        /// Whether the keyboard is asked not to learn; Android only.
         #[serde(rename = "incognitoKeyboard")]
         incognito_keyboard: bool,
-        /// Threema IDs.
+        /// Threema IDs of blocked contacts.
         #[serde(rename = "blockedContacts")]
         blocked_contacts: List<String>,
-        /// Threema IDs, as Android spells the key.
+        /// Threema IDs, with the key of Android.
         #[serde(rename = "syncExcludedIds")]
         sync_excluded_ids: List<String>,
-        /// Threema IDs, as iOS spells the key. Neither app reads the other's.
+        /// Threema IDs, with the key of iOS. Neither app reads the other's key.
         #[serde(rename = "syncExcludedIDs")]
         sync_excluded_ids_ios: List<String>,
-        /// Android only.
+        /// Recently used emojis; Android only.
         #[serde(rename = "recentEmojis")]
         recent_emojis: List<String>,
     }
 }
 
 impl Contents {
-    /// The document of these contents, compact and with `\/` for `/`, as both apps write it.
+    /// Serialises the contents as compact JSON with `\/` for `/`. Both apps escape `/` in this way.
     ///
     /// # Panics
-    /// Never: everything in it can be written as JSON.
+    /// Never: all contents can be written as JSON.
     #[must_use]
     pub fn to_document(&self) -> Document {
-        // Measured first: a buffer that grows leaves copies of the private key behind.
-        let mut measure = Measure(0);
-        self.write(&mut measure);
-        let mut json = Zeroizing::new(Vec::with_capacity(measure.0));
+        // The length is counted first: a growing buffer leaves copies of the private key in memory.
+        let mut counter = ByteCounter(0);
+        self.write(&mut counter);
+        let mut json = Zeroizing::new(Vec::with_capacity(counter.0));
         self.write(&mut *json);
         Document { json }
     }
@@ -364,19 +368,20 @@ impl Contents {
             .expect("strings, numbers and lists can be written into memory");
     }
 
-    /// Takes out what nobody else may know: the private key, and the device group key.
+    /// Removes the secrets: the private key and the device group key.
     pub fn redact(&mut self) {
         match &mut self.user {
             Field::Is(user) => {
                 user.private_key = Field::Absent;
                 user.device_group_key = Field::Absent;
             }
-            // Whatever stands there instead of a user may be the key.
+            // A value of another type in place of the user may contain the key.
             Field::Absent | Field::Null | Field::Other(_) => self.user = Field::Absent,
         }
     }
 
-    /// The latest time in it, in milliseconds since 1970: of a contact, a group or a distribution list.
+    /// The latest time of a contact, group or distribution list, in milliseconds since 1970. `None`
+    /// if there is no time after 1970.
     #[must_use]
     pub fn newest_entry(&self) -> Option<u64> {
         let contacts = self.contacts.items().filter_map(Field::get);
@@ -395,10 +400,10 @@ impl Contents {
     }
 }
 
-/// Counts what is written.
-struct Measure(usize);
+/// A writer that counts the bytes and discards them.
+struct ByteCounter(usize);
 
-impl Write for Measure {
+impl Write for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())
@@ -409,7 +414,7 @@ impl Write for Measure {
     }
 }
 
-/// Compact JSON with `\/` for `/`.
+/// A JSON formatter that writes compactly and escapes `/` as `\/`.
 struct EscapeSlashes;
 
 impl serde_json::ser::Formatter for EscapeSlashes {
@@ -428,7 +433,7 @@ impl serde_json::ser::Formatter for EscapeSlashes {
     }
 }
 
-/// Whether a level of arrays and objects begins here, outside texts.
+/// Whether the byte, outside a string, opens an array or an object.
 fn is_bracket(byte: u8) -> bool {
     matches!(byte, b'[' | b'{')
 }
@@ -437,10 +442,10 @@ fn count(json: &[u8], is_one: impl Fn(u8) -> bool) -> usize {
     json.iter().filter(|byte| is_one(**byte)).count()
 }
 
-/// How many arrays and objects stand within each other at the most.
-fn levels(json: &[u8]) -> usize {
+/// The deepest nesting of arrays and objects.
+fn nesting_depth(json: &[u8]) -> usize {
     let (mut level, mut deepest) = (0_usize, 0);
-    for byte in outside_texts(json) {
+    for byte in outside_strings(json) {
         if is_bracket(byte) {
             level += 1;
             deepest = deepest.max(level);
@@ -451,20 +456,20 @@ fn levels(json: &[u8]) -> usize {
     deepest
 }
 
-/// The bytes of JSON that are not part of a text.
-fn outside_texts(json: &[u8]) -> impl Iterator<Item = u8> {
-    let (mut in_text, mut is_escaped) = (false, false);
+/// The bytes of JSON that are not part of a string.
+fn outside_strings(json: &[u8]) -> impl Iterator<Item = u8> {
+    let (mut in_string, mut is_escaped) = (false, false);
     json.iter().copied().filter(move |&byte| {
-        let is_outside = !in_text && byte != b'"';
+        let is_outside = !in_string && byte != b'"';
         if byte == b'"' && !is_escaped {
-            in_text = !in_text;
+            in_string = !in_string;
         }
-        is_escaped = in_text && byte == b'\\' && !is_escaped;
+        is_escaped = in_string && byte == b'\\' && !is_escaped;
         is_outside
     })
 }
 
-/// Line and column, each from 1, of the byte at `offset`.
+/// Line and column of the byte at `offset`, each counted from 1.
 fn position(text: &[u8], offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let lines = before.split(|&byte| byte == b'\n');
@@ -572,13 +577,16 @@ mod tests {
     fn contents_have_a_bound() {
         let zeros = |count: usize| format!("{{\"contacts\":[{}0]}}", "0,".repeat(count - 1));
         let contents = |json: String| parse(json.as_bytes()).unwrap().contents();
-        assert!(contents(zeros(VALUES - 1)).is_ok());
-        assert_eq!(contents(zeros(VALUES)).err(), Some(ContentsError::TooMany));
+        assert!(contents(zeros(MAX_VALUES - 1)).is_ok());
+        assert_eq!(
+            contents(zeros(MAX_VALUES)).err(),
+            Some(ContentsError::TooMany)
+        );
     }
 
     #[test]
-    fn commas_and_brackets_in_a_text_are_no_values_and_no_levels() {
-        let text = r#",[{\\\","#.repeat(VALUES);
+    fn commas_and_brackets_in_a_string_are_no_values_and_no_levels() {
+        let text = r#",[{\\\","#.repeat(MAX_VALUES);
         let document = parse(format!("{{\"user\":{{\"nickname\":\"{text}\"}}}}").as_bytes());
         let contents = document.unwrap().contents().unwrap();
         let nickname = &contents.user.get().unwrap().nickname;
@@ -591,10 +599,10 @@ mod tests {
             let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
             parse(format!("{{\"a\":[{{}},\"\\\"[\"],\"b\":{open}{close}}}").as_bytes())
         };
-        assert!(nested(LEVELS).is_ok());
-        assert_eq!(nested(LEVELS + 1).err(), Some(DocumentError::TooDeep));
-        // Side by side they are no levels.
-        let flat = format!("{{\"a\":[{}0]}}", "[],".repeat(2 * LEVELS));
+        assert!(nested(MAX_LEVELS).is_ok());
+        assert_eq!(nested(MAX_LEVELS + 1).err(), Some(DocumentError::TooDeep));
+        // Arrays side by side do not add levels.
+        let flat = format!("{{\"a\":[{}0]}}", "[],".repeat(2 * MAX_LEVELS));
         assert!(parse(flat.as_bytes()).is_ok());
     }
 

@@ -1,9 +1,10 @@
-//! Sealing and opening: JSON → gzip → XSalsa20-Poly1305 → bytes on the wire, and back.
+//! Encryption and compression: JSON → gzip → XSalsa20-Poly1305 → bytes on the wire, and back
+//! (docs/FORMAT.md §3 and §4).
 //!
 //! Layout: `nonce[24] ‖ tag[16] ‖ ciphertext` (NaCl secretbox order), no magic, no version, no
-//! associated data (Android `ThreemaSafeServiceImpl`, iOS `SafeStore`). The gzip inside is written at
-//! level 0, stored: since Android 4.84 and iOS 4.8.3 the apps do so against a compression side channel
-//! (an attacker who makes you add contacts could watch the size). Any gzip is read.
+//! associated data (Android `ThreemaSafeServiceImpl`, iOS `SafeStore`). The gzip inside is written
+//! at level 0 (stored): since Android 4.84 and iOS 4.8.3 the apps do so against a compression side
+//! channel (an attacker who makes a user add contacts could observe the size). Any gzip is read.
 
 use std::io::{self, Read};
 
@@ -17,34 +18,34 @@ use zeroize::{Zeroize, Zeroizing};
 use super::document::{Document, DocumentError};
 use super::key::BackupKey;
 
-/// Length of the random nonce in front, in bytes.
+/// Length of the random nonce at the start, in bytes (docs/FORMAT.md §3).
 pub const NONCE_LENGTH: usize = 24;
-/// Length of the Poly1305 tag after it, in bytes.
+/// Length of the Poly1305 tag after the nonce, in bytes (docs/FORMAT.md §3).
 pub const TAG_LENGTH: usize = 16;
-/// What a sealed backup has more than its ciphertext, in bytes.
+/// Length of nonce and tag, by which a sealed backup is longer than its ciphertext, in bytes.
 pub const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
-/// How large a document may become when it is inflated, in bytes (64 MiB): a small file cannot fill
-/// the memory.
+/// Default limit for the length of an inflated document, in bytes (64 MiB), so that a small file
+/// cannot fill the memory.
 pub const INFLATE_LIMIT: usize = 64 << 20;
 
-/// How a gzip member begins (RFC 1952 §2.3.1).
+/// The first bytes of a gzip member (RFC 1952 §2.3.1).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// The header of gzip as Java writes it, and so Android: magic, deflate, and zeros for flags, time, extra
-/// flags and operating system.
+/// The gzip header that Java, and so Android, writes: magic, deflate, and zeros for flags, time,
+/// extra flags and operating system (docs/FORMAT.md §4).
 const ANDROID_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0];
-/// The longest stored block of deflate, in bytes (RFC 1951 §3.2.4).
-const BLOCK_LENGTH: usize = 0xffff;
+/// Length of the longest stored block of deflate, in bytes (RFC 1951 §3.2.4).
+const MAX_BLOCK_LENGTH: usize = 0xffff;
 
-/// A nonce: 24 bytes, drawn at random for every sealing. Reusing one under the same key reveals both
+/// A nonce: 24 random bytes, new for every sealing. Reusing a nonce under the same key reveals both
 /// documents.
 #[derive(Clone, Copy)]
 pub struct Nonce([u8; NONCE_LENGTH]);
 
 impl Nonce {
-    /// Draws a nonce from the operating system.
+    /// Generates a nonce from the operating system's random bytes.
     ///
     /// # Panics
-    /// When the operating system has no randomness; nothing can be sealed safely then.
+    /// When the operating system provides no random bytes; nothing can be sealed safely then.
     #[must_use]
     pub fn random() -> Self {
         let mut bytes = [0; NONCE_LENGTH];
@@ -52,50 +53,51 @@ impl Nonce {
         Self(bytes)
     }
 
-    /// A nonce of these bytes, for test vectors.
+    /// Creates a nonce from its bytes, for test vectors.
     #[must_use]
     pub fn from_bytes(bytes: [u8; NONCE_LENGTH]) -> Self {
         Self(bytes)
     }
 }
 
-/// Why a backup does not open. The texts are what the command line prints.
+/// Why a backup cannot be opened. The command line prints these texts.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// Not longer than nonce and tag together.
-    #[error("too short: {length} bytes, and a backup has more than {OVERHEAD}")]
+    /// The backup is not longer than nonce and tag together.
+    #[error("too short: {length} bytes, expected more than {OVERHEAD}")]
     TooShort {
-        /// How many bytes there are.
+        /// Length of the backup, in bytes.
         length: usize,
     },
-    /// The tag does not match. A wrong password and a changed byte look the same.
+    /// The tag does not match. A wrong password and a changed byte cannot be told apart.
     #[error(
         "wrong password or damaged: the backup does not belong to this password and Threema ID, or it was changed"
     )]
     WrongPasswordOrDamaged,
-    /// What was decrypted does not begin as gzip does.
-    #[error("not gzip: the backup decrypts, but what is inside is something else")]
+    /// The decrypted contents do not begin with the magic of gzip.
+    #[error("not gzip: the backup decrypts, but its contents are not gzip")]
     NotGzip,
-    /// gzip that breaks off, or whose data or checksum is wrong.
-    #[error("broken gzip: the backup decrypts, but what is inside cannot be unpacked")]
+    /// The gzip is truncated, or its data or checksum is wrong.
+    #[error("broken gzip: the backup decrypts, but its contents cannot be unpacked")]
     BrokenGzip,
-    /// The document is larger than the bound.
+    /// The document is larger than the limit.
     #[error("too large: the document inside has more than {limit} bytes")]
     TooLarge {
-        /// The bound, in bytes.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// What was unpacked is not a backup document.
+    /// The inflated contents are not a backup document.
     #[error("not a backup document")]
     NotADocument(#[from] DocumentError),
 }
 
-/// An encrypted backup as it goes over the wire and lies on disk. Always longer than [`OVERHEAD`].
+/// An encrypted backup, as on the wire and on disk: nonce, tag and ciphertext. Always longer than
+/// [`OVERHEAD`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedBackup(Bytes);
 
 impl SealedBackup {
-    /// The bytes on the wire.
+    /// The bytes as on the wire.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         &self.0
@@ -115,15 +117,15 @@ impl TryFrom<Bytes> for SealedBackup {
     }
 }
 
-/// Seals a document under a key, with a nonce that was never used under it before. Everything happens in
-/// the one buffer that is given back: no plain copy is left behind.
+/// Compresses and encrypts a document under a key, with a nonce that was never used with this key.
+/// All work happens in the buffer that is returned: no plaintext copy is left in memory.
 #[must_use]
 pub fn seal(document: &Document, key: &BackupKey, nonce: Nonce) -> SealedBackup {
     let json = document.json();
     let mut sealed = Vec::with_capacity(OVERHEAD + gzip_length(json.len()));
     sealed.extend_from_slice(&nonce.0);
     sealed.extend_from_slice(&[0; TAG_LENGTH]);
-    pack(json, &mut sealed);
+    write_gzip(json, &mut sealed);
 
     let (_, tag, contents) = split(&mut sealed).expect("there are nonce and tag, just put in");
     let made = cipher(key)
@@ -133,11 +135,12 @@ pub fn seal(document: &Document, key: &BackupKey, nonce: Nonce) -> SealedBackup 
     SealedBackup(sealed.into())
 }
 
-/// Opens a sealed backup; the document inside may have at most `limit` bytes ([`INFLATE_LIMIT`]).
+/// Decrypts and inflates a sealed backup; the document may have at most `limit` bytes
+/// ([`INFLATE_LIMIT`]).
 ///
-/// Decrypts in place if nobody else holds the bytes, and then allocates the document and nothing
-/// else of its size; otherwise it works on a copy. Either is wiped. (The inflater's window of 32 KiB
-/// is not.)
+/// Decrypts in place if no other reference to the bytes exists, and then allocates the document and
+/// nothing else of its size; otherwise it works on a copy. The plaintext is wiped in both cases.
+/// (The inflater's window of 32 KiB is not.)
 ///
 /// # Errors
 /// One variant for each way in which the bytes can be wrong.
@@ -153,7 +156,7 @@ pub fn open(sealed: SealedBackup, key: &BackupKey, limit: usize) -> Result<Docum
     Ok(Document::from_json(inflate(contents, limit)?)?)
 }
 
-/// A backup's bytes, decrypted in place and gone after use.
+/// A backup's bytes, decrypted in place and wiped when dropped.
 struct Wiped(BytesMut);
 
 impl Drop for Wiped {
@@ -162,7 +165,7 @@ impl Drop for Wiped {
     }
 }
 
-/// The three parts of a sealed backup.
+/// Splits a sealed backup into nonce, tag and ciphertext.
 fn split(bytes: &mut [u8]) -> Option<(&mut [u8; NONCE_LENGTH], &mut [u8; TAG_LENGTH], &mut [u8])> {
     let (nonce, rest) = bytes.split_first_chunk_mut()?;
     let (tag, ciphertext) = rest.split_first_chunk_mut()?;
@@ -173,12 +176,12 @@ fn cipher(key: &BackupKey) -> XSalsa20Poly1305 {
     XSalsa20Poly1305::new(Key::from_slice(key.as_bytes()))
 }
 
-/// Appends contents as gzip in stored blocks (RFC 1952, RFC 1951 §3.2.4), in as few as can be.
-fn pack(contents: &[u8], into: &mut Vec<u8>) {
+/// Appends contents as gzip with the fewest possible stored blocks (RFC 1952, RFC 1951 §3.2.4).
+fn write_gzip(contents: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(&ANDROID_HEADER);
     let mut rest = contents;
     loop {
-        let (block, after) = rest.split_at(rest.len().min(BLOCK_LENGTH));
+        let (block, after) = rest.split_at(rest.len().min(MAX_BLOCK_LENGTH));
         let is_last = after.is_empty();
         let length =
             u16::try_from(block.len()).expect("a block is no longer than its field can say");
@@ -199,16 +202,17 @@ fn pack(contents: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(&length[..4]);
 }
 
-/// How long [`pack`] makes contents of this length.
+/// The length of the output of [`write_gzip`] for contents of this length, in bytes.
 fn gzip_length(contents: usize) -> usize {
-    let blocks = contents.div_ceil(BLOCK_LENGTH).max(1);
+    let blocks = contents.div_ceil(MAX_BLOCK_LENGTH).max(1);
     ANDROID_HEADER.len() + 5 * blocks + contents + 8
 }
 
-/// Unpacks gzip whose contents have at most `limit` bytes.
+/// Inflates gzip whose contents have at most `limit` bytes.
 ///
-/// It is read twice: what it says of its own length is not to be relied on, and only a buffer of
-/// exactly the right size neither grows, which leaves copies behind, nor can be made huge by a bomb.
+/// The gzip is read twice, first for its length, because the length in its trailer cannot be
+/// trusted. Only a buffer of exactly the right size neither grows, which would leave copies in
+/// memory, nor becomes huge through a gzip bomb.
 fn inflate(gzip: &[u8], limit: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     if !gzip.starts_with(&GZIP_MAGIC) {
         return Err(OpenError::NotGzip);
@@ -228,8 +232,8 @@ fn inflate(gzip: &[u8], limit: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     Ok(contents)
 }
 
-/// The contents of all members of gzip (RFC 1952 §2.2), one after the other. What follows the last
-/// and does not begin with the magic of a member is left alone, as Java does, and so Android.
+/// A reader of the joined contents of all gzip members (RFC 1952 §2.2). Bytes after the last member
+/// that do not begin with the magic of a member are ignored, as in Java, and so on Android.
 struct Members<'a>(GzDecoder<&'a [u8]>);
 
 impl<'a> Members<'a> {
@@ -267,7 +271,7 @@ mod tests {
         Document::from_json(Zeroizing::new(DOCUMENT.into())).unwrap()
     }
 
-    /// Seals any bytes, gzip or not.
+    /// Encrypts any bytes, gzip or not.
     fn seal_raw(contents: &[u8]) -> SealedBackup {
         let mut contents = contents.to_vec();
         let tag = cipher(&key())
@@ -320,7 +324,7 @@ mod tests {
         ] {
             let contents: Vec<u8> = (0..length).map(|at| at.to_le_bytes()[0]).collect();
             let mut packed = Vec::new();
-            pack(&contents, &mut packed);
+            write_gzip(&contents, &mut packed);
 
             assert_eq!(packed.len(), gzip_length(contents.len()));
             assert_eq!(*inflate(&packed, contents.len()).unwrap(), contents);

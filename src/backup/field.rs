@@ -1,29 +1,29 @@
-//! One field of the JSON, as it stands there: absent, `null`, of the right type or of a wrong one.
+//! JSON fields that keep their exact state: absent, `null`, of the expected type or of another one.
 //!
-//! The apps do not agree on what a wrong field means, and nothing may get lost, so reading never
-//! fails on one: what has a wrong type is kept as it is and written back.
+//! The apps do not agree on what a wrong field means, and nothing may get lost. So deserialisation
+//! never fails on a wrong type: the value is kept as it is and written back.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-/// A field of type `T`, or what stands in its place.
+/// A JSON field that should have the type `T`.
 #[derive(Clone, Default, PartialEq)]
 pub enum Field<T> {
-    /// The key is not there.
+    /// The key is missing.
     #[default]
     Absent,
     /// `null`.
     Null,
-    /// What it should be.
+    /// A value of the expected type.
     Is(T),
-    /// JSON of another type, kept as it is.
+    /// A JSON value of another type, kept as it is.
     Other(Box<Value>),
 }
 
 impl<T> Field<T> {
-    /// The value, if it is there and has the right type.
+    /// The value, if it is present and has the expected type.
     #[must_use]
     pub fn get(&self) -> Option<&T> {
         match self {
@@ -38,7 +38,7 @@ impl<T> Field<T> {
 }
 
 impl<T: Json + Clone> Field<T> {
-    /// What Android takes the field for.
+    /// The value that Android reads from the field; `None` where it uses its default.
     pub(super) fn on_android(&self) -> Option<T> {
         match self {
             Self::Is(value) => Some(value.clone()),
@@ -49,7 +49,7 @@ impl<T: Json + Clone> Field<T> {
 }
 
 impl<T> Field<Vec<T>> {
-    /// The items of a list; none if there is no list.
+    /// The items of the list; no items if the field is not a list.
     pub fn items(&self) -> impl Iterator<Item = &T> {
         self.get().into_iter().flatten()
     }
@@ -86,25 +86,25 @@ impl<'de, T: Json> Deserialize<'de> for Field<T> {
         if !T::has_type_of(&value) {
             return Ok(Self::Other(Box::new(value)));
         }
-        // By value: strings move and leave no copies behind.
+        // By value: strings are moved and leave no copies in memory.
         serde_json::from_value(value)
             .map(Self::Is)
             .map_err(serde::de::Error::custom)
     }
 }
 
-/// A Rust type and its type in JSON. Reading a value of the right type does not fail.
+/// A Rust type with its JSON type. Deserialising a value of that JSON type does not fail.
 pub trait Json: Serialize + DeserializeOwned + Sized {
-    /// The type, as it is called in a finding.
+    /// The JSON type's name in a finding, with its article.
     const TYPE: &'static str;
     /// Whether the value has this type.
     fn has_type_of(value: &Value) -> bool;
-    /// The same in another spelling, such as the number 1.0 for 1.
+    /// The same value from another spelling, such as 1 from the number 1.0.
     fn respelled(_value: &Value) -> Option<Self> {
         None
     }
-    /// What Android takes a value of another type for, if it takes it: numbers and switches in strings,
-    /// numbers as strings, and every number for a number (org.json).
+    /// The value that Android reads from another JSON type, if it accepts it: numbers and booleans
+    /// from strings, strings from numbers, and any number for a number (org.json).
     fn on_android(_value: &Value) -> Option<Self> {
         None
     }
@@ -121,7 +121,7 @@ impl Json for String {
 }
 
 impl Json for bool {
-    const TYPE: &'static str = "true or false";
+    const TYPE: &'static str = "a boolean";
     fn has_type_of(value: &Value) -> bool {
         value.is_boolean()
     }
@@ -131,33 +131,33 @@ impl Json for bool {
 }
 
 impl Json for u64 {
-    const TYPE: &'static str = "a whole number from 0";
+    const TYPE: &'static str = "an unsigned integer";
     fn has_type_of(value: &Value) -> bool {
         value.is_u64()
     }
     fn respelled(value: &Value) -> Option<Self> {
         let number = value.as_f64().filter(|_| value.is_f64())?;
-        // Every such number is a double without a remainder; the text of one has no exponent.
+        // In this range every integer is a double, and `{:.0}` formats it without an exponent.
         let is_whole = number.fract() == 0.0 && (0.0..9e15).contains(&number);
         is_whole.then(|| format!("{number:.0}").trim_start_matches('-').parse().ok())?
     }
-    /// Without its fraction, and 0 for what is below it.
+    /// The number without its fraction, and 0 for a negative one.
     fn on_android(value: &Value) -> Option<Self> {
         let number = match value.as_str() {
-            Some(text) => double_in_java(text)?,
+            Some(text) => parse_java_double(text)?,
             None => value.as_f64()?,
         };
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "as Java, it takes the nearest number that it can hold"
+            reason = "as in Java, the conversion saturates"
         )]
         let whole = number as Self;
         Some(whole)
     }
 }
 
-/// `Double.parseDouble`, but for numbers in hexadecimal.
-fn double_in_java(text: &str) -> Option<f64> {
+/// Java's `Double.parseDouble`, except for hexadecimal numbers.
+fn parse_java_double(text: &str) -> Option<f64> {
     let text = text.trim_matches(|character| character <= ' ');
     match text.trim_start_matches(['+', '-']) {
         "NaN" => Some(f64::NAN),
@@ -184,40 +184,40 @@ impl<T: Json> Json for Box<T> {
     }
 }
 
-/// The fields of an object that this version of the schema does not know, in their order.
+/// The fields of an object that the schema does not define, in their original order.
 pub type Unknown = Map<String, Value>;
 
-/// A string that is a secret: wiped when dropped, and cannot be printed.
+/// A secret string: wiped from memory when dropped, and without `Debug` and `Display`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretText(Zeroizing<String>);
+pub struct SecretString(Zeroizing<String>);
 
-impl SecretText {
-    /// Takes over the text.
+impl SecretString {
+    /// Takes ownership of the string.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The text, for whoever has a reason to see it.
+    /// The string itself. Every call is an access to the secret.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-impl Serialize for SecretText {
+impl Serialize for SecretString {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for SecretText {
+impl<'de> Deserialize<'de> for SecretString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::new)
     }
 }
 
-impl Json for SecretText {
+impl Json for SecretString {
     const TYPE: &'static str = String::TYPE;
     fn has_type_of(value: &Value) -> bool {
         String::has_type_of(value)

@@ -1,4 +1,4 @@
-//! What may be found in a document, and how it is looked through.
+//! Findings of the document validation, the rules for a field, and the walk over a document.
 
 use std::fmt;
 
@@ -7,41 +7,42 @@ use super::field::{Field, Json, Unknown};
 
 use Effect::{Fails, Fine, Loses};
 
-/// What one app does about a finding.
+/// The effect of a finding on the restore by one app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It reads the document as it is meant.
+    /// The app restores everything that the document means.
     Fine,
-    /// It goes on, but something of the document does not arrive. The text goes on after its name.
+    /// The app restores the document, but loses a part of it. The text continues a sentence that
+    /// begins with the app's name.
     Loses(&'static str),
-    /// It cannot restore the document.
+    /// The app cannot restore the document.
     Fails,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
-    /// An app would ignore something.
+    /// At least one app would lose a part of the document.
     Warning,
-    /// An app would fail to restore.
+    /// At least one app would fail to restore the document.
     Error,
 }
 
-/// Something in a document that an app would not restore as it stands.
+/// A part of a document that at least one app would not restore as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Where: a path such as `contacts[3].identity`.
+    /// The path in the document, such as `contacts[3].identity`.
     pub path: String,
     /// What is wrong there.
     pub problem: String,
-    /// What Android does.
+    /// The effect on Android.
     pub android: Effect,
-    /// What iOS does.
+    /// The effect on iOS.
     pub ios: Effect,
 }
 
 impl Finding {
-    /// The worse of what the two apps do.
+    /// The severity of the worse of the two effects.
     #[must_use]
     pub fn grade(&self) -> Grade {
         if self.android == Fails || self.ios == Fails {
@@ -81,7 +82,7 @@ impl fmt::Display for Finding {
 /// Effects on Android and on iOS.
 pub(super) type Effects = (Effect, Effect);
 
-/// What happens if a field is not what it should be.
+/// The effects of a field that is absent, `null` or of a wrong type.
 #[derive(Clone, Copy)]
 pub(super) struct Rule {
     pub(super) absent: Effects,
@@ -90,22 +91,22 @@ pub(super) struct Rule {
 }
 
 const NONE: Effects = (Fine, Fine);
-/// Both apps need it.
+/// A field that both apps require.
 pub(super) const REQUIRED: Rule = Rule::same((Fails, Fails));
-/// A text that may be absent. Android makes a text of whatever stands there.
-pub(super) const TEXT: Rule = Rule {
-    null: (Loses("takes the word null for it"), Fine),
+/// An optional string. Android converts any other value to a string, `null` to the word.
+pub(super) const STRING: Rule = Rule {
+    null: (Loses("uses the word null"), Fine),
     ..Rule::wrong((Fine, Fails))
 };
-/// A number that may be absent.
-pub(super) const NUMBER: Rule = Rule::wrong((Loses("takes its default"), Fails));
-/// A switch that may be absent.
-pub(super) const SWITCH: Rule = NUMBER;
-/// A list that may be absent.
+/// An optional number.
+pub(super) const NUMBER: Rule = Rule::wrong((Loses("uses its default"), Fails));
+/// An optional boolean.
+pub(super) const BOOL: Rule = NUMBER;
+/// An optional list.
 pub(super) const LIST: Rule = Rule::wrong((Loses("ignores the list"), Fails));
 
 impl Rule {
-    /// The same for all three.
+    /// The same effects for an absent, a `null` and a wrong field.
     pub(super) const fn same(effects: Effects) -> Self {
         Self {
             absent: effects,
@@ -114,7 +115,7 @@ impl Rule {
         }
     }
 
-    /// It may be absent or null, but not of another type.
+    /// The field may be absent or `null`, but not of another type.
     pub(super) const fn wrong(effects: Effects) -> Self {
         Self {
             wrong: effects,
@@ -122,12 +123,12 @@ impl Rule {
         }
     }
 
-    /// An item of a list: iOS takes nothing else there, not even null.
+    /// An item of a list: iOS accepts no other type there, and no `null`.
     pub(super) const fn entry(android: Effect) -> Self {
         Self::same((android, Fails))
     }
 
-    /// iOS does not know the field.
+    /// The same rule for a field that iOS ignores.
     pub(super) const fn android_only(self) -> Self {
         Self {
             absent: (self.absent.0, Fine),
@@ -136,7 +137,7 @@ impl Rule {
         }
     }
 
-    /// Android does not know the field.
+    /// The same rule for a field that Android ignores.
     pub(super) const fn ios_only(self) -> Self {
         Self {
             absent: (Fine, self.absent.1),
@@ -146,25 +147,25 @@ impl Rule {
     }
 }
 
-/// The longest key that a path shows whole, in bytes. The schema's own are shorter.
-const LONGEST_KEY: usize = 64;
+/// Length of the longest key that a path shows whole, in bytes. All keys of the schema are shorter.
+const MAX_KEY_LENGTH: usize = 64;
 
-/// Where in the document we are, and what was found so far.
+/// A walk over a document: the current path, and the findings so far.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct Walker {
     path: String,
     pub(super) findings: Vec<Finding>,
 }
 
-impl Place {
-    /// Looks at the field `key` of an object: by its rule if it is not what it should be, otherwise
-    /// more closely.
+impl Walker {
+    /// Visits the field `key` of an object: applies `check` to a value of the expected type, and
+    /// `rule` to everything else.
     pub(super) fn field<T: Json>(
         &mut self,
         key: &str,
         field: &Field<T>,
         rule: Rule,
-        look: impl FnOnce(&T, &mut Self),
+        check: impl FnOnce(&T, &mut Self),
     ) {
         let length = self.path.len();
         if length > 0 && !key.starts_with('[') {
@@ -172,22 +173,22 @@ impl Place {
         }
         self.path.push_str(key);
         match field {
-            Field::Is(value) => look(value, self),
+            Field::Is(value) => check(value, self),
             Field::Absent => self.note("missing", rule.absent),
             Field::Null => self.note("null", rule.null),
             Field::Other(value) => match T::respelled(value) {
                 Some(whole) => {
                     let unsure = (Fine, Loses("may not be able to read it"));
-                    self.note("a whole number with a fraction", unsure);
-                    look(&whole, self);
+                    self.note("an integer with a fraction", unsure);
+                    check(&whole, self);
                 }
                 None => {
                     let (mut android, mut ios) = rule.wrong;
                     if let Some(taken) = T::on_android(value) {
-                        // Android looks at it as at any other, and so does iOS if the type does not matter
-                        // to it. What they find there is part of this finding.
+                        // Android handles it like a value of the right type, and so does iOS where
+                        // it ignores the type. What `check` finds is merged into this finding.
                         let before = self.findings.len();
-                        look(&taken, self);
+                        check(&taken, self);
                         let found = self.findings.split_off(before);
                         let first = |effect: fn(&Finding) -> Effect| {
                             let mut effects = found.iter().map(effect);
@@ -205,25 +206,25 @@ impl Place {
         self.path.truncate(length);
     }
 
-    /// Looks at each item of a list.
+    /// Visits each item of a list.
     pub(super) fn items<T: Json>(
         &mut self,
         list: &List<T>,
         rule: Rule,
-        mut look: impl FnMut(&T, &mut Self),
+        mut check: impl FnMut(&T, &mut Self),
     ) {
         for (number, item) in list.iter().enumerate() {
-            self.field(&format!("[{number}]"), item, rule, &mut look);
+            self.field(&format!("[{number}]"), item, rule, &mut check);
         }
     }
 
-    /// Notes each field that the schema does not have.
+    /// Records a finding for each field that is not in the schema.
     pub(super) fn unknown(&mut self, fields: &Unknown) {
         let ignored = Loses("ignores it");
         for key in fields.keys() {
             let length = self.path.len();
             let is_word = |character: char| character.is_alphanumeric() || "_-".contains(character);
-            let (word, rest) = key.split_at(key.ceil_char_boundary(LONGEST_KEY.min(key.len())));
+            let (word, rest) = key.split_at(key.ceil_char_boundary(MAX_KEY_LENGTH.min(key.len())));
             let cut = if rest.is_empty() { "" } else { "…" };
             if !word.is_empty() && word.chars().all(is_word) {
                 let dot = if length > 0 { "." } else { "" };
@@ -236,6 +237,7 @@ impl Place {
         }
     }
 
+    /// Records a finding at the current path, unless neither app is affected.
     pub(super) fn note(&mut self, problem: impl Into<String>, (android, ios): Effects) {
         if (android, ios) != NONE {
             self.findings.push(Finding {
@@ -247,6 +249,6 @@ impl Place {
         }
     }
 
-    /// There is nothing more to look at.
-    pub(super) fn enough<T>(_: &T, _: &mut Self) {}
+    /// The check that accepts every value.
+    pub(super) fn accept<T>(_: &T, _: &mut Self) {}
 }

@@ -1,34 +1,38 @@
-//! The two names: a person's Threema ID, and the backup id under which a server keeps the backup.
+//! Identifiers: a user's Threema ID, and the backup id under which a server stores the backup
+//! (docs/FORMAT.md §1).
 //!
-//! Each has exactly one spelling. A backup id is a secret: whoever knows it can read and remove the
-//! backup, and can test guesses of the password against it. Hence no `Display` and a `Debug` that
-//! shows nothing.
+//! Each has exactly one spelling. A backup id is a secret: it allows reading and deleting the
+//! backup, and testing guesses of the password. Hence the ids have no `Display`, and their `Debug`
+//! shows no contents.
 
 use std::fmt;
 use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
 
-/// Why a text is not an id.
+/// Why a string is not a valid id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseIdError {
     /// Not 8 characters of `0-9 A-Z`, the first of which may be `*`.
-    #[error("a Threema ID has 8 characters of 0-9 and A-Z (a gateway ID begins with *)")]
+    #[error(
+        "invalid Threema ID: expected 8 characters of 0-9 and A-Z (a gateway ID begins with *)"
+    )]
     ThreemaId,
     /// Not 64 lowercase hexadecimal digits.
-    #[error("a backup id has exactly 64 lowercase hexadecimal digits")]
+    #[error("invalid backup id: expected exactly 64 lowercase hexadecimal digits")]
     BackupId,
 }
 
-/// A Threema ID, 8 ASCII bytes matching `[0-9A-Z*][0-9A-Z]{7}` (`safe-backup.schema.yml`).
+/// A Threema ID: 8 ASCII bytes that match `[0-9A-Z*][0-9A-Z]{7}` (docs/FORMAT.md §1;
+/// `safe-backup.schema.yml` in the sources of both apps).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ThreemaId([u8; 8]);
 
 impl ThreemaId {
-    /// A made-up ID. Somebody may have it all the same.
+    /// A random ID for tests. A real user may have the same one.
     ///
     /// # Panics
-    /// When the operating system has no randomness.
+    /// When the operating system provides no random bytes.
     #[must_use]
     pub fn random() -> Self {
         let mut bytes = [0; 8];
@@ -39,7 +43,7 @@ impl ThreemaId {
         }))
     }
 
-    /// The ID as text.
+    /// The ID as a string of 8 characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).expect("an ID is ASCII")
@@ -76,19 +80,21 @@ impl fmt::Debug for ThreemaId {
     }
 }
 
-/// The name of a backup: 32 bytes, written as 64 lowercase hexadecimal digits on the wire and on disk
-/// (all apps print lowercase; Android `ThreemaSafeServerInfo`, iOS `BytesUtility.toHexString`).
+/// A backup id: 32 bytes, written as 64 lowercase hexadecimal digits on the wire and on disk
+/// (docs/FORMAT.md §1; both apps write lowercase: Android `ThreemaSafeServerInfo`, iOS
+/// `BytesUtility.toHexString`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackupId([u8; 32]);
 
 impl BackupId {
-    /// The id of these 32 bytes.
+    /// Creates an id from its 32 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 64 lowercase hexadecimal digits. The one way to print an id, named so that it is seen.
+    /// The 64 lowercase hexadecimal digits. The only way to print an id, with a name that stands
+    /// out in a code review.
     #[must_use]
     pub fn to_hex(&self) -> String {
         hex::encode(self.0)

@@ -1,33 +1,37 @@
-//! From a password and a Threema ID to the backup id and the key, by scrypt.
+//! Key derivation: scrypt over password and Threema ID gives the backup id and the encryption key
+//! (docs/FORMAT.md §2).
 //!
-//! Nothing here can be printed, cloned or compared, and all of it is wiped from memory when dropped.
+//! The keys cannot be printed, cloned or compared, and are wiped from memory when dropped.
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::id::{BackupId, ThreemaId};
 use super::password::Password;
 
-/// scrypt's cost: N = 2^16 (Android `LibthreemaJavaBridge` log cost 16, iOS `Scrypt.c` 65536).
+/// Base-2 logarithm of scrypt's cost parameter: N = 2^16 = 65536 (docs/FORMAT.md §2; Android
+/// `LibthreemaJavaBridge` log cost 16, iOS `Scrypt.c` 65536).
 const LOG_N: u8 = 16;
-/// scrypt's block size.
+/// scrypt's block size parameter r (docs/FORMAT.md §2).
 const R: u32 = 8;
-/// scrypt's parallelisation.
+/// scrypt's parallelisation parameter p (docs/FORMAT.md §2).
 const P: u32 = 1;
 
-/// The 64 bytes that scrypt makes of password and Threema ID: first the backup id, then the key.
+/// The 64-byte scrypt output for a password and a Threema ID: 32 bytes of backup id, then 32 bytes
+/// of encryption key.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct MasterKey([u8; 64]);
 
 impl MasterKey {
-    /// Derives the master key: scrypt with N = 65536, r = 8, p = 1, 64 bytes of output, and the 8 bytes
-    /// of the Threema ID as salt. Takes 64 MiB of memory and about an eighth of a second.
+    /// Derives the master key: scrypt (RFC 7914) with N = 65536, r = 8, p = 1, 64 bytes of output,
+    /// and the 8 bytes of the Threema ID as salt. Takes 64 MiB of memory and about an eighth of a
+    /// second.
     #[must_use]
     pub fn derive(password: &Password, id: &ThreemaId) -> Self {
         Self::derive_with_salt(password, id.as_bytes())
     }
 
-    /// The same with any 8 bytes as salt. The apps spell an ID in capitals before they derive; other
-    /// spellings give other keys.
+    /// Derives the master key with any 8 bytes as salt. The apps convert an ID to upper case before
+    /// they derive; another spelling gives another key.
     ///
     /// # Panics
     /// Never: the parameters are constants that scrypt accepts.
@@ -41,13 +45,13 @@ impl MasterKey {
         key
     }
 
-    /// The name under which a server keeps the backup: bytes 0 to 31.
+    /// The backup id, under which a server stores the backup: bytes 0 to 31.
     #[must_use]
     pub fn backup_id(&self) -> BackupId {
         BackupId::from_bytes(*self.0.first_chunk().expect("64 bytes have a first half"))
     }
 
-    /// The key that seals the backup: bytes 32 to 63.
+    /// The encryption key of the backup: bytes 32 to 63.
     #[must_use]
     pub fn backup_key(&self) -> BackupKey {
         BackupKey(*self.0.last_chunk().expect("64 bytes have a last half"))
@@ -59,7 +63,7 @@ impl MasterKey {
 pub struct BackupKey([u8; 32]);
 
 impl BackupKey {
-    /// A key of these 32 bytes, for test vectors that start from the key.
+    /// Creates a key from its 32 bytes, for test vectors that start from the key.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -74,7 +78,8 @@ impl BackupKey {
 mod tests {
     use super::*;
 
-    /// Threema's published vector (Android `ThreemaSafeServiceTest.kt`, iOS `SafeTests.swift`).
+    /// Threema's published test vector (Android `ThreemaSafeServiceTest.kt`, iOS
+    /// `SafeTests.swift`).
     #[test]
     fn the_published_vector_derives() {
         let key = MasterKey::derive(&"shootdeathstar".into(), &"ECHOECHO".parse().unwrap());

@@ -1,15 +1,15 @@
-//! The Threema Safe backup format: everything a phone does between its password and the bytes it
-//! uploads, and back.
+//! The Threema Safe backup format: key derivation, encryption, gzip and the JSON document
+//! (docs/FORMAT.md).
 //!
-//! A backup on the wire is `nonce (24 bytes) ‖ tag (16 bytes) ‖ ciphertext`. The key and the backup's
-//! name (its [`BackupId`]) are two halves of one scrypt output over the password and the Threema ID.
-//! Inside the ciphertext is gzip, inside that a JSON document.
+//! A backup on the wire is `nonce (24 bytes) ‖ tag (16 bytes) ‖ ciphertext`. The encryption key and
+//! the backup id ([`BackupId`]) are the two halves of one scrypt output over the password and the
+//! Threema ID. The ciphertext contains gzip, and the gzip contains a JSON document.
 //!
-//! This is a leaf: no I/O, no async, nothing imported from the rest of the crate. The server uses
-//! [`BackupId`] and nothing else of it; it holds no key and cannot open what it stores.
+//! The module is a leaf: no I/O, no async code, no imports from the rest of the crate. The server
+//! uses [`BackupId`] and nothing else of it: it holds no key and cannot decrypt what it stores.
 //!
-//! Sources: Threema for Android 6.4.2 and Threema for iOS 7.2.2, read; the published key derivation
-//! vector; `tests/vectors/`.
+//! Sources: the source code of Threema for Android 6.4.2 and of Threema for iOS 7.2.2, the
+//! published test vector of the key derivation, and `tests/vectors/`.
 
 mod app;
 mod document;
@@ -30,7 +30,7 @@ pub use document::{
 pub use envelope::{
     INFLATE_LIMIT, NONCE_LENGTH, Nonce, OVERHEAD, OpenError, SealedBackup, TAG_LENGTH, open, seal,
 };
-pub use field::{Field, Json, SecretText, Unknown};
+pub use field::{Field, Json, SecretString, Unknown};
 pub use finding::{Effect, Finding, Grade};
 pub use id::{BackupId, ParseIdError, ThreemaId};
 pub use key::{BackupKey, MasterKey};

@@ -1,23 +1,25 @@
-//! The password of a backup, and what the apps think of it.
+//! The password of a backup, and the apps' password checks (docs/FORMAT.md §6).
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// The shortest password that the apps take: in UTF-16 units on Android, in characters on iOS.
-const SHORTEST: usize = 8;
-/// The longest password that Android takes, in UTF-16 units.
-const LONGEST: usize = 4096;
-/// Up to how many digits the apps call a password bad that consists of nothing else.
-const MANY_DIGITS: usize = 15;
+/// Length of the shortest password that the apps accept: in UTF-16 units on Android, in grapheme
+/// clusters on iOS (docs/FORMAT.md §6).
+const MIN_LENGTH: usize = 8;
+/// Length of the longest password that Android accepts, in UTF-16 units (docs/FORMAT.md §6).
+const MAX_LENGTH: usize = 4096;
+/// Length up to which the apps reject a password of digits alone as bad (docs/FORMAT.md §6).
+const MAX_BAD_DIGITS: usize = 15;
 
-/// The password of a backup, as the person typed it. Wiped when dropped, and cannot be printed.
+/// The password of a backup, as the user typed it. Wiped from memory when dropped, and without
+/// `Debug` and `Display`.
 ///
-/// The bytes count as they are: no trimming and no Unicode normalisation, in any app.
+/// The bytes are used as they are: no app trims or normalises (Unicode) them.
 pub struct Password(Zeroizing<Vec<u8>>);
 
 impl Password {
-    /// Takes over the UTF-8 bytes of a password.
+    /// Takes ownership of the UTF-8 bytes of a password.
     #[must_use]
     pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(bytes)
@@ -27,19 +29,19 @@ impl Password {
         &self.0
     }
 
-    /// What the apps would say when somebody chooses this password. It is no reason to refuse it:
-    /// a backup may have been made under other rules (an MDM can set a pattern instead), and both
-    /// apps let people go on.
+    /// The warnings that the apps would show for this password. They are no reason to reject it: a
+    /// backup may have been made under other rules (an MDM can set a pattern instead), and both
+    /// apps let users continue.
     ///
-    /// Both apps also know a list of about 20,000 common passwords, which is not part of this program. Of
-    /// what is not UTF-8 there is nothing to say: nobody can have typed it.
+    /// Both apps also have a list of about 20,000 common passwords, which is not part of this
+    /// program. Bytes that are not UTF-8 give no warnings: no user can have typed them.
     #[must_use]
     pub fn concerns(&self) -> Vec<PasswordConcern> {
         let Ok(text) = str::from_utf8(&self.0) else {
             return Vec::new();
         };
         let length = text.encode_utf16().count();
-        let too_short = length < SHORTEST;
+        let too_short = length < MIN_LENGTH;
         let mut characters = text.chars().flat_map(char::to_lowercase);
         let first = characters.next();
         let one_character = first.is_some() && characters.all(|other| Some(other) == first);
@@ -47,20 +49,23 @@ impl Password {
         [
             (too_short, PasswordConcern::TooShort),
             (
-                !too_short && length_on_ios(text) < SHORTEST,
+                !too_short && grapheme_count(text) < MIN_LENGTH,
                 PasswordConcern::TooShortForIos,
             ),
-            (length > LONGEST, PasswordConcern::TooLong),
+            (length > MAX_LENGTH, PasswordConcern::TooLong),
             (
                 length > 1 && one_character,
                 PasswordConcern::OneCharacterRepeated,
             ),
             (
-                (1..=MANY_DIGITS).contains(&length) && digits_only,
+                (1..=MAX_BAD_DIGITS).contains(&length) && digits_only,
                 PasswordConcern::DigitsOnly,
             ),
             (text.contains('\0'), PasswordConcern::Nul),
-            (text.starts_with(MARK), PasswordConcern::ByteOrderMark),
+            (
+                text.starts_with(BYTE_ORDER_MARK),
+                PasswordConcern::ByteOrderMark,
+            ),
         ]
         .into_iter()
         .filter_map(|(found, concern)| found.then_some(concern))
@@ -68,17 +73,18 @@ impl Password {
     }
 }
 
-/// What a person takes for characters, as Swift counts them (Unicode's extended grapheme clusters): in Latin,
-/// Greek, Cyrillic, Hebrew, Arabic, Korean and Japanese writing, and of emoji.
-fn length_on_ios(text: &str) -> usize {
+/// The number of extended grapheme clusters (Unicode UAX #29), which is how Swift counts
+/// characters. Exact for Latin, Greek, Cyrillic, Hebrew, Arabic, Korean and Japanese script and for
+/// emoji.
+fn grapheme_count(text: &str) -> usize {
     let mut length = 0;
     let mut before = '\0';
     let mut is_half_a_flag = false;
     for character in text.chars() {
-        let is_flag = is_regional(character);
+        let is_flag = is_regional_indicator(character);
         let joins = length > 0
             && (extends(character)
-                || before == JOINER
+                || before == ZERO_WIDTH_JOINER
                 || (before, character) == ('\r', '\n')
                 || (is_flag && is_half_a_flag));
         length += usize::from(!joins);
@@ -88,17 +94,18 @@ fn length_on_ios(text: &str) -> usize {
     length
 }
 
-/// Binds two emoji into one.
-const JOINER: char = '\u{200d}';
-/// Byte order mark, or a space without width.
-const MARK: char = '\u{feff}';
+/// Zero-width joiner: combines two emoji into one.
+const ZERO_WIDTH_JOINER: char = '\u{200d}';
+/// Byte order mark; elsewhere than at the start of a text, a zero-width no-break space.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Half of a flag.
-fn is_regional(character: char) -> bool {
+/// Whether the character is a regional indicator, two of which make a flag.
+fn is_regional_indicator(character: char) -> bool {
     ('\u{1f1e6}'..='\u{1f1ff}').contains(&character)
 }
 
-/// Whether it belongs to the character before it: an accent, a joiner, a variant, a colour of skin.
+/// Whether the character extends the cluster before it: a combining mark, joiner, variation
+/// selector or skin tone modifier.
 fn extends(character: char) -> bool {
     matches!(
         character,
@@ -109,7 +116,7 @@ fn extends(character: char) -> bool {
             | '\u{1160}'..='\u{11ff}'
             | '\u{1ab0}'..='\u{1aff}'
             | '\u{1dc0}'..='\u{1dff}'
-            | '\u{200c}'..=JOINER
+            | '\u{200c}'..=ZERO_WIDTH_JOINER
             | '\u{20d0}'..='\u{20ff}'
             | '\u{3099}'..='\u{309a}'
             | '\u{fe00}'..='\u{fe0f}'
@@ -126,23 +133,24 @@ impl From<&str> for Password {
     }
 }
 
-/// What an app has against a password (Android 6.4.2 `CheckBadPasswordUseCase`, iOS 7.2
+/// A warning of the apps about a password (Android 6.4.2 `CheckBadPasswordUseCase`, iOS 7.2
 /// `ThreemaSafePasswordValidator`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordConcern {
-    /// Fewer than 8 characters: no app takes it where one restores.
+    /// Fewer than 8 characters: the restore dialogs of both apps reject it.
     TooShort,
-    /// Long enough for Android, where an emoji or an accent of its own counts, but not for iOS.
+    /// Long enough for Android, which counts each part of an emoji and each combining accent, but
+    /// not for iOS.
     TooShortForIos,
-    /// More than 4096 characters: Android does not take it.
+    /// More than 4096 characters: Android rejects it.
     TooLong,
-    /// One character again and again; on iOS also where only some are capitals.
+    /// One character repeated; iOS ignores case.
     OneCharacterRepeated,
     /// At most 15 characters, all of them digits.
     DigitsOnly,
-    /// Contains U+0000, where iOS takes the password to end.
+    /// Contains U+0000, at which iOS truncates the password.
     Nul,
-    /// Begins with a byte order mark, as some editors put it at the beginning of a file.
+    /// Begins with a byte order mark, which some editors write at the start of a file.
     ByteOrderMark,
 }
 
@@ -150,21 +158,21 @@ impl fmt::Display for PasswordConcern {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::TooShort => {
-                "it has fewer than 8 characters, and nobody can type it where an app restores"
+                "it has fewer than 8 characters, and the apps' restore dialogs reject it"
             }
             Self::TooShortForIos => {
-                "it has fewer than 8 characters as iOS counts them, and nobody can type it where iOS restores"
+                "it has fewer than 8 characters as iOS counts them, and the restore dialog of iOS rejects it"
             }
-            Self::TooLong => "it has more than 4096 characters, and Android does not take it",
+            Self::TooLong => "it has more than 4096 characters, and Android rejects it",
             Self::OneCharacterRepeated => {
-                "it is one character repeated, which an app calls a bad password"
+                "it is one character repeated, which the apps call a bad password"
             }
             Self::DigitsOnly => {
                 "it has only digits, at most 15, which the apps call a bad password"
             }
-            Self::Nul => "it contains the character U+0000, where iOS ends it",
+            Self::Nul => "it contains the character U+0000, at which iOS truncates it",
             Self::ByteOrderMark => {
-                "it begins with a byte order mark (U+FEFF), which is part of it and which nobody types"
+                "it begins with a byte order mark (U+FEFF), which is part of it and cannot be typed"
             }
         })
     }
@@ -177,7 +185,8 @@ mod tests {
     };
     use super::*;
 
-    /// The passwords of iOS's own tests (`SafeTests.swift`), but for those on its list.
+    /// The passwords of iOS's own tests (`SafeTests.swift`), except those on its list of common
+    /// ones.
     #[test]
     fn passwords_are_judged_as_the_apps_judge_them() {
         for (password, expected) in [
@@ -200,7 +209,7 @@ mod tests {
             ("sesame🔒", &[TooShortForIos]),
             ("sesam🔒", &[TooShort]),
             ("sesame!🔒", &[]),
-            // Accents as characters of their own.
+            // Accents as combining characters.
             ("e\u{301}o\u{301}e\u{301}o\u{301}", &[TooShortForIos]),
             ("éoéoéoéo", &[]),
             ("👩🏽‍💻👩🏽‍💻", &[TooShortForIos]),

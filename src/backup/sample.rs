@@ -1,5 +1,5 @@
-//! Made-up contents, as large and as varied as a real person's, in the shape in which each app writes
-//! them.
+//! Sample documents: made-up contents, as large and as varied as those of a real user, in the shape
+//! in which each app writes them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,11 +10,11 @@ use super::app::App;
 use super::document::{
     Contact, Contents, DistributionList, Group, Info, Link, List, Settings, User,
 };
-use super::field::{Field, SecretText};
+use super::field::{Field, SecretString};
 use super::id::ThreemaId;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// A small picture, JPEG.
+/// A small profile picture, JPEG.
 const PICTURE: &[u8] = include_bytes!("sample.jpg");
 const FIRST_NAMES: [&str; 13] = [
     "Aline",
@@ -46,12 +46,12 @@ const LAST_NAMES: [&str; 11] = [
 ];
 
 impl Contents {
-    /// What `app` would back up for `identity` with so many contacts, a tenth as many groups and, on
-    /// Android, a fiftieth as many distribution lists. Keys are random and belong to nobody. The newest
-    /// entry is an hour older than `now`.
+    /// Creates a document as `app` would write it for the user `identity`, with the given number of
+    /// contacts, a tenth as many groups and, on Android, a fiftieth as many distribution lists. The
+    /// keys are random. The newest entry is an hour older than `now`.
     ///
     /// # Panics
-    /// When the operating system has no randomness.
+    /// When the operating system provides no random bytes.
     #[must_use]
     pub fn sample(identity: &ThreemaId, contacts: u32, app: App, now: SystemTime) -> Self {
         let sample = Sample {
@@ -88,7 +88,7 @@ impl Contents {
     }
 }
 
-/// Whose backup it is, and made by what.
+/// The parameters of a sample document.
 struct Sample<'a> {
     identity: &'a str,
     contacts: u32,
@@ -97,7 +97,7 @@ struct Sample<'a> {
 }
 
 impl Sample<'_> {
-    /// A list of so many; iOS leaves an empty one out.
+    /// A list of `count` items; iOS omits an empty list.
     fn list<T>(&self, count: u32, item: impl Fn(u32) -> T) -> Field<List<Box<T>>> {
         if count == 0 && self.app == App::Ios {
             return Field::Absent;
@@ -110,7 +110,7 @@ impl Sample<'_> {
     }
 
     fn user(&self) -> User {
-        // Telephone number and address are of those that are kept free for examples.
+        // Telephone number and email address are from the ranges reserved for examples.
         let link = |kind: &str, value: &str| {
             Field::Is(Box::new(Link {
                 kind: kind.into(),
@@ -120,7 +120,7 @@ impl Sample<'_> {
             }))
         };
         User {
-            private_key: Field::Is(SecretText::new(random_key())),
+            private_key: Field::Is(SecretString::new(random_key())),
             nickname: "Sample".into(),
             profile_picture: Field::Is(BASE64_STANDARD.encode(PICTURE)),
             profile_picture_release: Field::Is(vec!["*".into()]),
@@ -141,7 +141,7 @@ impl Sample<'_> {
         let last_name = (!number.is_multiple_of(7)).then(|| pick(&LAST_NAMES, number));
         Contact {
             identity: Field::Is(contact_id(number)),
-            public_key: given((verification == 2).then(random_key)),
+            public_key: present((verification == 2).then(random_key)),
             created_at: Field::Is(self.days_ago(30 + number % 1_000)),
             verification: Field::Is(verification),
             work_verified: Field::Is(verification == 1),
@@ -149,7 +149,7 @@ impl Sample<'_> {
             first_name: pick(&FIRST_NAMES, number).into(),
             last_name: self.name(last_name),
             nickname: self.name((!number.is_multiple_of(3)).then(|| pick(&FIRST_NAMES, number))),
-            last_update: given((!number.is_multiple_of(4)).then(|| self.days_ago(number % 400))),
+            last_update: present((!number.is_multiple_of(4)).then(|| self.days_ago(number % 400))),
             typing_indicators: Field::Is(u64::from(number.is_multiple_of(50)) * 2),
             read_receipts: Field::Is(0),
             private: Field::Is(false),
@@ -221,20 +221,20 @@ impl Sample<'_> {
 
     /// A field that only Android writes.
     fn android<T>(&self, value: T) -> Field<T> {
-        given((self.app == App::Android).then_some(value))
+        present((self.app == App::Android).then_some(value))
     }
 
     /// A field that only iOS writes.
     fn ios<T>(&self, value: T) -> Field<T> {
-        given((self.app == App::Ios).then_some(value))
+        present((self.app == App::Ios).then_some(value))
     }
 
-    /// A name that may not be known: Android leaves it out, iOS writes an empty one.
+    /// A name that may be unknown: Android then omits it, iOS writes an empty string.
     fn name(&self, name: Option<&str>) -> Field<String> {
         name.map_or_else(|| self.ios(String::new()), Field::from)
     }
 
-    /// An hour and so many days before now, in milliseconds since 1970.
+    /// The time `days` days and one hour before now, in milliseconds since 1970.
     fn days_ago(&self, days: u32) -> u64 {
         let time = self.now.checked_sub(DAY * days + DAY / 24);
         let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -244,14 +244,14 @@ impl Sample<'_> {
     }
 }
 
-fn given<T>(value: Option<T>) -> Field<T> {
+fn present<T>(value: Option<T>) -> Field<T> {
     value.map_or(Field::Absent, Field::Is)
 }
 
-/// Spreads numbers that follow each other; has no factor in common with a power of 2 or of 36.
+/// Multiplier that scatters consecutive numbers; coprime to all powers of 2 and of 36.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The Threema ID of a made-up contact, another one for each number.
+/// The Threema ID of a made-up contact, different for each number.
 fn contact_id(number: u32) -> String {
     const ALPHABET: &[u8; 36] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let mut rest = u128::from(number) * u128::from(SPREAD) % 36_u128.pow(8);
@@ -319,7 +319,8 @@ mod tests {
         assert_eq!(newest, (20_000 * 24 - 1) * 3_600_000);
     }
 
-    /// Sizes that real backups have: 100 contacts with 20 groups about 40 kB beside the picture, 1000 about 335 kB.
+    /// Sizes of real backups: about 40 kB without the picture for 100 contacts with 20 groups,
+    /// about 335 kB for 1000 contacts.
     #[test]
     fn a_sample_is_as_large_as_a_real_backup() {
         for (contacts, range) in [

@@ -1,8 +1,8 @@
-//! What the apps would make of a document: every finding, with its place and what each app does.
+//! Document validation: what each app would not restore, and its effect (docs/FORMAT.md §5).
 //!
-//! Android reads entry by entry and uses a default where it can; iOS decodes the whole document with
-//! fixed types, and one wrong type anywhere ends the restore. Read in Threema for Android 6.4.2
-//! (`ThreemaSafeServiceImpl`) and Threema for iOS 7.2 (`SafeJsonParser`, `SafeStore`).
+//! Android parses entry by entry and uses defaults where it can. iOS decodes the whole document
+//! with fixed types, and one wrong type anywhere ends the restore. Sources: Threema for Android
+//! 6.4.2 (`ThreemaSafeServiceImpl`) and Threema for iOS 7.2 (`SafeJsonParser`, `SafeStore`).
 
 use std::collections::HashMap;
 
@@ -15,22 +15,23 @@ use super::document::{
 };
 use super::field::Field;
 use super::finding::Effect::{self, Fails, Fine, Loses};
-use super::finding::{Effects, Finding, LIST, NUMBER, Place, REQUIRED, Rule, SWITCH, TEXT};
+use super::finding::{BOOL, Effects, Finding, LIST, NUMBER, REQUIRED, Rule, STRING, Walker};
 use super::id::ThreemaId;
 
-/// Length of a public or private key, in bytes.
+/// Length of a public or private key, in bytes (docs/FORMAT.md §5).
 const KEY_LENGTH: usize = 32;
-/// Bytes of UTF-8 to which Android cuts a nickname.
+/// Length to which Android truncates a nickname, in bytes of UTF-8 (docs/FORMAT.md §5).
 const NICKNAME_LENGTH: usize = 32;
 
 impl Contents {
-    /// Everything that an app would not restore as it stands, as far as the document tells: not who the
-    /// person is, nor which contacts the directory knows.
+    /// All parts that an app would not restore as they are, in document order. What the document
+    /// alone does not show is not checked: the user's own ID, and which contacts the directory
+    /// knows.
     #[must_use]
     pub fn validate(&self) -> Vec<Finding> {
-        let mut place = Place::default();
-        place.field("info", &self.info, REQUIRED, Info::look);
-        place.field("user", &self.user, REQUIRED, User::look);
+        let mut walk = Walker::default();
+        walk.field("info", &self.info, REQUIRED, Info::check);
+        walk.field("user", &self.user, REQUIRED, User::check);
         let has_groups = self.groups.items().next().is_some()
             || self.distribution_lists.items().next().is_some();
         let without = if has_groups {
@@ -46,110 +47,110 @@ impl Contents {
                 Fails,
             ),
         };
-        place.field("contacts", &self.contacts, contacts, |contacts, place| {
+        walk.field("contacts", &self.contacts, contacts, |contacts, walk| {
             let mut seen = HashMap::new();
             let item = Rule::entry(Loses("skips the contact"));
-            place.items(contacts, item, |contact, place| {
-                contact.look(place, &mut seen);
+            walk.items(contacts, item, |contact, walk| {
+                contact.check(walk, &mut seen);
             });
         });
-        place.field("groups", &self.groups, LIST, |groups, place| {
+        walk.field("groups", &self.groups, LIST, |groups, walk| {
             let item = Rule::entry(Loses("skips the group"));
-            place.items(groups, item, |group, place| group.look(place));
+            walk.items(groups, item, |group, walk| group.check(walk));
         });
         let lists = LIST.android_only();
-        place.field(
+        walk.field(
             "distributionlists",
             &self.distribution_lists,
             lists,
-            |lists, place| {
+            |lists, walk| {
                 if !lists.is_empty() {
-                    place.note(
+                    walk.note(
                         "distribution lists",
-                        (Fine, Loses("has none and ignores them")),
+                        (Fine, Loses("has no distribution lists and ignores them")),
                     );
                 }
                 let item = Rule::entry(Loses("skips the list")).android_only();
-                place.items(lists, item, |list, place| list.look(place));
+                walk.items(lists, item, |list, walk| list.check(walk));
             },
         );
         let kept = Loses("keeps its own settings");
-        place.field(
+        walk.field(
             "settings",
             &self.settings,
             Rule::same((kept, Fails)),
-            Settings::look,
+            Settings::check,
         );
-        place.unknown(&self.unknown);
-        place.findings
+        walk.unknown(&self.unknown);
+        walk.findings
     }
 }
 
 impl Info {
-    fn look(&self, place: &mut Place) {
-        place.field("version", &self.version, REQUIRED, |&version, place| {
-            let problem = format!("version {version}, and 1 is the only one");
+    fn check(&self, walk: &mut Walker) {
+        walk.field("version", &self.version, REQUIRED, |&version, walk| {
+            let problem = format!("version {version} is unsupported, expected 1");
             match version {
-                0 => place.note(problem, (Fine, Fails)),
+                0 => walk.note(problem, (Fine, Fails)),
                 1 => {}
-                2.. => place.note(problem, (Fails, Fails)),
+                2.. => walk.note(problem, (Fails, Fails)),
             }
         });
-        place.field("device", &self.device, TEXT.ios_only(), Place::enough);
-        place.unknown(&self.unknown);
+        walk.field("device", &self.device, STRING.ios_only(), Walker::accept);
+        walk.unknown(&self.unknown);
     }
 }
 
 impl User {
-    fn look(&self, place: &mut Place) {
-        place.field("privatekey", &self.private_key, REQUIRED, |key, place| {
+    fn check(&self, walk: &mut Walker) {
+        walk.field("privatekey", &self.private_key, REQUIRED, |key, walk| {
             if !is_key(key.reveal()) {
-                place.note("not the base64 of 32 bytes", (Fails, Fails));
+                walk.note("not the base64 of 32 bytes", (Fails, Fails));
             }
         });
-        place.field("nickname", &self.nickname, TEXT, |nickname, place| {
+        walk.field("nickname", &self.nickname, STRING, |nickname, walk| {
             if nickname.len() > NICKNAME_LENGTH {
-                place.note("longer than 32 bytes", (Loses("cuts it"), Fine));
+                walk.note("longer than 32 bytes", (Loses("truncates it"), Fine));
             }
         });
         let ignored = Loses("ignores the picture");
         let picture = Rule::wrong((ignored, Fails));
-        place.field(
+        walk.field(
             "profilePic",
             &self.profile_picture,
             picture,
-            |picture, place| {
+            |picture, walk| {
                 if BASE64_STANDARD.decode(picture).is_err() {
-                    place.note("not base64", (ignored, ignored));
+                    walk.note("not base64", (ignored, ignored));
                 }
             },
         );
         let release = &self.profile_picture_release;
-        place.field("profilePicRelease", release, LIST, |release, place| {
-            look_at_release(release, place);
+        walk.field("profilePicRelease", release, LIST, |release, walk| {
+            check_release(release, walk);
         });
-        place.field("links", &self.links, LIST, |links, place| {
+        walk.field("links", &self.links, LIST, |links, walk| {
             let item = Rule::entry(Loses("ignores the link"));
-            place.items(links, item, |link, place| link.look(place));
+            walk.items(links, item, |link, walk| link.check(walk));
         });
         let group_key = &self.device_group_key;
-        place.field(
+        walk.field(
             "temporaryDeviceGroupKeyTodoRemove",
             group_key,
-            TEXT.ios_only(),
-            Place::enough,
+            STRING.ios_only(),
+            Walker::accept,
         );
-        place.unknown(&self.unknown);
+        walk.unknown(&self.unknown);
     }
 }
 
-/// `["*"]`, `[null]`, or Threema IDs.
-fn look_at_release(release: &List<String>, place: &mut Place) {
+/// Checks `profilePicRelease`: `["*"]`, `[null]`, or Threema IDs.
+fn check_release(release: &List<String>, walk: &mut Walker) {
     let ignored = Loses("ignores the entry");
     let nobody = Loses("gives the picture to nobody");
     let everyone = Loses("gives the picture to everyone");
     let among_others = release.len() > 1;
-    // Android goes no further than to the first that says everyone or nobody.
+    // Android stops at the first entry for everyone or nobody.
     let mut is_decided = false;
     let is_nobody = |entry: &str| entry.eq_ignore_ascii_case("null");
     for (number, item) in release.iter().enumerate() {
@@ -159,16 +160,16 @@ fn look_at_release(release: &List<String>, place: &mut Place) {
             null: if among_others { null } else { (Fine, Fine) },
             ..Rule::entry(ignored)
         };
-        place.field(&format!("[{number}]"), item, item_rule, |entry, place| {
+        walk.field(&format!("[{number}]"), item, item_rule, |entry, walk| {
             if entry == "*" {
                 if among_others {
-                    place.note("* among others", (decides(everyone), ignored));
+                    walk.note("* beside other entries", (decides(everyone), ignored));
                 }
             } else if is_nobody(entry) {
-                place.note("the word null", (decides(nobody), ignored));
+                walk.note("the word null", (decides(nobody), ignored));
             } else if entry.chars().count() != 8 {
-                // Neither app looks more closely.
-                place.note("not a Threema ID", (ignored, ignored));
+                // Neither app checks more than the length.
+                walk.note("not a Threema ID", (ignored, ignored));
             }
         });
         is_decided |= match item {
@@ -180,216 +181,217 @@ fn look_at_release(release: &List<String>, place: &mut Place) {
 }
 
 impl Link {
-    fn look(&self, place: &mut Place) {
+    fn check(&self, walk: &mut Walker) {
         let ignored = Loses("ignores the link");
         let rule = Rule {
             wrong: (ignored, Fails),
             ..Rule::same((ignored, ignored))
         };
-        place.field("type", &self.kind, rule, |kind, place| {
+        walk.field("type", &self.kind, rule, |kind, walk| {
             if kind != "mobile" && kind != "email" {
-                place.note("neither mobile nor email", (ignored, ignored));
+                walk.note("neither mobile nor email", (ignored, ignored));
             }
         });
-        place.field("value", &self.value, rule, |value, place| {
+        walk.field("value", &self.value, rule, |value, walk| {
             let kind = self.kind.get().map(String::as_str);
             let digits = value.strip_prefix('+').unwrap_or(value);
             let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
             let cannot = Loses("cannot link it");
             if kind == Some("mobile") && !is_number {
-                place.note("not a telephone number in E.164", (cannot, cannot));
+                walk.note("not a telephone number in E.164", (cannot, cannot));
             }
             if kind == Some("email") && !value.contains('@') {
-                place.note("not an email address", (cannot, cannot));
+                walk.note("not an email address", (cannot, cannot));
             }
         });
-        place.field("name", &self.name, TEXT.ios_only(), Place::enough);
-        place.unknown(&self.unknown);
+        walk.field("name", &self.name, STRING.ios_only(), Walker::accept);
+        walk.unknown(&self.unknown);
     }
 }
 
 impl Contact {
-    /// `seen` holds the IDs of the contacts before it, in capitals, and whether one was spelt so.
-    fn look(&self, place: &mut Place, seen: &mut HashMap<String, bool>) {
+    /// `seen` holds the IDs of the contacts before it in upper case, each with whether one of them
+    /// was written so.
+    fn check(&self, walk: &mut Walker, seen: &mut HashMap<String, bool>) {
         let skipped = Loses("skips the contact");
         let identity = Rule {
             wrong: (skipped, Fails),
             ..Rule::same((skipped, skipped))
         };
-        place.field("identity", &self.identity, identity, |identity, place| {
+        walk.field("identity", &self.identity, identity, |identity, walk| {
             let capitals = identity.to_ascii_uppercase();
             if !is_id(&capitals) {
-                place.note("not a Threema ID", (skipped, skipped));
+                walk.note("not a Threema ID", (skipped, skipped));
                 return;
             }
             let in_capitals = *identity == capitals;
             if !in_capitals {
-                place.note("small letters", (skipped, Fine));
+                walk.note("lowercase letters", (skipped, Fine));
             }
             let earlier = seen.get(&capitals).copied();
             if let Some(one_in_capitals) = earlier {
                 let first = Loses("uses the first only");
                 let is_second = in_capitals && one_in_capitals;
                 let android = if is_second { first } else { Fine };
-                place.note("an ID that stands there already", (android, first));
+                walk.note("duplicate Threema ID", (android, first));
             }
             seen.insert(capitals, in_capitals || earlier == Some(true));
         });
-        self.look_at_key(place);
-        place.field("createdAt", &self.created_at, NUMBER, Place::enough);
-        let unverified = Loses("takes the contact as unverified");
-        look_at_choice(
-            place,
+        self.check_key(walk);
+        walk.field("createdAt", &self.created_at, NUMBER, Walker::accept);
+        let unverified = Loses("restores the contact as unverified");
+        check_choice(
+            walk,
             "verification",
             &self.verification,
             (unverified, unverified),
         );
-        place.field("workVerified", &self.work_verified, SWITCH, Place::enough);
-        place.field("hidden", &self.hidden, SWITCH, Place::enough);
-        place.field("firstname", &self.first_name, TEXT, Place::enough);
-        place.field("lastname", &self.last_name, TEXT, Place::enough);
-        place.field(
+        walk.field("workVerified", &self.work_verified, BOOL, Walker::accept);
+        walk.field("hidden", &self.hidden, BOOL, Walker::accept);
+        walk.field("firstname", &self.first_name, STRING, Walker::accept);
+        walk.field("lastname", &self.last_name, STRING, Walker::accept);
+        walk.field(
             "nickname",
             &self.nickname,
             Rule::wrong((Fine, Fails)),
-            Place::enough,
+            Walker::accept,
         );
         let last_update = Rule::wrong((skipped, Fails));
-        place.field("lastUpdate", &self.last_update, last_update, Place::enough);
-        let default = (Fine, Loses("takes its default"));
-        look_at_choice(place, "typingIndicators", &self.typing_indicators, default);
-        look_at_choice(place, "readReceipts", &self.read_receipts, default);
-        place.field("private", &self.private, SWITCH, Place::enough);
-        place.unknown(&self.unknown);
+        walk.field("lastUpdate", &self.last_update, last_update, Walker::accept);
+        let default = (Fine, Loses("uses its default"));
+        check_choice(walk, "typingIndicators", &self.typing_indicators, default);
+        check_choice(walk, "readReceipts", &self.read_receipts, default);
+        walk.field("private", &self.private, BOOL, Walker::accept);
+        walk.unknown(&self.unknown);
     }
 
-    /// Only Android uses the key, and only of a contact that was verified in person; iOS asks the
-    /// directory for all keys.
-    fn look_at_key(&self, place: &mut Place) {
+    /// Only Android uses the key, and only for a contact that was verified in person; iOS requests
+    /// all keys from the directory.
+    fn check_key(&self, walk: &mut Walker) {
         let mut rule = Rule::wrong((Fine, Fails));
         let in_person = self.verification.on_android() == Some(2);
         let skipped = Loses("skips the contact");
         if in_person {
-            let unverified = Loses("takes the contact as unverified");
+            let unverified = Loses("restores the contact as unverified");
             rule.absent = (unverified, Fine);
             rule.null = (skipped, Fine);
             rule.wrong = (skipped, Fails);
         }
-        place.field("publickey", &self.public_key, rule, |key, place| {
+        walk.field("publickey", &self.public_key, rule, |key, walk| {
             if in_person && key.is_empty() {
-                place.note("empty", rule.absent);
+                walk.note("empty", rule.absent);
             } else if in_person && !is_key(key) {
-                place.note("not the base64 of 32 bytes", (skipped, Fine));
+                walk.note("not the base64 of 32 bytes", (skipped, Fine));
             }
         });
     }
 }
 
 impl Group {
-    fn look(&self, place: &mut Place) {
+    fn check(&self, walk: &mut Walker) {
         let skipped = Loses("skips the group");
         let needed = Rule {
             wrong: (skipped, Fails),
             ..Rule::same((skipped, skipped))
         };
-        let foreign = Loses("makes a group that nobody else has");
+        let foreign = Loses("creates a group that no other member has");
         let id = Rule {
-            // Android takes the word null for it.
+            // Android converts null to the string "null".
             null: (foreign, skipped),
             ..needed
         };
-        place.field("id", &self.id, id, |id, place| {
+        walk.field("id", &self.id, id, |id, walk| {
             if !id.len().is_multiple_of(2) {
-                place.note("an odd number of digits", (foreign, Fails));
+                walk.note("an odd number of digits", (foreign, Fails));
             } else if hex::decode(id).is_err() {
-                place.note("not hexadecimal", (foreign, skipped));
+                walk.note("not hexadecimal", (foreign, skipped));
             } else if id.len() != 16 {
-                place.note("not 16 digits", (foreign, foreign));
+                walk.note("not 16 digits", (foreign, foreign));
             }
         });
-        place.field("creator", &self.creator, needed, |creator, place| {
+        walk.field("creator", &self.creator, needed, |creator, walk| {
             if !is_id(&creator.to_ascii_uppercase()) {
-                place.note("not a Threema ID", (skipped, skipped));
+                walk.note("not a Threema ID", (skipped, skipped));
             } else if !is_id(creator) {
-                place.note("small letters", (skipped, Fine));
+                walk.note("lowercase letters", (skipped, Fine));
             }
         });
-        place.field("groupname", &self.name, TEXT, Place::enough);
-        place.field("createdAt", &self.created_at, NUMBER, Place::enough);
+        walk.field("groupname", &self.name, STRING, Walker::accept);
+        walk.field("createdAt", &self.created_at, NUMBER, Walker::accept);
         let alone = Loses("restores the group without members");
         let members = Rule {
             absent: (alone, skipped),
             null: (alone, skipped),
             wrong: (alone, Fails),
         };
-        place.field("members", &self.members, members, |members, place| {
+        walk.field("members", &self.members, members, |members, walk| {
             let ignored = Loses("ignores the entry");
-            place.items(members, Rule::entry(ignored), |id, place| {
+            walk.items(members, Rule::entry(ignored), |id, walk| {
                 if !is_id(&id.to_ascii_uppercase()) {
-                    place.note("not a Threema ID", (ignored, ignored));
+                    walk.note("not a Threema ID", (ignored, ignored));
                 } else if !is_id(id) {
-                    place.note("small letters", (ignored, Fine));
+                    walk.note("lowercase letters", (ignored, Fine));
                 }
             });
         });
-        place.field("deleted", &self.deleted, SWITCH, |&deleted, place| {
+        walk.field("deleted", &self.deleted, BOOL, |&deleted, walk| {
             if deleted {
-                place.note("a deleted group", (skipped, Fine));
+                walk.note("a deleted group", (skipped, Fine));
             }
         });
         let last_update = Rule::wrong((skipped, Fails));
-        place.field("lastUpdate", &self.last_update, last_update, Place::enough);
-        place.field("private", &self.private, SWITCH, Place::enough);
-        place.unknown(&self.unknown);
+        walk.field("lastUpdate", &self.last_update, last_update, Walker::accept);
+        walk.field("private", &self.private, BOOL, Walker::accept);
+        walk.unknown(&self.unknown);
     }
 }
 
 impl DistributionList {
-    fn look(&self, place: &mut Place) {
+    fn check(&self, walk: &mut Walker) {
         let skipped = Loses("skips the list");
-        let another = Loses("gives the list another id");
+        let another = Loses("assigns a new id to the list");
         let id = Rule::wrong((another, Fine));
-        place.field("id", &self.id, id, |id, place| {
+        walk.field("id", &self.id, id, |id, walk| {
             if id.len() != 16 || hex::decode(id).is_err() {
-                place.note("not 16 hexadecimal digits", (another, Fine));
+                walk.note("not 16 hexadecimal digits", (another, Fine));
             }
         });
         let name = Rule {
             absent: (skipped, Fine),
-            ..TEXT.android_only()
+            ..STRING.android_only()
         };
-        place.field("name", &self.name, name, Place::enough);
-        place.field(
+        walk.field("name", &self.name, name, Walker::accept);
+        walk.field(
             "createdAt",
             &self.created_at,
             NUMBER.android_only(),
-            Place::enough,
+            Walker::accept,
         );
         let empty = Loses("restores the list without members");
         let members = Rule::same((empty, Fine));
-        place.field("members", &self.members, members, |members, place| {
-            look_at_ids(place, members, Fine);
+        walk.field("members", &self.members, members, |members, walk| {
+            check_ids(walk, members, Fine);
         });
         let last_update = Rule::wrong((skipped, Fine));
-        place.field("lastUpdate", &self.last_update, last_update, Place::enough);
-        place.field(
+        walk.field("lastUpdate", &self.last_update, last_update, Walker::accept);
+        walk.field(
             "private",
             &self.private,
-            SWITCH.android_only(),
-            Place::enough,
+            BOOL.android_only(),
+            Walker::accept,
         );
-        place.unknown(&self.unknown);
+        walk.unknown(&self.unknown);
     }
 }
 
 impl Settings {
-    fn look(&self, place: &mut Place) {
+    fn check(&self, walk: &mut Walker) {
         let needed = Rule {
             absent: (Fine, Fails),
             null: (Fine, Fails),
-            ..SWITCH
+            ..BOOL
         };
-        place.field("syncContacts", &self.sync_contacts, needed, Place::enough);
+        walk.field("syncContacts", &self.sync_contacts, needed, Walker::accept);
         for (key, field) in [
             ("blockUnknown", &self.block_unknown),
             ("sendTyping", &self.send_typing),
@@ -397,91 +399,87 @@ impl Settings {
             ("threemaCalls", &self.calls),
             ("relayThreemaCalls", &self.relay_calls),
         ] {
-            place.field(key, field, SWITCH, Place::enough);
+            walk.field(key, field, BOOL, Walker::accept);
         }
         let android_alone = (Fine, Loses("has no such setting and ignores it"));
         for (key, field) in [
             ("disableScreenshots", &self.disable_screenshots),
             ("incognitoKeyboard", &self.incognito_keyboard),
         ] {
-            place.field(key, field, SWITCH.android_only(), |&is_on, place| {
+            walk.field(key, field, BOOL.android_only(), |&is_on, walk| {
                 if is_on {
-                    place.note("switched on", android_alone);
+                    walk.note("enabled", android_alone);
                 }
             });
         }
-        place.field(
+        walk.field(
             "blockedContacts",
             &self.blocked_contacts,
             LIST,
-            |blocked, place| {
-                look_at_ids(place, blocked, Fails);
+            |blocked, walk| {
+                check_ids(walk, blocked, Fails);
             },
         );
-        let other_key = Loses("has another name for it and ignores it");
+        let other_key = Loses("uses another key and ignores this one");
         let (android, ios) = (&self.sync_excluded_ids, &self.sync_excluded_ids_ios);
         let has_more = |one: &Field<List<String>>, other: &Field<List<String>>| {
             one.items().any(|id| !other.items().any(|same| same == id))
         };
-        place.field(
+        walk.field(
             "syncExcludedIds",
             android,
             LIST.android_only(),
-            |excluded, place| {
+            |excluded, walk| {
                 if has_more(android, ios) {
-                    place.note("IDs for Android alone", (Fine, other_key));
+                    walk.note("IDs for Android only", (Fine, other_key));
                 }
-                look_at_ids(place, excluded, Fine);
+                check_ids(walk, excluded, Fine);
             },
         );
-        place.field(
-            "syncExcludedIDs",
-            ios,
-            LIST.ios_only(),
-            |excluded, place| {
-                if has_more(ios, android) {
-                    place.note("IDs for iOS alone", (other_key, Fine));
-                }
-                look_at_ids(place, excluded, Fails);
-            },
-        );
+        walk.field("syncExcludedIDs", ios, LIST.ios_only(), |excluded, walk| {
+            if has_more(ios, android) {
+                walk.note("IDs for iOS only", (other_key, Fine));
+            }
+            check_ids(walk, excluded, Fails);
+        });
         let emojis = LIST.android_only();
-        place.field(
+        walk.field(
             "recentEmojis",
             &self.recent_emojis,
             emojis,
-            |emojis, place| {
+            |emojis, walk| {
                 if !emojis.is_empty() {
-                    place.note("emojis", android_alone);
+                    walk.note("emojis", android_alone);
                 }
             },
         );
-        place.unknown(&self.unknown);
+        walk.unknown(&self.unknown);
     }
 }
 
-/// Looks at a number that is 0, 1 or 2. Both apps read others too, if iOS can hold them: 64 bits with a sign.
-fn look_at_choice(place: &mut Place, key: &str, field: &Field<u64>, other: Effects) {
+/// Checks a number that should be 0, 1 or 2. Both apps also read others, iOS as signed 64-bit
+/// numbers.
+fn check_choice(walk: &mut Walker, key: &str, field: &Field<u64>, other: Effects) {
     let is_negative = matches!(field, Field::Other(value) if value.is_i64());
     let negative = Field::Is(3);
     let field = if is_negative { &negative } else { field };
-    place.field(key, field, NUMBER, |&choice, place| {
+    walk.field(key, field, NUMBER, |&choice, walk| {
         if i64::try_from(choice).is_err() {
-            place.note("beyond 63 bits", (other.0, Fails));
+            walk.note("more than 63 bits", (other.0, Fails));
         } else if choice > 2 {
-            place.note("neither 0, 1 nor 2", other);
+            walk.note("neither 0, 1 nor 2", other);
         }
     });
 }
 
-/// Looks at a list of Threema IDs.
-fn look_at_ids(place: &mut Place, list: &List<String>, wrong_on_ios: Effect) {
+/// Checks a list of Threema IDs.
+fn check_ids(walk: &mut Walker, list: &List<String>, wrong_on_ios: Effect) {
     let ignored = Loses("ignores the entry");
     let item = Rule::same((ignored, wrong_on_ios));
     let ignored_on_ios = if wrong_on_ios == Fine { Fine } else { ignored };
-    place.items(list, item, |id, place| {
+    walk.items(list, item, |id, walk| {
         if !is_id(id) {
-            place.note("not a Threema ID", (ignored, ignored_on_ios));
+            walk.note("not a Threema ID", (ignored, ignored_on_ios));
         }
     });
 }
@@ -501,7 +499,7 @@ mod tests {
 
     use super::*;
 
-    /// A document with which both apps are happy, with every field that both know.
+    /// A document that both apps restore completely, with every field that both know.
     fn whole() -> Value {
         json!({
             "info": { "version": 1, "device": "ios" },
@@ -582,23 +580,23 @@ mod tests {
             ("/info", None, format!("error: info: missing; {BOTH}")),
             ("/info", Some(json!([])), format!("error: info: not an object; {BOTH}")),
             ("/info/version", None, format!("error: info.version: missing; {BOTH}")),
-            ("/info/version", Some(json!(2)), format!("error: info.version: version 2, and 1 is the only one; {BOTH}")),
-            ("/info/version", Some(json!(0)), format!("error: info.version: version 0, and 1 is the only one; {IOS}")),
-            ("/info/version", Some(json!("1")), format!("error: info.version: not a whole number from 0; {IOS}")),
-            ("/info/version", Some(json!("2")), format!("error: info.version: not a whole number from 0; {BOTH}")),
-            ("/info/version", Some(json!(1.5)), format!("error: info.version: not a whole number from 0; {IOS}")),
-            ("/info/version", Some(json!(-1)), format!("error: info.version: not a whole number from 0; {IOS}")),
-            ("/info/version", Some(json!("inf")), format!("error: info.version: not a whole number from 0; {BOTH}")),
-            ("/info/version", Some(json!(true)), format!("error: info.version: not a whole number from 0; {BOTH}")),
+            ("/info/version", Some(json!(2)), format!("error: info.version: version 2 is unsupported, expected 1; {BOTH}")),
+            ("/info/version", Some(json!(0)), format!("error: info.version: version 0 is unsupported, expected 1; {IOS}")),
+            ("/info/version", Some(json!("1")), format!("error: info.version: not an unsigned integer; {IOS}")),
+            ("/info/version", Some(json!("2")), format!("error: info.version: not an unsigned integer; {BOTH}")),
+            ("/info/version", Some(json!(1.5)), format!("error: info.version: not an unsigned integer; {IOS}")),
+            ("/info/version", Some(json!(-1)), format!("error: info.version: not an unsigned integer; {IOS}")),
+            ("/info/version", Some(json!("inf")), format!("error: info.version: not an unsigned integer; {BOTH}")),
+            ("/info/version", Some(json!(true)), format!("error: info.version: not an unsigned integer; {BOTH}")),
             ("/info/device", Some(json!(1)), format!("error: info.device: not a string; {IOS}")),
             ("/user", Some(json!(null)), format!("error: user: null; {BOTH}")),
             ("/user/privatekey", None, format!("error: user.privatekey: missing; {BOTH}")),
             ("/user/privatekey", Some(json!("AQID")), format!("error: user.privatekey: not the base64 of 32 bytes; {BOTH}")),
-            ("/user/nickname", Some(json!("x".repeat(33))), "warning: user.nickname: longer than 32 bytes; Android: cuts it".into()),
-            ("/user/nickname", Some(json!(null)), "warning: user.nickname: null; Android: takes the word null for it".into()),
+            ("/user/nickname", Some(json!("x".repeat(33))), "warning: user.nickname: longer than 32 bytes; Android: truncates it".into()),
+            ("/user/nickname", Some(json!(null)), "warning: user.nickname: null; Android: uses the word null".into()),
             ("/user/profilePic", Some(json!("%")), "warning: user.profilePic: not base64; Android and iOS: ignores the picture".into()),
             ("/user/profilePicRelease", Some(json!([null, "ECHOECHO"])), "warning: user.profilePicRelease[0]: null; Android: gives the picture to nobody; iOS: ignores the entry".into()),
-            ("/user/profilePicRelease", Some(json!(["ECHOECHO", "*"])), "warning: user.profilePicRelease[1]: * among others; Android: gives the picture to everyone; iOS: ignores the entry".into()),
+            ("/user/profilePicRelease", Some(json!(["ECHOECHO", "*"])), "warning: user.profilePicRelease[1]: * beside other entries; Android: gives the picture to everyone; iOS: ignores the entry".into()),
             ("/user/profilePicRelease", Some(json!(["me"])), "warning: user.profilePicRelease[0]: not a Threema ID; Android and iOS: ignores the entry".into()),
             ("/user/profilePicRelease", Some(json!(["NULL"])), "warning: user.profilePicRelease[0]: the word null; Android: gives the picture to nobody; iOS: ignores the entry".into()),
             ("/user/profilePicRelease", Some(json!([12_345_678])), format!("error: user.profilePicRelease[0]: not a string; {IOS}")),
@@ -614,53 +612,53 @@ mod tests {
             ("/contacts", Some(json!({})), format!("error: contacts: not a list; Android: restores no contacts, groups and distribution lists; {IOS}")),
             ("/contacts/0", Some(json!("ECHOECHO")), format!("error: contacts[0]: not an object; Android: skips the contact; {IOS}")),
             ("/contacts/0/identity", None, "warning: contacts[0].identity: missing; Android and iOS: skips the contact".into()),
-            ("/contacts/0/identity", Some(json!("echoecho")), "warning: contacts[0].identity: small letters; Android: skips the contact".into()),
+            ("/contacts/0/identity", Some(json!("echoecho")), "warning: contacts[0].identity: lowercase letters; Android: skips the contact".into()),
             ("/contacts/0/identity", Some(json!(12_345_678)), format!("error: contacts[0].identity: not a string; {IOS}")),
             ("/contacts/0/identity", Some(json!(5)), format!("error: contacts[0].identity: not a string; Android: skips the contact; {IOS}")),
             ("/contacts/0/identity", Some(json!("?")), "warning: contacts[0].identity: not a Threema ID; Android and iOS: skips the contact".into()),
-            ("/contacts/0/publickey", None, "warning: contacts[0].publickey: missing; Android: takes the contact as unverified".into()),
+            ("/contacts/0/publickey", None, "warning: contacts[0].publickey: missing; Android: restores the contact as unverified".into()),
             ("/contacts/0/publickey", Some(json!("AA==")), "warning: contacts[0].publickey: not the base64 of 32 bytes; Android: skips the contact".into()),
-            ("/contacts/0/verification", Some(json!(3)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: takes the contact as unverified".into()),
-            ("/contacts/0/verification", Some(json!(i64::MAX)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: takes the contact as unverified".into()),
-            ("/contacts/0/verification", Some(json!(u64::MAX)), format!("error: contacts[0].verification: beyond 63 bits; Android: takes the contact as unverified; {IOS}")),
-            ("/contacts/0/typingIndicators", Some(json!(i64::MAX as u64 + 1)), format!("error: contacts[0].typingIndicators: beyond 63 bits; {IOS}")),
-            ("/contacts/0/readReceipts", Some(json!(u64::MAX)), format!("error: contacts[0].readReceipts: beyond 63 bits; {IOS}")),
+            ("/contacts/0/verification", Some(json!(3)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: restores the contact as unverified".into()),
+            ("/contacts/0/verification", Some(json!(i64::MAX)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: restores the contact as unverified".into()),
+            ("/contacts/0/verification", Some(json!(u64::MAX)), format!("error: contacts[0].verification: more than 63 bits; Android: restores the contact as unverified; {IOS}")),
+            ("/contacts/0/typingIndicators", Some(json!(i64::MAX as u64 + 1)), format!("error: contacts[0].typingIndicators: more than 63 bits; {IOS}")),
+            ("/contacts/0/readReceipts", Some(json!(u64::MAX)), format!("error: contacts[0].readReceipts: more than 63 bits; {IOS}")),
             ("/contacts/0/createdAt", Some(json!(u64::MAX)), String::new()),
-            ("/contacts/0/createdAt", Some(json!("today")), format!("error: contacts[0].createdAt: not a whole number from 0; Android: takes its default; {IOS}")),
-            ("/contacts/0/createdAt", Some(json!(1.0)), "warning: contacts[0].createdAt: a whole number with a fraction; iOS: may not be able to read it".into()),
-            ("/contacts/0/createdAt", Some(json!(-1)), format!("error: contacts[0].createdAt: not a whole number from 0; {IOS}")),
-            ("/contacts/0/createdAt", Some(json!("5")), format!("error: contacts[0].createdAt: not a whole number from 0; {IOS}")),
-            ("/contacts/0/verification", Some(json!(-1)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: takes the contact as unverified".into()),
-            ("/contacts/0/publickey", Some(json!("")), "warning: contacts[0].publickey: empty; Android: takes the contact as unverified".into()),
-            ("/groups/0/id", Some(json!(null)), "warning: groups[0].id: null; Android: makes a group that nobody else has; iOS: skips the group".into()),
-            ("/groups/0/members", Some(json!(["echoecho"])), "warning: groups[0].members[0]: small letters; Android: ignores the entry".into()),
-            ("/settings/syncExcludedIDs", Some(json!([])), "warning: settings.syncExcludedIds: IDs for Android alone; iOS: has another name for it and ignores it".into()),
-            ("/contacts/0/lastUpdate", Some(json!("x")), format!("error: contacts[0].lastUpdate: not a whole number from 0; Android: skips the contact; {IOS}")),
-            ("/contacts/0/hidden", Some(json!(1)), format!("error: contacts[0].hidden: not true or false; Android: takes its default; {IOS}")),
-            ("/contacts/0/firstname", Some(json!(null)), "warning: contacts[0].firstname: null; Android: takes the word null for it".into()),
+            ("/contacts/0/createdAt", Some(json!("today")), format!("error: contacts[0].createdAt: not an unsigned integer; Android: uses its default; {IOS}")),
+            ("/contacts/0/createdAt", Some(json!(1.0)), "warning: contacts[0].createdAt: an integer with a fraction; iOS: may not be able to read it".into()),
+            ("/contacts/0/createdAt", Some(json!(-1)), format!("error: contacts[0].createdAt: not an unsigned integer; {IOS}")),
+            ("/contacts/0/createdAt", Some(json!("5")), format!("error: contacts[0].createdAt: not an unsigned integer; {IOS}")),
+            ("/contacts/0/verification", Some(json!(-1)), "warning: contacts[0].verification: neither 0, 1 nor 2; Android and iOS: restores the contact as unverified".into()),
+            ("/contacts/0/publickey", Some(json!("")), "warning: contacts[0].publickey: empty; Android: restores the contact as unverified".into()),
+            ("/groups/0/id", Some(json!(null)), "warning: groups[0].id: null; Android: creates a group that no other member has; iOS: skips the group".into()),
+            ("/groups/0/members", Some(json!(["echoecho"])), "warning: groups[0].members[0]: lowercase letters; Android: ignores the entry".into()),
+            ("/settings/syncExcludedIDs", Some(json!([])), "warning: settings.syncExcludedIds: IDs for Android only; iOS: uses another key and ignores this one".into()),
+            ("/contacts/0/lastUpdate", Some(json!("x")), format!("error: contacts[0].lastUpdate: not an unsigned integer; Android: skips the contact; {IOS}")),
+            ("/contacts/0/hidden", Some(json!(1)), format!("error: contacts[0].hidden: not a boolean; Android: uses its default; {IOS}")),
+            ("/contacts/0/firstname", Some(json!(null)), "warning: contacts[0].firstname: null; Android: uses the word null".into()),
             ("/contacts/0/lastname", Some(json!(5)), format!("error: contacts[0].lastname: not a string; {IOS}")),
-            ("/contacts/0/readReceipts", Some(json!(3)), "warning: contacts[0].readReceipts: neither 0, 1 nor 2; iOS: takes its default".into()),
+            ("/contacts/0/readReceipts", Some(json!(3)), "warning: contacts[0].readReceipts: neither 0, 1 nor 2; iOS: uses its default".into()),
             ("/groups", Some(json!("")), format!("error: groups: not a list; Android: ignores the list; {IOS}")),
-            ("/groups/0/id", Some(json!("1")), "error: groups[0].id: an odd number of digits; Android: makes a group that nobody else has; iOS: cannot restore the backup".into()),
-            ("/groups/0/id", Some(json!("01")), "warning: groups[0].id: not 16 digits; Android and iOS: makes a group that nobody else has".into()),
-            ("/groups/0/id", Some(json!("g100000000000000")), "warning: groups[0].id: not hexadecimal; Android: makes a group that nobody else has; iOS: skips the group".into()),
-            ("/groups/0/creator", Some(json!("echoecho")), "warning: groups[0].creator: small letters; Android: skips the group".into()),
+            ("/groups/0/id", Some(json!("1")), "error: groups[0].id: an odd number of digits; Android: creates a group that no other member has; iOS: cannot restore the backup".into()),
+            ("/groups/0/id", Some(json!("01")), "warning: groups[0].id: not 16 digits; Android and iOS: creates a group that no other member has".into()),
+            ("/groups/0/id", Some(json!("g100000000000000")), "warning: groups[0].id: not hexadecimal; Android: creates a group that no other member has; iOS: skips the group".into()),
+            ("/groups/0/creator", Some(json!("echoecho")), "warning: groups[0].creator: lowercase letters; Android: skips the group".into()),
             ("/groups/0/members", None, "warning: groups[0].members: missing; Android: restores the group without members; iOS: skips the group".into()),
             ("/groups/0/members", Some(json!([1])), format!("error: groups[0].members[0]: not a string; Android: ignores the entry; {IOS}")),
             ("/groups/0/deleted", Some(json!(true)), "warning: groups[0].deleted: a deleted group; Android: skips the group".into()),
-            ("/distributionlists", Some(json!([{"name": "List", "members": []}])), "warning: distributionlists: distribution lists; iOS: has none and ignores them".into()),
+            ("/distributionlists", Some(json!([{"name": "List", "members": []}])), "warning: distributionlists: distribution lists; iOS: has no distribution lists and ignores them".into()),
             ("/settings", None, format!("error: settings: missing; Android: keeps its own settings; {IOS}")),
             ("/settings/syncContacts", None, format!("error: settings.syncContacts: missing; {IOS}")),
-            ("/settings/syncContacts", Some(json!("true")), format!("error: settings.syncContacts: not true or false; {IOS}")),
-            ("/settings/syncContacts", Some(json!("yes")), format!("error: settings.syncContacts: not true or false; Android: takes its default; {IOS}")),
-            ("/settings/disableScreenshots", Some(json!(true)), "warning: settings.disableScreenshots: switched on; iOS: has no such setting and ignores it".into()),
+            ("/settings/syncContacts", Some(json!("true")), format!("error: settings.syncContacts: not a boolean; {IOS}")),
+            ("/settings/syncContacts", Some(json!("yes")), format!("error: settings.syncContacts: not a boolean; Android: uses its default; {IOS}")),
+            ("/settings/disableScreenshots", Some(json!(true)), "warning: settings.disableScreenshots: enabled; iOS: has no such setting and ignores it".into()),
             ("/settings/disableScreenshots", Some(json!(false)), String::new()),
-            ("/settings/incognitoKeyboard", Some(json!("true")), "warning: settings.incognitoKeyboard: not true or false; iOS: has no such setting and ignores it".into()),
+            ("/settings/incognitoKeyboard", Some(json!("true")), "warning: settings.incognitoKeyboard: not a boolean; iOS: has no such setting and ignores it".into()),
             ("/settings/recentEmojis", Some(json!(["😀"])), "warning: settings.recentEmojis: emojis; iOS: has no such setting and ignores it".into()),
             ("/settings/blockedContacts/0", Some(json!(12_345_678)), format!("error: settings.blockedContacts[0]: not a string; {IOS}")),
             ("/settings/blockedContacts/0", Some(json!(null)), format!("error: settings.blockedContacts[0]: null; Android: ignores the entry; {IOS}")),
-            ("/settings/syncExcludedIds", None, "warning: settings.syncExcludedIDs: IDs for iOS alone; Android: has another name for it and ignores it".into()),
-            ("/settings/syncExcludedIDs", None, "warning: settings.syncExcludedIds: IDs for Android alone; iOS: has another name for it and ignores it".into()),
+            ("/settings/syncExcludedIds", None, "warning: settings.syncExcludedIDs: IDs for iOS only; Android: uses another key and ignores this one".into()),
+            ("/settings/syncExcludedIDs", None, "warning: settings.syncExcludedIds: IDs for Android only; iOS: uses another key and ignores this one".into()),
             ("/settings/recentEmojis", Some(json!(1)), "warning: settings.recentEmojis: not a list; Android: ignores the list".into()),
         ] {
             assert_eq!(findings(with(pointer, value)).join("\n"), expected, "{pointer}");
@@ -713,16 +711,16 @@ mod tests {
             release(json!([null, "*"])),
             [
                 format!("[0]: null; {nobody}; {ios}"),
-                format!("[1]: * among others; {ignored}")
+                format!("[1]: * beside other entries; {ignored}")
             ]
         );
         assert_eq!(
             release(json!(["ECHOECHO", "*", null, "null", "*"])),
             [
-                format!("[1]: * among others; {everyone}; {ios}"),
+                format!("[1]: * beside other entries; {everyone}; {ios}"),
                 format!("[2]: null; {ignored}"),
                 format!("[3]: the word null; {ignored}"),
-                format!("[4]: * among others; {ignored}"),
+                format!("[4]: * beside other entries; {ignored}"),
             ]
         );
         assert_eq!(release(json!([null])), Vec::<String>::new());
@@ -732,9 +730,9 @@ mod tests {
         );
     }
 
-    /// `verification` 2 in whichever spelling Android understands.
+    /// `verification` 2 in every spelling that Android understands.
     #[test]
-    fn the_key_of_who_was_verified_in_person_is_looked_at() {
+    fn the_key_of_a_contact_that_was_verified_in_person_is_checked() {
         for verification in [json!(2), json!(2.0), json!("2"), json!(2.5)] {
             let mut document = with("/contacts/0/publickey", Some(json!("AA==")));
             document["contacts"][0]["verification"] = verification;
@@ -755,12 +753,12 @@ mod tests {
         assert_eq!(
             findings(with("/distributionlists", Some(lists))),
             [
-                "warning: distributionlists: distribution lists; iOS: has none and ignores them",
-                "warning: distributionlists[0].id: not 16 hexadecimal digits; Android: gives the list another id",
+                "warning: distributionlists: distribution lists; iOS: has no distribution lists and ignores them",
+                "warning: distributionlists[0].id: not 16 hexadecimal digits; Android: assigns a new id to the list",
                 "warning: distributionlists[0].name: missing; Android: skips the list",
                 "warning: distributionlists[0].members: not a list; Android: restores the list without members",
                 "warning: distributionlists[1].members[0]: not a Threema ID; Android: ignores the entry",
-                "warning: distributionlists[1].lastUpdate: not a whole number from 0; Android: skips the list",
+                "warning: distributionlists[1].lastUpdate: not an unsigned integer; Android: skips the list",
                 "warning: distributionlists[2]: not an object; Android: skips the list",
             ]
         );
@@ -788,21 +786,20 @@ mod tests {
         );
     }
 
-    /// A number in another spelling is warned about, and is still looked at.
+    /// A number in another spelling gives a warning, and its value is still checked.
     #[test]
     fn a_number_with_a_fraction_means_what_it_says() {
         for (number, is_wrong) in [(json!(1.0), false), (json!(2.0), true), (json!(-0.0), true)] {
             let found = findings(with("/info/version", Some(number)));
             assert!(
-                found[0]
-                    .ends_with("a whole number with a fraction; iOS: may not be able to read it")
+                found[0].ends_with("an integer with a fraction; iOS: may not be able to read it")
             );
             assert_eq!(found.len(), 1 + usize::from(is_wrong), "{found:?}");
         }
         let found = findings(with("/info/version", Some(json!(1.5))));
         assert_eq!(
             found,
-            ["error: info.version: not a whole number from 0; iOS: cannot restore the backup"]
+            ["error: info.version: not an unsigned integer; iOS: cannot restore the backup"]
         );
     }
 
@@ -819,19 +816,19 @@ mod tests {
             document["contacts"] = contacts.collect();
             findings(document)
         };
-        let already = |number: usize, who: &str| {
+        let already = |number: usize, app: &str| {
             format!(
-                "warning: contacts[{number}].identity: an ID that stands there already; {who}: uses the first only"
+                "warning: contacts[{number}].identity: duplicate Threema ID; {app}: uses the first only"
             )
         };
         let small = |number: usize| {
             format!(
-                "warning: contacts[{number}].identity: small letters; Android: skips the contact"
+                "warning: contacts[{number}].identity: lowercase letters; Android: skips the contact"
             )
         };
         let both = "Android and iOS";
         assert_eq!(spelt(&["ECHOECHO", "ECHOECHO"]), [already(1, both)]);
-        // Android skips the one in small letters, and so takes the other.
+        // Android skips the one in lowercase letters, and so uses the other.
         assert_eq!(
             spelt(&["ECHOECHo", "ECHOECHO"]),
             [small(0), already(1, "iOS")]

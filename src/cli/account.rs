@@ -1,4 +1,5 @@
-//! `account add / list / remove`: the accounts file, which a running server reads again at once.
+//! `account add / list / remove`: changes the accounts file, which a running server reloads at
+//! once.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,15 +17,15 @@ use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Account {
-    /// Add an account; without a file its secret is generated and printed once
+    /// Add an account; without --secret-file a password is generated and printed once
     Add {
-        /// Its name, without a colon
+        /// The account's name, without a colon
         #[arg(value_parser = Unrepeated(AccountName::from_str))]
         name: AccountName,
-        /// phone: reads and writes backups it knows the id of; operator: lists them as well
+        /// phone: read and write backups by id; operator: also list all backups
         #[arg(long, default_value_t = Role::Phone)]
         role: Role,
-        /// A file with the password to use instead (- is standard input)
+        /// A file with the password to use (- is standard input) instead of a generated one
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
         /// Print a JSON object
@@ -37,9 +38,9 @@ pub(super) enum Account {
         #[arg(long)]
         json: bool,
     },
-    /// Remove an account; its backups stay
+    /// Remove an account; no backup is removed
     Remove {
-        /// Its name
+        /// The account's name
         #[arg(value_parser = Unrepeated(AccountName::from_str))]
         name: AccountName,
     },
@@ -48,7 +49,7 @@ pub(super) enum Account {
 impl Account {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let path = &config.accounts_file;
-        let mut all_went_well = true;
+        let mut succeeded = true;
         match self {
             Self::Add {
                 name,
@@ -77,13 +78,13 @@ impl Account {
                     .with("role", role.to_string());
                 account::update(path, |accounts| {
                     if accounts.iter().any(|account| account.name == name) {
-                        let text = format!("there is an account \"{name}\" already");
+                        let text = format!("account \"{name}\" already exists");
                         return Err(anyhow::Error::from(UsageError(text)));
                     }
                     accounts.push(entry);
                     Ok(())
                 })?;
-                all_went_well = audit.done();
+                succeeded = audit.done();
                 let shown = shown.as_ref().map(account::GeneratedSecret::reveal);
                 if json {
                     say(json!({ "name": name, "role": role, "password": shown }))?;
@@ -91,7 +92,7 @@ impl Account {
                     say(format!("user name  {name}"))?;
                     if let Some(shown) = shown {
                         say(format!("password   {shown}"))?;
-                        say("The password is not kept and not shown again.")?;
+                        say("The password is not stored and cannot be shown again.")?;
                     }
                 }
             }
@@ -127,15 +128,15 @@ impl Account {
                     let before = accounts.len();
                     accounts.retain(|account| account.name != name);
                     if accounts.len() == before {
-                        let text = format!("there is no account \"{name}\"");
+                        let text = format!("account \"{name}\" does not exist");
                         return Err(anyhow::Error::from(UsageError(text)));
                     }
                     Ok(())
                 })?;
-                all_went_well = audit.done();
+                succeeded = audit.done();
                 say(format!("removed {name}"))?;
             }
         }
-        Ok(exit_code(all_went_well))
+        Ok(exit_code(succeeded))
     }
 }

@@ -1,5 +1,5 @@
-//! Arguments that are not repeated where they are wrong: an address may have a password in it, somebody writes
-//! `phones:password` for a name, and errors end up in the mails of cron.
+//! Argument parser whose errors do not repeat the value: a URL may contain a password, an operator
+//! may type `phones:password` as a name, and cron sends errors by mail.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -8,7 +8,7 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
 
-/// Parses with the function, and says of a mistake what the function says, without the text.
+/// Parses with a function, and reports its error without the value.
 #[derive(Clone)]
 pub(super) struct Unrepeated<F>(pub(super) F);
 

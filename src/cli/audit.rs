@@ -1,4 +1,4 @@
-//! The line that a command leaves in the audit log (`crate::audit`).
+//! Audit log entry of a command (`crate::audit`).
 
 use std::path::Path;
 
@@ -6,17 +6,18 @@ use serde_json::{Map, Value};
 
 use super::terminal::warn;
 use super::when::date;
-use crate::audit::{AuditLog, Entry, Error, Outcome};
-use crate::config::{Config, Storage};
+use crate::audit::{self, AuditLog, Entry, Error, Outcome};
+use crate::config::Config;
 
-/// The user who logged in, whoever he became since (`proc(5)`).
+/// The login user id, which stays the same after su and sudo (`proc(5)`).
 const LOGIN_UID: &str = "/proc/self/loginuid";
-/// What stands there when nobody logged in.
-const NOBODY: u32 = u32::MAX;
+/// The value without a login.
+const UNSET: u32 = u32::MAX;
 
-/// A command that is under way. If it ends before [`Audit::done`], its line says that it failed.
+/// The entry of a running command. If it is dropped before [`Audit::done`], the outcome is
+/// `failed`.
 pub(super) struct Audit {
-    /// `None` if it could not be opened, which the operator was told.
+    /// `None` if it could not be opened, which was reported on standard error.
     log: Option<AuditLog>,
     command: &'static str,
     details: Map<String, Value>,
@@ -24,17 +25,20 @@ pub(super) struct Audit {
 }
 
 impl Audit {
-    /// Opens the log, before anything is done: where it cannot be written, nothing is.
+    /// Opens the audit log before the command changes anything.
+    ///
+    /// # Errors
+    /// When the log cannot be opened; the command must not continue then.
     pub(super) fn begin(config: &Config, command: &'static str) -> Result<Self, Error> {
-        Ok(Self::of(Some(open(config)?), command))
+        Ok(Self::of(Some(audit::open(&config.storage)?), command))
     }
 
-    /// As [`Audit::begin`], for what saves backups: a log that cannot be written must not keep anybody from it, and is
-    /// an error only at the end.
-    pub(super) fn begin_in_any_case(config: &Config, command: &'static str) -> Self {
-        let opened = open(config).map_err(|error| {
+    /// As [`Audit::begin`], for commands that rescue backups: they continue if the audit log cannot
+    /// be opened, and fail only at the end.
+    pub(super) fn begin_best_effort(config: &Config, command: &'static str) -> Self {
+        let opened = audit::open(&config.storage).map_err(|error| {
             let text = format!("{:#}", anyhow::Error::from(error));
-            warn(&format!("error: {text}; this command goes on without it"));
+            warn(&format!("error: {text}; continuing without audit log"));
         });
         Self::of(opened.ok(), command)
     }
@@ -48,19 +52,20 @@ impl Audit {
         }
     }
 
-    /// Adds a count, or the name of an account. Never an id, never a secret.
+    /// Adds a detail: a count, a role or the name of an account; never a backup id, never a secret.
     pub(super) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.details.insert(key.to_owned(), value.into());
         self
     }
 
-    /// Writes the line of a command that did its work; `false` if that fails, which the operator is told. Comes before
-    /// the command's own words, which may go to somebody who does not listen any more.
+    /// Writes the entry of a successful command; `false` if that fails, which is reported on
+    /// standard error. Call it before the command prints its result, because printing fails if the
+    /// reader has closed the pipe.
     pub(super) fn done(mut self) -> bool {
         self.write(Outcome::Done)
     }
 
-    /// As [`Audit::done`], of a command that found a reason to do nothing.
+    /// As [`Audit::done`], for a command that refused to act.
     pub(super) fn refused(mut self) -> bool {
         self.write(Outcome::Refused)
     }
@@ -82,7 +87,7 @@ impl Audit {
             Ok(()) => true,
             Err(error) => {
                 let text = format!("{:#}", anyhow::Error::from(error));
-                warn(&format!("error: {text}; what this command did stays done"));
+                warn(&format!("error: {text}; the command's changes remain"));
                 false
             }
         }
@@ -97,14 +102,9 @@ impl Drop for Audit {
     }
 }
 
-fn open(config: &Config) -> Result<AuditLog, Error> {
-    let Storage::Files { directory } = &config.storage;
-    AuditLog::open(directory)
-}
-
 fn login_uid(file: &Path) -> Option<u32> {
     let text = std::fs::read_to_string(file).ok()?;
-    text.trim().parse().ok().filter(|&uid| uid != NOBODY)
+    text.trim().parse().ok().filter(|&uid| uid != UNSET)
 }
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_logged_in_is_known_if_somebody_did() {
+    fn the_login_uid_is_read_if_there_was_a_login() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("loginuid");
         for (text, expected) in [("1000", Some(1000)), ("4294967295", None), ("", None)] {

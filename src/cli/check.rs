@@ -1,4 +1,4 @@
-//! `check`: says what is wrong before a phone finds out.
+//! `check`: tests the configuration before a client does.
 
 use std::process::ExitCode;
 
@@ -18,28 +18,22 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let findings = server::check(config, super::now());
-        let errors = findings
-            .iter()
-            .filter(|f| f.severity == Severity::Error)
-            .count();
-        let warnings = findings
-            .iter()
-            .filter(|f| f.severity == Severity::Warning)
-            .count();
+        let count = |severity| {
+            let found = findings.iter().filter(|its| its.alert.severity == severity);
+            found.count()
+        };
+        let critical = count(Severity::Critical);
         if self.json {
             say(serde_json::to_string(&findings)?)?;
         } else {
             for finding in &findings {
-                let word = match finding.severity {
-                    Severity::Good => "ok     ",
-                    Severity::Warning => "warning",
-                    Severity::Error => "error  ",
-                };
-                say(format!("{word}  {}: {}", finding.place, finding.text))?;
+                let (word, text) = (finding.alert.severity.word(), &finding.alert.text);
+                say(format!("{word:8}  {}: {text}", finding.key))?;
             }
-            say(format!("{errors} errors, {warnings} warnings"))?;
+            let warnings = count(Severity::Warning);
+            say(format!("{critical} critical, {warnings} warnings"))?;
         }
-        Ok(if errors == 0 {
+        Ok(if critical == 0 {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE

@@ -1,5 +1,5 @@
-//! `demo`: a server from nothing, a phone that activates, backs up, restores and verifies, each as the
-//! Android and as the iOS app does it.
+//! `demo`: sets up a server from nothing, and tests it with a simulated phone that activates, backs
+//! up, restores and verifies, as the Android app and as the iOS app.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,28 +18,28 @@ use super::serve::Signals;
 use super::terminal::say;
 use crate::account::AccountName;
 use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
-use crate::client::{Life, Login, OnFailure, Outcome, Phone, ServerUrl, Trust};
+use crate::client::{EndToEndTest, Login, OnFailure, Outcome, Phone, ServerUrl, Trust};
 use crate::config::{ClientAddresses, Config, Log, LogFormat};
 use crate::durable;
 use crate::server::{Server, StartError};
 
-/// The port that is taken if it is free.
+/// The preferred port.
 const PORT: u16 = 8443;
-/// The file that tells a demo's folder from others.
+/// The file that marks a directory created by `demo`.
 const MARKER: &str = "demo.txt";
-/// Who the phone is. Made up: no such identity is in use by this program.
+/// The Threema ID of the simulated phone. It is made up.
 const IDENTITY: &str = "DEMO1234";
-/// The password that the made-up person chose.
+/// The Safe password of the simulated phone.
 const PASSWORD: &str = "correct horse battery staple";
 /// Contacts in the first backup; the second has one more.
 const CONTACTS: u32 = 100;
 
 #[derive(Debug, Args)]
 pub(super) struct Demo {
-    /// Stop after the phone instead of serving on
+    /// Exit after the test instead of continuing to serve
     #[arg(long)]
     once: bool,
-    /// The folder for everything that is made
+    /// The directory for all files of the demo
     #[arg(long, value_name = "FOLDER", default_value = "threema-safe-demo")]
     directory: PathBuf,
 }
@@ -53,27 +53,24 @@ impl Demo {
         });
         tokio::runtime::Runtime::new()
             .context("start the asynchronous runtime")?
-            .block_on(self.play())
+            .block_on(self.run_demo())
     }
 
-    async fn play(self) -> anyhow::Result<ExitCode> {
+    async fn run_demo(self) -> anyhow::Result<ExitCode> {
         let mut signals = Signals::new()?;
         let name: AccountName = "phones".parse()?;
-        claim_folder(&self.directory)?;
+        claim_directory(&self.directory)?;
         let mut config = installation(&self.directory, PORT)?;
         let shown = set_secret(&config, &name)?;
         let server = match Server::bind(&config, super::now).await {
-            // Somebody took the port since it was found to be free.
+            // Another program took the port since it was found to be free.
             Err(StartError::Listen { .. }) => {
                 config = installation(&self.directory, 0)?;
                 Server::bind(&config, super::now).await?
             }
             other => other?,
         };
-        say(format!(
-            "A server in the folder {}:",
-            self.directory.display()
-        ))?;
+        say(format!("Demo server in {}:", self.directory.display()))?;
         say(
             "  config.json, accounts.json, certs/ (a development certificate), data/ (the backups)",
         )?;
@@ -82,23 +79,25 @@ impl Demo {
         let files = config.tls.files().context("the demo has a certificate")?;
         let authority = durable::parent(&files.certificate).join(AUTHORITY_FILE);
         let url = config.public_url.clone().unwrap_or_default();
-        say(format!("  It listens on {url}"))?;
+        say(format!("  Listening on {url}"))?;
         let serving = tokio::spawn(server.run(async { drop(stopped.await) }));
         for (app, phone) in [(App::Android, "an Android phone"), (App::Ios, "an iPhone")] {
-            say(format!("\nNow {phone}, over TLS, with a made-up identity:"))?;
+            say(format!(
+                "\nTest as {phone}, over TLS, with a made-up identity:"
+            ))?;
             let login = Login {
                 username: name.to_string(),
                 password: Zeroizing::new(shown.reveal().into()),
             };
             let trust = Trust::system_and(Some(&authority))?;
             let phone = Phone::new(app, url.parse::<ServerUrl>()?, Some(login), trust)?;
-            live(app, &phone).await?;
+            run_test(app, &phone).await?;
         }
-        say("\nEverything worked: what was backed up came back, byte for byte.")?;
+        say("\nAll steps passed: every restored backup was identical, byte for byte.")?;
         if !self.once {
             print_login(&config, &name, Some(&shown))?;
             say(format!(
-                "\nA phone accepts this server only if it can reach it and trusts {}.\n\
+                "\nA phone can use this server only if it can reach it and trusts {}.\n\
                  Serving until Ctrl-C …",
                 authority.display()
             ))?;
@@ -112,24 +111,26 @@ impl Demo {
     }
 }
 
-/// Makes sure that the folder is empty or a demo's: nothing of anybody else is changed.
-fn claim_folder(directory: &Path) -> anyhow::Result<()> {
+/// Refuses a directory that is not empty and was not created by a demo, then marks it.
+fn claim_directory(directory: &Path) -> anyhow::Result<()> {
     let marker = directory.join(MARKER);
     let occupied = std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
     if occupied && !marker.exists() {
         let text = format!(
-            "{} is not empty and was not made by demo",
+            "{} is not empty and was not created by demo",
             directory.display()
         );
         return Err(UsageError(text).into());
     }
     durable::create_directory(directory)
-        .with_context(|| format!("make the folder {}", directory.display()))?;
-    let text = "Everything in this folder was made by `threema-safe-server demo`.\n";
-    durable::replace(&marker, text.as_bytes()).context("write into the folder")
+        .with_context(|| format!("create {}", directory.display()))?;
+    let text = "All files in this directory were created by `threema-safe-server demo`.\n";
+    durable::replace(&marker, text.as_bytes())
+        .with_context(|| format!("write {}", marker.display()))
 }
 
-/// The installation in the folder; a new one if there is none. What an earlier demo left stays.
+/// Writes the configuration for this port, and a certificate if there is none. Other files of an
+/// earlier demo are kept.
 fn installation(directory: &Path, port: u16) -> anyhow::Result<Config> {
     let path = directory.join("config.json");
     let mut installation = Installation {
@@ -144,7 +145,7 @@ fn installation(directory: &Path, port: u16) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// A free port on loopback, the wanted one if it can be had.
+/// A free port on loopback: the wanted one if it is free.
 fn free_address(wanted: u16) -> anyhow::Result<SocketAddr> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|l| l.local_addr());
     bind(wanted)
@@ -152,8 +153,8 @@ fn free_address(wanted: u16) -> anyhow::Result<SocketAddr> {
         .context("find a free port")
 }
 
-/// The life of a backup, step by step.
-async fn live(app: App, phone: &Phone) -> anyhow::Result<()> {
+/// Runs the end-to-end test and prints its steps.
+async fn run_test(app: App, phone: &Phone) -> anyhow::Result<()> {
     let identity: ThreemaId = IDENTITY.parse()?;
     let started = Instant::now();
     let key = MasterKey::derive(&Password::from(PASSWORD), &identity);
@@ -167,14 +168,14 @@ async fn live(app: App, phone: &Phone) -> anyhow::Result<()> {
         .map(|contacts| Contents::sample(&identity, contacts, app, super::now()).to_document());
 
     let mut number = 1;
-    let mut told: anyhow::Result<()> = Ok(());
-    let tell = |outcome: Outcome| {
-        if told.is_err() {
+    let mut result: anyhow::Result<()> = Ok(());
+    let print_step = |outcome: Outcome| {
+        if result.is_err() {
             return;
         }
         number += 1;
         let meaning = outcome.step.meaning();
-        told = match outcome.result {
+        result = match outcome.result {
             Ok(text) => say(step(number, meaning, outcome.took)).and_then(|()| match &*text {
                 "" => Ok(()),
                 text => say(format!("     {text}")),
@@ -182,9 +183,9 @@ async fn live(app: App, phone: &Phone) -> anyhow::Result<()> {
             Err(failure) => Err(failure).context(meaning),
         };
     };
-    let life = Life::new(&key, first, second);
-    life.live(phone, OnFailure::Stop, tell).await;
-    told
+    let test = EndToEndTest::new(&key, first, second);
+    test.run(phone, OnFailure::Stop, print_step).await;
+    result
 }
 
 fn step(number: u32, meaning: &str, took: Duration) -> String {

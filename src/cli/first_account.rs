@@ -1,8 +1,9 @@
-//! The first account of a server that has none: its name from `SAFE_FIRST_ACCOUNT`, its password from the file that
-//! `SAFE_FIRST_SECRET_FILE` names, so that a container needs no command by hand before it serves.
+//! First account of a server without accounts: its name from `SAFE_FIRST_ACCOUNT`, its password
+//! from the file in `SAFE_FIRST_SECRET_FILE`, so that a container needs no manual command before it
+//! serves.
 //!
-//! Invariant: where there is an account, nothing is read and nothing is changed. Whoever was let in by hand, or has got
-//! a new password, stays as he is at every start.
+//! Invariant: if there is any account, nothing is read and nothing is changed. Accounts added by a
+//! command, and changed passwords, survive every start.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -16,20 +17,20 @@ use crate::config::Config;
 const NAME: &str = "SAFE_FIRST_ACCOUNT";
 const SECRET_FILE: &str = "SAFE_FIRST_SECRET_FILE";
 
-/// What the environment asks for.
+/// The account requested by the environment.
 struct FirstAccount {
     name: AccountName,
     secret_file: PathBuf,
 }
 
-/// Adds the account that the environment asks for, if there is none at all.
+/// Adds the account requested by the environment, if there are no accounts.
 pub(super) fn add_if_none(config: &Config) -> anyhow::Result<()> {
     let Some(first) = FirstAccount::of(std::env::var_os(NAME), std::env::var_os(SECRET_FILE))?
     else {
         return Ok(());
     };
     let path = &config.accounts_file;
-    if !is_without_accounts(path) {
+    if !has_no_accounts(path) {
         return Ok(());
     }
     let password = secret::from_file(&first.secret_file, "first account's password")?;
@@ -43,7 +44,7 @@ pub(super) fn add_if_none(config: &Config) -> anyhow::Result<()> {
         .with("account", first.name.as_str())
         .with("role", Role::Phone.to_string());
     let is_added = account::update(path, |accounts| {
-        // An operator may have been faster.
+        // An operator may have added one in the meantime.
         let is_first = accounts.is_empty();
         if is_first {
             accounts.push(entry);
@@ -51,17 +52,19 @@ pub(super) fn add_if_none(config: &Config) -> anyhow::Result<()> {
         Ok::<_, FileError>(is_first)
     })?;
     if is_added {
-        // Without its line the account is there all the same, and phones need the server: it was said on standard error.
+        // If the audit entry fails, the account exists all the same and phones need the server; the
+        // failure was reported on standard error.
         let _ = audit.done();
-        tracing::info!("added the first account");
+        tracing::info!("first account added");
     } else {
         let _ = audit.refused();
     }
     Ok(())
 }
 
-/// Whether the file is missing or has no account. One that cannot be read is left to the server, which says what is wrong.
-fn is_without_accounts(path: &Path) -> bool {
+/// True if the file is missing or contains no accounts. False if it cannot be read: the server
+/// reports the error.
+fn has_no_accounts(path: &Path) -> bool {
     match account::load(path) {
         Ok(accounts) => accounts.is_empty(),
         Err(FileError::Read { source, .. }) => source.kind() == ErrorKind::NotFound,
@@ -70,18 +73,19 @@ fn is_without_accounts(path: &Path) -> bool {
 }
 
 impl FirstAccount {
-    /// Both variables, or neither: one alone is a mistake that would show only when no phone gets in.
+    /// Requires both variables or neither: one alone is a mistake that would otherwise show only
+    /// when phones are refused.
     fn of(name: Option<OsString>, secret_file: Option<OsString>) -> anyhow::Result<Option<Self>> {
         let (name, secret_file) = match (name, secret_file) {
             (None, None) => return Ok(None),
             (Some(name), Some(file)) => (name, file),
-            (Some(_), None) => return Err(lacks(NAME, SECRET_FILE)),
-            (None, Some(_)) => return Err(lacks(SECRET_FILE, NAME)),
+            (Some(_), None) => return Err(missing_variable(NAME, SECRET_FILE)),
+            (None, Some(_)) => return Err(missing_variable(SECRET_FILE, NAME)),
         };
         if secret_file.is_empty() {
             return Err(UsageError(format!("{SECRET_FILE} is empty")).into());
         }
-        // The value is not repeated: somebody may have put the password there.
+        // The error does not repeat the value: it may be the password.
         let name = name.to_str().unwrap_or_default().parse();
         let name = name.map_err(|error| UsageError(format!("{NAME}: {error}")))?;
         Ok(Some(Self {
@@ -91,9 +95,9 @@ impl FirstAccount {
     }
 }
 
-fn lacks(there: &str, missing: &str) -> anyhow::Error {
+fn missing_variable(set: &str, missing: &str) -> anyhow::Error {
     UsageError(format!(
-        "{there} is set and {missing} is not: set both, or neither"
+        "{set} is set but {missing} is not: set both or neither"
     ))
     .into()
 }
@@ -118,11 +122,11 @@ mod tests {
         );
         assert_eq!(
             of(Some("phones"), None).unwrap_err(),
-            "SAFE_FIRST_ACCOUNT is set and SAFE_FIRST_SECRET_FILE is not: set both, or neither"
+            "SAFE_FIRST_ACCOUNT is set but SAFE_FIRST_SECRET_FILE is not: set both or neither"
         );
         assert_eq!(
             of(None, Some("secret")).unwrap_err(),
-            "SAFE_FIRST_SECRET_FILE is set and SAFE_FIRST_ACCOUNT is not: set both, or neither"
+            "SAFE_FIRST_SECRET_FILE is set but SAFE_FIRST_ACCOUNT is not: set both or neither"
         );
     }
 
@@ -131,7 +135,7 @@ mod tests {
         for name in ["", "phones:hunter2"] {
             let error = of(Some(name), Some("secret")).unwrap_err();
             assert!(
-                error.starts_with("SAFE_FIRST_ACCOUNT: an account name has"),
+                error.starts_with("SAFE_FIRST_ACCOUNT: account name must have"),
                 "{error}"
             );
             assert!(!error.contains("hunter2"), "{error}");
@@ -143,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_understood_is_not_taken_for_an_empty_one() {
+    fn an_invalid_file_does_not_count_as_empty() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("accounts.json");
         for (text, expected) in [(r#"{"accounts": []}"#, true), ("{", false), ("", false)] {
             crate::durable::replace(&path, text.as_bytes()).unwrap();
-            assert_eq!(is_without_accounts(&path), expected, "{text}");
+            assert_eq!(has_no_accounts(&path), expected, "{text}");
         }
-        assert!(is_without_accounts(&directory.path().join("absent")));
-        assert!(!is_without_accounts(directory.path()));
+        assert!(has_no_accounts(&directory.path().join("absent")));
+        assert!(!has_no_accounts(directory.path()));
     }
 }

@@ -1,4 +1,4 @@
-//! `healthcheck`: asks the admin listener whether the server is alive. The exit code tells.
+//! `healthcheck`: requests the health endpoint of the admin listener; the result is the exit code.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `init`: from nothing to a server that can be started: configuration, account, certificate.
+//! `init`: creates configuration, account and development certificate of a new server.
 
 use std::io::{self, BufRead, IsTerminal};
 use std::net::SocketAddr;
@@ -20,32 +20,33 @@ use crate::config::{Config, DEFAULT_FILE};
 use crate::durable;
 use crate::server::development_certificate;
 
-/// Every key with its default; what is written begins as this.
+/// Every key with its default: the template of a new configuration.
 const EXAMPLE: &str = include_str!("../../config.example.json");
 
-/// Where the certificate of the authority is put, beside the certificate.
+/// File name of the development CA's certificate, in the directory of the server's certificate.
 pub(super) const AUTHORITY_FILE: &str = "development-ca.pem";
 
 #[derive(Debug, Args)]
 pub(super) struct Init {
-    /// Where phones will reach the server, such as https://safe.example.org/
+    /// The URL at which phones will reach the server, such as https://safe.example.org/
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
-    /// Address and port to listen on
+    /// IP address and port to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     listen: SocketAddr,
     /// Name of the account that phones will use
     #[arg(long, value_name = "NAME", value_parser = Unrepeated(AccountName::from_str))]
     account: Option<AccountName>,
-    /// Let a backup be restored by its id alone (recommended: iOS 7.2 cannot restore without it)
+    /// Allow restoring a backup without credentials, by its id (recommended: iOS 7.2 to 7.2.2
+    /// cannot restore otherwise)
     #[arg(long, value_name = "true|false")]
     anonymous_restore: Option<bool>,
-    /// Ask nothing; take the defaults for what is not given
+    /// Do not prompt; use defaults for missing options
     #[arg(long)]
     yes: bool,
 }
 
-/// What a new installation is made with.
+/// The settings of a new installation.
 pub(super) struct Installation {
     pub(super) public_url: String,
     pub(super) listen: SocketAddr,
@@ -58,7 +59,7 @@ impl Init {
         let path = file.unwrap_or_else(|| DEFAULT_FILE.into());
         if path.exists() {
             let text = format!(
-                "{} exists; init changes nothing that is there",
+                "{} already exists; init does not overwrite it",
                 path.display()
             );
             return Err(UsageError(text).into());
@@ -67,7 +68,7 @@ impl Init {
         let default_url = format!("https://localhost:{}/", self.listen.port());
         let public_url = match self.public_url {
             Some(url) => url,
-            None if ask => question("Where will phones reach this server?", &default_url)?,
+            None if ask => question("URL at which phones will reach this server?", &default_url)?,
             None => default_url,
         };
         let parsed: Result<ServerUrl, _> = public_url.parse();
@@ -81,10 +82,10 @@ impl Init {
             Some(answer) => answer,
             None if ask => {
                 warn(
-                    "May a backup be restored without user name and password, by its id alone?\n\
-                     iOS 7.2 to 7.2.2 sends the wrong password when it restores and cannot do so \
-                     otherwise.\nThe id is 256 bits that only Threema ID and Safe password give: \
-                     it cannot be guessed,\nand what it leads to is encrypted with the same password.",
+                    "Allow restoring a backup by its id, without user name and password?\n\
+                     iOS 7.2 to 7.2.2 sends the wrong password when restoring, so it cannot restore \
+                     otherwise.\nThe id is 256 bits derived from Threema ID and Safe password: \
+                     it cannot be guessed,\nand the backup is encrypted with a key derived from the same password.",
                 );
                 question("Recommended: yes", "yes")?
                     .to_ascii_lowercase()
@@ -104,7 +105,7 @@ impl Init {
         say(format!("wrote {}", path.display()))?;
         if let Some(certificate) = installation.write_certificate(&config)? {
             say(format!(
-                "wrote a development certificate for trying things out; real phones need a real one: {}",
+                "wrote a development certificate, for tests only (phones need one from a trusted CA): {}",
                 certificate.display()
             ))?;
         }
@@ -136,14 +137,15 @@ impl Installation {
         Ok(config)
     }
 
-    /// The configuration, and its text: the example, with the values of this installation.
+    /// The configuration and its JSON text: the example with the values of this installation.
     fn config(&self, path: &Path) -> anyhow::Result<(Config, String)> {
-        let mut config: Value = serde_json::from_str(EXAMPLE).context("read the example")?;
+        let mut config: Value =
+            serde_json::from_str(EXAMPLE).context("parse the example configuration")?;
         let url = &self.public_url;
         let slash = if url.ends_with('/') { "" } else { "/" };
         let mut set = |pointer: &str, value: Value| {
-            if let Some(place) = config.pointer_mut(pointer) {
-                *place = value;
+            if let Some(target) = config.pointer_mut(pointer) {
+                *target = value;
             }
         };
         set("/publicUrl", json!(format!("{url}{slash}")));
@@ -157,7 +159,8 @@ impl Installation {
         Ok((config, text))
     }
 
-    /// Writes a development certificate unless there is one already; says where it is if it did.
+    /// Writes a development certificate unless certificate or key exist; returns its path if it
+    /// did.
     pub(super) fn write_certificate(&self, config: &Config) -> anyhow::Result<Option<PathBuf>> {
         let files = config.tls.files();
         let files =
@@ -166,14 +169,14 @@ impl Installation {
             return Ok(None);
         };
         let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
-        let url: reqwest::Url = self.public_url.parse().context("read the public URL")?;
+        let url: reqwest::Url = self.public_url.parse().context("parse the public URL")?;
         if let Some(host) = url.host_str() {
             let host = host.trim_matches(['[', ']']).to_owned();
             if !names.contains(&host) {
                 names.insert(0, host);
             }
         }
-        let made = development_certificate(&names, super::now()).context("make a certificate")?;
+        let made = development_certificate(&names, super::now()).context("create a certificate")?;
         let directory = durable::parent(&files.certificate);
         for (path, pem) in [
             (directory.join(AUTHORITY_FILE), &made.authority_pem),
@@ -193,7 +196,7 @@ fn write_config(path: &Path, text: &str) -> anyhow::Result<()> {
     durable::replace(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
 }
 
-/// Gives the phone account `name` a new secret; adds it where it is missing.
+/// Replaces the account `name` by a phone account with a new secret, or adds it.
 pub(super) fn set_secret(config: &Config, name: &AccountName) -> anyhow::Result<GeneratedSecret> {
     let (shown, secret) = Secret::generate()?;
     account::update(&config.accounts_file, |accounts| {
@@ -210,7 +213,7 @@ pub(super) fn set_secret(config: &Config, name: &AccountName) -> anyhow::Result<
     Ok(shown)
 }
 
-/// Prints what is typed into the app, and the same for MDM.
+/// Prints the values for the app and for MDM.
 pub(super) fn print_login(
     config: &Config,
     name: &AccountName,
@@ -218,20 +221,20 @@ pub(super) fn print_login(
 ) -> anyhow::Result<()> {
     let url = config.public_url.as_deref().unwrap_or_default();
     let password = shown.map_or(
-        "(as it is: the account was there already)",
+        "(unchanged: the account already exists)",
         GeneratedSecret::reveal,
     );
-    say("\nType into the app (Threema Safe, expert options):")?;
+    say("\nEnter in the app (Threema Safe, expert options):")?;
     say(format!("  Server     {url}"))?;
     say(format!("  User name  {name}"))?;
     say(format!("  Password   {password}"))?;
-    say("\nOr set by MDM:")?;
+    say("\nOr set with MDM:")?;
     say("  th_safe_enable           true")?;
     say(format!("  th_safe_server_url       {url}"))?;
     say(format!("  th_safe_server_username  {name}"))?;
     say(format!("  th_safe_server_password  {password}"))?;
     if shown.is_some() {
-        say("\nThe password is not kept and not shown again.")?;
+        say("\nThe password is not stored and cannot be shown again.")?;
     }
     Ok(())
 }

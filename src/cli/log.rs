@@ -1,4 +1,4 @@
-//! Sets up the log: lines on standard error.
+//! Log set-up: lines on standard error.
 
 use std::fmt;
 
@@ -14,28 +14,28 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
 
-/// Changes how much is logged.
+/// Handle that changes the log level at run time.
 pub(super) struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
-    /// Logs from this level on.
+    /// Logs events of this level and more severe ones.
     pub(super) fn set(&self, level: Level) {
-        // It can only have gone with the program.
-        drop(self.0.reload(from(level)));
+        // This fails only after the subscriber was dropped, at the end of the process.
+        drop(self.0.reload(targets(level)));
     }
 }
 
-/// This program's own events from `level` on, and those of libraries from `warn` on: at finer levels HTTP libraries
-/// write headers, and with them credentials.
-fn from(level: Level) -> Targets {
+/// A filter for this program's events from `level` on, and those of libraries from `warn` on: at
+/// finer levels HTTP libraries log headers, and with them credentials.
+fn targets(level: Level) -> Targets {
     Targets::new()
         .with_default(Level::WARN.min(level))
         .with_target(env!("CARGO_CRATE_NAME"), level)
 }
 
-/// Writes events as the configuration says.
+/// Installs the global subscriber with the configured format and level.
 pub(super) fn start(log: Log) -> LogLevel {
-    let (level, handle) = reload::Layer::new(from(log.level));
+    let (level, handle) = reload::Layer::new(targets(log.level));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
@@ -48,12 +48,12 @@ pub(super) fn start(log: Log) -> LogLevel {
             .with(lines.event_format(Journald::default()))
             .try_init(),
     };
-    // It can only be set already, by a test that runs commands in its own process.
+    // This fails only if a test runs several commands in its process.
     drop(set);
     LogLevel(handle)
 }
 
-/// Lines from whose beginning systemd takes the priority, see sd-daemon(3).
+/// Event format with the priority prefix of sd-daemon(3).
 struct Journald(Format<Full, ()>);
 
 impl Default for Journald {
@@ -79,7 +79,7 @@ where
     }
 }
 
-/// What syslog calls this level.
+/// The syslog priority of a level.
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,

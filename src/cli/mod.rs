@@ -1,7 +1,7 @@
-//! The command line: one file for each command, with its arguments and its words.
+//! Command line: one file for each command, with its arguments and its output.
 //!
-//! Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed,
-//! 2 usage or configuration. No secret is ever an argument.
+//! Results go to standard output, everything else to standard error. Exit codes: 0 success, 1
+//! failure, 2 usage or configuration error. Secrets are never arguments.
 
 mod account;
 mod admin;
@@ -32,12 +32,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, Storage};
+use crate::config::{self, Config};
 use crate::server::StartError;
-use crate::state::StateFile;
-use crate::store::FileStore;
+use crate::store::{self, Access, Opened};
 
-/// What was typed.
+/// The command-line arguments.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Arguments {
@@ -52,36 +51,36 @@ pub struct Arguments {
 enum Command {
     /// Run the server
     Serve,
-    /// Make a server from nothing, play a phone against it, and go on serving
+    /// Set up a demo server, test it as a phone would use it, and continue to serve
     Demo(demo::Demo),
-    /// Write a configuration, an account and a development certificate
+    /// Create a configuration, an account and a development certificate
     Init(init::Init),
-    /// Look for everything that `serve` would refuse, and what would fail later
+    /// Check for problems that would stop the server now or later
     Check(check::Check),
-    /// Add, list or remove the accounts that may come in
+    /// Add, list or remove accounts
     #[command(subcommand)]
     Account(account::Account),
-    /// Remove backups that were not renewed, and old trash, as the server does every hour
+    /// Remove expired backups and old trash, as the server does every hour
     Prune(prune::Prune),
-    /// Look at what phones deleted and what expired, and bring it back
+    /// List, restore or erase deleted and expired backups
     #[command(subcommand)]
     Trash(trash::Trash),
-    /// Read every backup and say which are damaged
+    /// Read every backup and report damaged ones
     Scrub(scrub::Scrub),
-    /// Say how the running server is
+    /// Show the server's status
     Status(status::StatusCommand),
-    /// Ask the running server whether it is alive; the exit code tells (for containers)
+    /// Exit with 0 if the running server is alive (for containers)
     Healthcheck,
-    /// Speak the format and the protocol of a phone by hand
+    /// Create, encrypt, upload, download and decrypt backups as a phone does
     #[command(subcommand)]
     Client(client::Client),
 }
 
-/// What to do about a server whose certificate nobody trusted has made.
-const AUTHORITY_HINT: &str = "hint: --ca FILE trusts an authority of your own, such as \
-     certs/development-ca.pem, which init makes";
+/// The hint for a server certificate from an unknown authority.
+const AUTHORITY_HINT: &str = "hint: --ca FILE adds a trusted certificate authority, such as \
+     certs/development-ca.pem from `init`";
 
-/// Something was typed that cannot be meant.
+/// A usage error: invalid arguments, input or environment variables; exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
@@ -89,10 +88,10 @@ struct UsageError(String);
 /// Runs the command.
 ///
 /// # Errors
-/// With what went wrong and its causes, for [`report`].
+/// With the error and its causes, for [`report`].
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     process::harden();
-    // Where a library asks for the provider of TLS, there is one.
+    // The default TLS provider, for libraries that rely on it.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let file = arguments.config;
     let read = || Config::load(file.as_deref(), std::env::vars());
@@ -115,18 +114,18 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints an error with its causes and what to do, and chooses the exit code.
+/// Prints an error with its causes and a hint, and returns the exit code.
 #[must_use]
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if terminal::is_broken_pipe(error) {
-        // Whoever read our output has seen enough.
+        // The reader of the output closed the pipe: no failure.
         return ExitCode::SUCCESS;
     }
     terminal::warn(&format!("error: {error:#}"));
     let (problems, code) = match (error.downcast_ref(), error.downcast_ref()) {
         (Some(config::Error::Invalid { problems, .. }), _) => (problems.as_slice(), 2),
         (Some(config::Error::Missing(_)), _) => {
-            terminal::warn("hint: `init` writes one, and `demo` shows everything without one");
+            terminal::warn("hint: `init` creates one; `demo` runs without one");
             (&[][..], 2)
         }
         (Some(_), _) => (&[][..], 2),
@@ -139,7 +138,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if matches!(error.downcast_ref(), Some(StartError::Listen { source, .. })
         if source.kind() == std::io::ErrorKind::AddrInUse)
     {
-        terminal::warn("hint: something listens there already, perhaps this server");
+        terminal::warn("hint: the address is already in use, perhaps by this server");
     }
     if matches!(error.downcast_ref::<crate::client::Error>(), Some(error) if error.is_unknown_authority())
     {
@@ -148,23 +147,21 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The store of a configuration, and what is remembered beside it: beside a running server, or without one.
-fn open_store(config: &Config) -> anyhow::Result<(FileStore, StateFile)> {
-    let Storage::Files { directory } = &config.storage;
-    let store = FileStore::open(directory)?;
-    Ok((store, StateFile::in_directory(directory)))
+/// Opens the configured storage. A server may be running on it at the same time.
+fn open_store(config: &Config) -> anyhow::Result<Opened> {
+    Ok(store::open(&config.storage, Access::Command)?)
 }
 
-/// 0 where everything went well, else 1.
-fn exit_code(all_went_well: bool) -> ExitCode {
-    if all_went_well {
+/// Exit code 0 for success, else 1.
+fn exit_code(succeeded: bool) -> ExitCode {
+    if succeeded {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
 }
 
-/// A runtime for one command that waits for little.
+/// Runs a future on a single-threaded runtime.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -173,7 +170,7 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
         .block_on(work)
 }
 
-/// The wall clock, read here and nowhere below.
+/// The wall clock. Only the command line reads it; all other modules get the time as an argument.
 #[expect(
     clippy::disallowed_methods,
     reason = "the command line is where time comes from"

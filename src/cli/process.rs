@@ -1,4 +1,5 @@
-//! What the process itself keeps from others, whichever command runs.
+//! Process hardening, for every command: file modes, core dumps, panics; and the limit of open
+//! files.
 
 use std::panic;
 
@@ -9,13 +10,14 @@ use rustix::process::{
 
 use super::terminal::warn;
 
-/// New files are for their owner alone, also those that a library makes.
+/// New files are accessible for their owner only, also those created by libraries.
 const UMASK: u32 = 0o077;
-/// Files beside connections: those of uploads and downloads under way, and what is always open.
+/// File descriptors beyond those of connections: uploads and downloads in progress, and files that
+/// are always open.
 const RESERVE: u64 = 512;
 
-/// Lets this process open as many files as it may, and says so where that is not enough for so many connections: one
-/// each, and a few for uploads and the rest.
+/// Raises the soft limit of open files to the hard limit, and warns if that is too low for this
+/// number of connections: one file descriptor each, and [`RESERVE`].
 pub(super) fn allow_connections(connections: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -32,32 +34,31 @@ pub(super) fn allow_connections(connections: usize) {
         tracing::warn!(
             files,
             needed,
-            "this process may open fewer files than limits.connections needs: raise LimitNOFILE or `ulimit -n`, or lower \
-             limits.connections"
+            "open file limit too low for limits.connections"
         );
     }
 }
 
-/// Makes memory stay in memory, files private and panics silent about what they saw.
+/// Disables core dumps, makes new files private, and keeps panic messages out of the output.
 ///
-/// Both bounds on core dumps are needed: a limit of 0 does not hold where the kernel pipes dumps to a program, and a
-/// process that is not dumpable still has a limit that its children inherit. Not dumpable also means that other
-/// programs of the same user cannot trace it or read its memory.
+/// Both settings against core dumps are needed: a limit of 0 is ignored if the kernel pipes dumps
+/// to a program, and a process that is not dumpable still has a limit that its children inherit.
+/// Not dumpable also means that other programs of the same user cannot trace it or read its memory.
 pub(super) fn harden() {
     umask(Mode::from_raw_mode(UMASK));
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    // Where the system does not know these, nothing is lost but a protection; no command fails for it.
+    // On a system without these settings only a protection is lost; no command fails for it.
     let _ = setrlimit(Resource::Core, none);
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string);
-        let place = place.unwrap_or_default();
-        // Without the panic's own text, which may quote a password or a backup.
+        let location = panic.location().map(ToString::to_string);
+        let location = location.unwrap_or_default();
+        // Without the panic message, which may quote a password or a backup.
         warn(&format!(
-            "error: a bug in the program, at {place}; please report it"
+            "error: internal error (a bug) at {location}; please report it"
         ));
     }));
 }
@@ -72,9 +73,9 @@ mod tests {
     const CHILD: &str = "PANICS_FOR_A_TEST";
     const SECRET: &str = "hunter2-in-a-panic";
 
-    /// A panic hook is the whole process's, so that this test runs a second time in a process of its own.
+    /// The panic hook is global, so this test runs itself again in a child process.
     #[test]
-    fn a_panic_in_a_command_tells_where_it_was_and_not_what_it_saw() {
+    fn a_panic_reports_its_location_and_not_its_message() {
         if std::env::var_os(CHILD).is_some() {
             harden();
             let thread = std::thread::spawn(|| panic!("{SECRET}"));
@@ -91,7 +92,7 @@ mod tests {
 
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{said}");
-        let expected = format!("error: a bug in the program, at {}:", file!());
+        let expected = format!("error: internal error (a bug) at {}:", file!());
         assert!(said.starts_with(&expected), "{said}");
         assert!(!said.contains(SECRET), "{said}");
     }

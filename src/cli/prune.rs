@@ -1,4 +1,4 @@
-//! `prune`: one sweep by hand, beside a running server or without one.
+//! `prune`: runs one sweep, whether a server is running or not.
 
 use std::process::ExitCode;
 
@@ -10,13 +10,14 @@ use super::{block_on, exit_code, open_store};
 use crate::config::Config;
 use crate::retention::{self, Mode, Report};
 use crate::server::retention_of;
+use crate::store::Opened;
 
 #[derive(Debug, Args)]
 pub(super) struct Prune {
-    /// Only count, by age too; change nothing
+    /// Only count backups, also by age; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Remove what has expired although the clock or the number gives reason for doubt
+    /// Remove expired backups even if a safety check (clock, number of backups) fails
     #[arg(long, conflicts_with = "dry_run")]
     force: bool,
     /// Print a JSON object
@@ -26,7 +27,7 @@ pub(super) struct Prune {
 
 impl Prune {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let (store, state) = open_store(config)?;
+        let Opened { store, state } = open_store(config)?;
         let (mode, audit) = match (self.dry_run, self.force) {
             (true, _) => (Mode::DryRun, None),
             (false, true) => (Mode::Force, Some(Audit::begin(config, "prune --force")?)),
@@ -34,7 +35,7 @@ impl Prune {
         };
         let report = block_on(async {
             let retention = retention_of(config);
-            Ok(retention::sweep(&store, &state, retention, super::now(), mode).await?)
+            Ok(retention::sweep(&*store, &*state, retention, super::now(), mode).await?)
         })?;
         let is_audited = audit.is_none_or(|audit| {
             let audit = audit
@@ -55,7 +56,7 @@ impl Prune {
         if let Some(reason) = refused {
             warn(&format!("error: nothing was removed: {reason}"));
             warn(
-                "hint: set the clock or the configuration right, or remove what has expired with --force",
+                "hint: correct the clock or the configuration, or remove expired backups with --force",
             );
         }
         Ok(exit_code(
@@ -82,18 +83,18 @@ fn print(report: &Report, mode: Mode) -> anyhow::Result<()> {
     ))?;
     if let Some(burst) = report.trash_held {
         say(format!(
-            "         nothing is erased, because {} of {} backups were deleted within a day: `trash restore` or `trash confirm`",
+            "         nothing is erased: {} of {} backups were deleted within a day; run `trash restore` or `trash confirm`",
             burst.removed, burst.of
         ))?;
     }
     if let Some(reason) = report.refused.filter(|_| mode == Mode::DryRun) {
         say(format!(
-            "a sweep would do nothing without --force: {reason}"
+            "a sweep would remove nothing without --force: {reason}"
         ))?;
     }
     if report.failed > 0 {
         say(format!(
-            "{} files could not be looked at or erased",
+            "{} files could not be removed or erased",
             report.failed
         ))?;
     }
@@ -102,13 +103,13 @@ fn print(report: &Report, mode: Mode) -> anyhow::Result<()> {
 
 fn print_ages(report: &Report) -> anyhow::Result<()> {
     let mut older = "older".to_owned();
-    for class in report.ages.classes() {
-        let text = match class.younger_than_days {
+    for bucket in report.ages.buckets() {
+        let text = match bucket.younger_than_days {
             Some(1) => "younger than 1 day".to_owned(),
             Some(days) => format!("younger than {days} days"),
             None => std::mem::take(&mut older),
         };
-        say(format!("         {:>8} {text}", class.backups))?;
+        say(format!("         {:>8} {text}", bucket.backups))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `scrub`: reads every backup and says which are damaged, beside a running server or without one.
+//! `scrub`: reads every backup and reports damaged ones, whether a server is running or not.
 
 use std::process::ExitCode;
 
@@ -11,8 +11,9 @@ use super::terminal::{self, say};
 use super::{block_on, exit_code, open_store};
 use crate::config::Config;
 use crate::scrub::{Finding, scrub};
-use crate::state::unix;
-use crate::store::Store;
+use crate::state::State;
+use crate::store::Opened;
+use crate::time::unix;
 
 #[derive(Debug, Args)]
 pub(super) struct Scrub {
@@ -23,13 +24,13 @@ pub(super) struct Scrub {
 
 impl Scrub {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let (store, state) = open_store(config)?;
-        let audit = Audit::begin_in_any_case(config, "scrub");
+        let Opened { store, state } = open_store(config)?;
+        let audit = Audit::begin_best_effort(config, "scrub");
         let mut damaged = Vec::new();
         let mut scrubbed = block_on(async {
             let count = store.list().count().await;
             let bar = terminal::progress(count as u64, "reading");
-            let scrubbed = scrub(&store, None, |id, finding| {
+            let scrubbed = scrub(&*store, None, |id, finding| {
                 bar.inc(1);
                 damaged.extend(finding.map(|finding| (id, finding)));
             })
@@ -52,7 +53,7 @@ impl Scrub {
             for (id, finding) in &damaged {
                 let text = match finding {
                     Finding::Short => "too short to be a backup",
-                    Finding::Changed => "changed, and not by an upload",
+                    Finding::Changed => "changed without an upload",
                     Finding::Unreadable => "cannot be read",
                 };
                 say(format!("{}  {text}", id.to_hex()))?;
@@ -63,8 +64,11 @@ impl Scrub {
                 damaged.len()
             ))?;
         }
-        // Last: what was found is worth more than that it is remembered.
-        state.update(|state| state.scrub = Some(scrubbed))?;
+        // Last: printing the findings matters more than recording them.
+        block_on(async {
+            let change = move |state: &mut State| state.scrub = Some(scrubbed);
+            Ok(state.update(change).await?)
+        })?;
         Ok(exit_code(damaged.is_empty() && is_audited))
     }
 }

@@ -1,4 +1,5 @@
-//! Where secrets come from: a file, standard input, the environment or a prompt. Never an argument.
+//! Input of secrets: from a file, standard input, the environment or a prompt; never from an
+//! argument.
 
 use std::env::{self, VarError};
 use std::io::{self, IsTerminal};
@@ -9,11 +10,12 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{UsageError, source};
 
-/// Longer than any password; a file that is not one is not read to its end.
+/// The largest secret in bytes, longer than any password: larger files are not read to their end.
 const LIMIT: usize = 64 << 10;
 
-/// Reads a secret from `file` (`-` is standard input), or else from `variable`, or else asks for it.
-/// One newline at its end is not part of it.
+/// Reads a secret from `file` (`-` is standard input), or else from the environment variable
+/// `variable`, or else from a prompt. One newline at its end is removed. `what` names the secret in
+/// errors.
 pub(super) fn read(
     file: Option<&Path>,
     variable: &str,
@@ -26,35 +28,37 @@ pub(super) fn read(
             None => format!("{variable} is empty"),
         },
         (None, Err(VarError::NotUnicode(_))) => format!("{variable} is not UTF-8"),
-        (None, Err(VarError::NotPresent)) if io::stdin().is_terminal() => return ask(what, what),
+        (None, Err(VarError::NotPresent)) if io::stdin().is_terminal() => {
+            return prompt_for(what, what);
+        }
         (None, Err(VarError::NotPresent)) => {
-            format!("no {what}: name a file (- is standard input), or set {variable}")
+            format!("no {what}: give a file (- is standard input), or set {variable}")
         }
     };
     Err(UsageError(problem).into())
 }
 
-/// Like [`read`]; at a prompt it has to be typed twice, because what is locked with a typing error stays
-/// locked.
+/// As [`read`], for a new secret: a prompt asks twice, because a backup encrypted with a mistyped
+/// password cannot be opened.
 pub(super) fn read_new(
     file: Option<&Path>,
     variable: &str,
     what: &str,
 ) -> anyhow::Result<Zeroizing<String>> {
     let text = read(file, variable, what)?;
-    if is_asked_for(file, variable) && *text != *ask(what, &format!("{what} again"))? {
-        let text = format!("the {what} was not typed the same twice");
+    if is_prompted(file, variable) && *text != *prompt_for(what, &format!("{what} again"))? {
+        let text = format!("the two entries of the {what} differ");
         return Err(UsageError(text).into());
     }
     Ok(text)
 }
 
-/// Whether there is neither a file nor a variable.
-fn is_asked_for(file: Option<&Path>, variable: &str) -> bool {
+/// True if the secret comes from a prompt: there is neither a file nor a variable.
+fn is_prompted(file: Option<&Path>, variable: &str) -> bool {
     file.is_none() && env::var_os(variable).is_none()
 }
 
-fn ask(what: &str, prompt: &str) -> anyhow::Result<Zeroizing<String>> {
+fn prompt_for(what: &str, prompt: &str) -> anyhow::Result<Zeroizing<String>> {
     let typed = rpassword::prompt_password(format!("{prompt}: "));
     Ok(Zeroizing::new(typed.with_context(|| {
         format!("read the {what} from the terminal")
@@ -63,24 +67,24 @@ fn ask(what: &str, prompt: &str) -> anyhow::Result<Zeroizing<String>> {
 
 /// Reads a secret from a file; `-` is standard input.
 pub(super) fn from_file(path: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
-    let place = path.display();
+    let path_shown = path.display();
     let bytes = source::read(path, LIMIT);
-    let bytes = bytes.with_context(|| format!("read the {what} from {place}"))?;
+    let bytes = bytes.with_context(|| format!("read the {what} from {path_shown}"))?;
     let problem = match bytes.map(|mut bytes| String::from_utf8(std::mem::take(&mut *bytes))) {
-        None => format!("{place} is too large to be a {what}"),
+        None => format!("{path_shown} is too large to be a {what}"),
         Some(Err(error)) => {
             error.into_bytes().zeroize();
-            format!("the {what} in {place} is not UTF-8")
+            format!("the {what} in {path_shown} is not UTF-8")
         }
         Some(Ok(text)) => match without_line_end(Zeroizing::new(text)) {
             Some(text) => return Ok(text),
-            None => format!("the {what} in {place} is empty"),
+            None => format!("the {what} in {path_shown} is empty"),
         },
     };
     Err(UsageError(problem).into())
 }
 
-/// The text without one newline at its end, if there is something before that.
+/// The text without one newline (LF or CRLF) at its end; `None` if nothing is left.
 fn without_line_end(mut text: Zeroizing<String>) -> Option<Zeroizing<String>> {
     let line = text.strip_suffix('\n');
     let length = line.map_or(text.len(), |line| {

@@ -12,9 +12,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::log::LogLevel;
 use super::systemd::{self, Supervisor};
 use super::{first_account, log, process};
-use crate::config::{self, Config, Log, Storage, Tls};
+use crate::config::{self, Config, Log, Tls};
+use crate::error_chain::with_causes;
 use crate::file_version::FileVersion;
-use crate::server::{Reloader, Server, with_causes};
+use crate::server::{Reloader, Server};
 
 /// How often it is looked whether the configuration's file was replaced.
 const LOOK: Duration = Duration::from_secs(2);
@@ -59,7 +60,6 @@ pub(super) fn run(
 }
 
 fn tell_of(server: &Server, config: &Config) -> anyhow::Result<()> {
-    let Storage::Files { directory } = &config.storage;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = ?server.addresses()?,
@@ -70,14 +70,14 @@ fn tell_of(server: &Server, config: &Config) -> anyhow::Result<()> {
             Tls::Off => "off",
         },
         trusted_proxies = config.trusted_proxies.len(),
-        storage = %directory.display(),
+        storage = config.storage.description().location,
         retention_days = config.retention_days,
         retention_margin_days = config.retention_margin_days,
         trash_days = config.trash_days,
         max_backup_bytes = config.max_backup_bytes,
         "listening"
     );
-    for problem in server.attention() {
+    for problem in server.alerts() {
         tracing::warn!(
             problem = problem.text,
             "this needs a look; `status` says it too"

@@ -1,4 +1,5 @@
-//! Reads files and standard input that may hold a secret: within a bound, and without leaving copies behind.
+//! Reader for files and standard input that may contain a secret: limited in size, and without
+//! leaving copies in memory.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,13 +8,13 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// What is read at once of a source that does not say how much it holds, in bytes.
-const FIRST_ROOM: usize = 64 << 10;
+/// The initial buffer in bytes for a source of unknown length.
+const INITIAL_CAPACITY: usize = 64 << 10;
 
-/// All bytes of a file (`-` is standard input), or `None` if it has more than `limit`. What is endless is not
-/// read to its end.
+/// Reads all bytes of a file (`-` is standard input); `None` if it has more than `limit`. An
+/// endless file is not read to its end.
 pub(super) fn read(path: &Path, limit: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    // Standard input as a file: the one of the library has a buffer that nobody wipes.
+    // Standard input as a file: `std::io::Stdin` has a buffer that is never wiped.
     let file = if path == Path::new("-") {
         File::from(io::stdin().as_fd().try_clone_to_owned()?)
     } else {
@@ -23,7 +24,8 @@ pub(super) fn read(path: &Path, limit: usize) -> io::Result<Option<Zeroizing<Vec
     read_within(limit, file, length)
 }
 
-/// All of `source`, which is said to have `length` bytes, unless it has more than `limit`.
+/// Reads all of `source`, whose reported length is `length`; `None` if it has more than `limit`
+/// bytes.
 fn read_within(
     limit: usize,
     mut source: impl Read,
@@ -32,10 +34,12 @@ fn read_within(
     if length > limit as u64 {
         return Ok(None);
     }
-    // With room for all of it and one byte more, which shows that there is no more. A buffer that grows by
-    // itself leaves copies behind; this one is wiped when it is too small.
-    let room = usize::try_from(length).unwrap_or(limit).max(FIRST_ROOM);
-    let mut bytes = Zeroizing::new(vec![0; room.min(limit) + 1]);
+    // Capacity for all bytes and one more, which detects the end. A `Vec` that grows by itself
+    // leaves copies behind; this one is wiped when it is too small.
+    let capacity = usize::try_from(length)
+        .unwrap_or(limit)
+        .max(INITIAL_CAPACITY);
+    let mut bytes = Zeroizing::new(vec![0; capacity.min(limit) + 1]);
     let mut filled = 0;
     loop {
         let read = match source.read(bytes.get_mut(filled..).unwrap_or_default()) {
@@ -64,7 +68,7 @@ fn read_within(
 mod tests {
     use super::*;
 
-    /// Gives a byte at a time, and is interrupted before each.
+    /// Returns one byte at a time, and is interrupted before each.
     struct Slow<'a>(&'a [u8], bool);
 
     impl Read for Slow<'_> {
@@ -79,25 +83,25 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_read_in_whatever_pieces_it_comes() {
+    fn everything_is_read_whatever_the_size_of_the_pieces() {
         let source: Vec<u8> = (0..200_000_u32).map(|at| at.to_le_bytes()[0]).collect();
-        for (said, limit) in [
+        for (reported, limit) in [
             (0, 200_000),
             (200_000, 200_000),
             (3, 1 << 20),
             (199_999, 1 << 20),
         ] {
-            let read = read_within(limit, Slow(&source, false), said).unwrap();
-            assert!(**read.unwrap() == source, "{said} {limit}");
-            let read = read_within(limit, &*source, said).unwrap();
-            assert!(**read.unwrap() == source, "{said} {limit}");
+            let read = read_within(limit, Slow(&source, false), reported).unwrap();
+            assert!(**read.unwrap() == source, "{reported} {limit}");
+            let read = read_within(limit, &*source, reported).unwrap();
+            assert!(**read.unwrap() == source, "{reported} {limit}");
         }
         assert!(read_within(9, &b""[..], 0).unwrap().unwrap().is_empty());
     }
 
     #[test]
-    fn what_is_endless_is_not_read_to_its_end() {
-        let read = |source: &[u8], said| read_within(9, source, said).unwrap();
+    fn an_endless_source_is_not_read_to_its_end() {
+        let read = |source: &[u8], reported| read_within(9, source, reported).unwrap();
         assert_eq!(**read(&[1; 9], 0).unwrap(), [1; 9]);
         assert!(read(&[1; 10], 0).is_none());
         assert!(read(&[1; 10], 10).is_none());

@@ -1,17 +1,18 @@
-//! `status`: what the running server says of itself.
+//! `status`: shows the running server's status.
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use indicatif::BinaryBytes;
 
 use super::admin;
 use super::terminal::say;
 use super::when::unix_date;
 use crate::config::Config;
-use crate::server::{STATUS_PATH, Status, StatusSeverity as Severity};
+use crate::server::{STATUS_PATH, Severity, Status};
 
-/// Nagios' code for what could not be found out.
+/// The exit code of Nagios for an unknown state.
 const UNKNOWN: u8 = 3;
 
 #[derive(Debug, Args)]
@@ -19,7 +20,7 @@ pub(super) struct StatusCommand {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
-    /// Print one line and end as Nagios expects: 0 good, 1 warning, 2 critical, 3 unknown
+    /// Print one line and exit as Nagios expects: 0 good, 1 warning, 2 critical, 3 unknown
     #[arg(long, conflicts_with = "json")]
     check: bool,
 }
@@ -41,10 +42,11 @@ impl StatusCommand {
 }
 
 fn parse(text: &str) -> anyhow::Result<Status> {
-    serde_json::from_str(text).context("understand the server's status; is it another version?")
+    serde_json::from_str(text)
+        .context("parse the server's status; does the server run the same version?")
 }
 
-/// One line for a monitoring plugin, with figures behind the bar.
+/// Prints one line for a monitoring plugin, with performance data behind the bar.
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let text = match admin::ask(config, STATUS_PATH) {
         Ok(text) => text,
@@ -60,13 +62,13 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(UNKNOWN));
         }
     };
-    let attention = status.attention();
-    let (word, code) = match attention.first().map(|line| line.severity) {
-        None => ("OK", 0),
+    let alerts = status.alerts();
+    let (word, code) = match alerts.first().map(|alert| alert.severity) {
+        None | Some(Severity::Good) => ("OK", 0),
         Some(Severity::Warning) => ("WARNING", 1),
         Some(Severity::Critical) => ("CRITICAL", 2),
     };
-    let mut lines: Vec<_> = attention.into_iter().map(|line| line.text).collect();
+    let mut lines: Vec<_> = alerts.into_iter().map(|alert| alert.text).collect();
     if lines.is_empty() {
         lines.push(match status.report() {
             Some(report) => format!(
@@ -74,7 +76,7 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
                 report.kept,
                 report.ages.younger_than(1)
             ),
-            None => "no sweep has ended yet".to_owned(),
+            None => "no sweep has completed yet".to_owned(),
         });
     }
     say(one_line(word, &lines, &figures(&status)))?;
@@ -82,13 +84,13 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 fn one_line(word: &str, lines: &[String], figures: &str) -> String {
-    // A bar would begin the figures.
+    // A bar would start the performance data.
     let text = lines.join("; ").replace(['\n', '|'], " ");
     let bar = if figures.is_empty() { "" } else { " | " };
     format!("SAFE {word} - {text}{bar}{figures}")
 }
 
-/// What Nagios draws.
+/// The performance data, which Nagios draws.
 fn figures(status: &Status) -> String {
     let mut figures = Vec::new();
     if let Some(report) = status.report() {
@@ -129,16 +131,16 @@ fn print(status: &Status) -> anyhow::Result<()> {
         }
     }
     match (&status.storage.problem, status.storage.free_bytes) {
-        (Some(_), _) => say("storage     cannot be written to")?,
-        (None, Some(free)) => say(format!("storage     {} MiB free", free >> 20))?,
-        (None, None) => say("storage     can be written to")?,
+        (Some(_), _) => say("storage     not writable")?,
+        (None, Some(free)) => say(format!("storage     {} free", BinaryBytes(free)))?,
+        (None, None) => say("storage     writable")?,
     }
     match &status.sweep {
-        None => say("sweep       none yet in this run")?,
+        None => say("sweep       none yet since the start")?,
         Some(sweep) => {
             let when = unix_date(sweep.began);
             match &sweep.report {
-                None => say(format!("sweep       {when} broke off"))?,
+                None => say(format!("sweep       {when} aborted"))?,
                 Some(report) => {
                     say(format!(
                         "backups     {}: {} renewed within a day, {} within a week",
@@ -166,7 +168,7 @@ fn print(status: &Status) -> anyhow::Result<()> {
     let today = status.uploads.last().map_or(0, |day| day.uploads);
     say(format!("uploads     {today} today (UTC)"))?;
     match status.scrub {
-        None => say("scrub       none has ended yet")?,
+        None => say("scrub       none has completed yet")?,
         Some(scrub) => say(format!(
             "scrub       {}: {} sound, {} damaged",
             unix_date(scrub.finished),
@@ -174,16 +176,16 @@ fn print(status: &Status) -> anyhow::Result<()> {
             scrub.findings()
         ))?,
     }
-    let attention = status.attention();
-    if attention.is_empty() {
-        say("attention   nothing needs any")?;
+    let alerts = status.alerts();
+    if alerts.is_empty() {
+        say("alerts      none")?;
     }
-    for line in attention {
-        let word = match line.severity {
-            Severity::Warning => "",
-            Severity::Critical => "critical: ",
-        };
-        say(format!("attention   {word}{}", line.text))?;
+    for alert in alerts {
+        say(format!(
+            "alerts      {}: {}",
+            alert.severity.word(),
+            alert.text
+        ))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is written to standard output and standard error.
+//! Output to standard output and standard error.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -6,15 +6,15 @@ use std::io::{self, Write};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// What failed, when that did.
+/// The context of a failed write.
 const WRITE: &str = "write to standard output";
 
-/// Writes a line of the answer to standard output.
+/// Writes a line of the result to standard output.
 pub(super) fn say(line: impl Display) -> anyhow::Result<()> {
     writeln!(io::stdout().lock(), "{line}").context(WRITE)
 }
 
-/// Writes bytes of the answer to standard output.
+/// Writes bytes of the result to standard output.
 pub(super) fn write(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)
@@ -22,12 +22,12 @@ pub(super) fn write(bytes: &[u8]) -> anyhow::Result<()> {
         .context(WRITE)
 }
 
-/// Writes a line to standard error. There is nobody to tell when that fails.
+/// Writes a line to standard error. Errors are ignored: there is no other place to report them.
 pub(super) fn warn(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
-/// A bar on standard error, where that is a terminal. A total of 0 is not known.
+/// A progress bar on standard error, if that is a terminal. A `total` of 0 is unknown.
 pub(super) fn progress(total: u64, what: &'static str) -> ProgressBar {
     let (bar, template) = if total == 0 {
         (ProgressBar::new_spinner(), "{msg} {spinner} {human_pos}")
@@ -41,7 +41,7 @@ pub(super) fn progress(total: u64, what: &'static str) -> ProgressBar {
     bar.with_style(style).with_message(what)
 }
 
-/// Whether the reader of standard output went away.
+/// True if the reader of standard output closed the pipe.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()

@@ -1,4 +1,5 @@
-//! `trash list / restore / confirm / empty`: what phones deleted and what expired, until it is erased for good.
+//! `trash list / restore / confirm / empty`: deleted and expired backups, until they are erased for
+//! good.
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal, Read, Write};
@@ -15,28 +16,30 @@ use super::when::{date, unix_date};
 use super::{UsageError, block_on, exit_code, open_store, when};
 use crate::backup::BackupId;
 use crate::config::Config;
-use crate::state::{StateFile, unix};
+use crate::state::{State, StateStore};
 use crate::store::trash::{self, Selection};
-use crate::store::{FileStore, Store, Trashed};
+use crate::store::{Opened, Store, Trashed};
+use crate::time::unix;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Trash {
-    /// List what is in the trash, the newest first: id, when it was removed and last uploaded, bytes
+    /// List the trash, newest first: id, time of removal, time of last upload, bytes
     List {
         /// Print a JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Bring backups back, as if they were uploaded now; never over a newer backup
+    /// Restore backups, with the current time as upload time; never over a newer backup
     ///
-    /// Without an option, ids are read from standard input, one on each line; what follows an id on its line is
-    /// passed over, so that lines of `trash list` serve.
+    /// Without an option, ids are read from standard input, one on each line. The rest of a line is
+    /// ignored, so that lines of `trash list` can be used.
     Restore(Restore),
-    /// Say that a burst of deletions was meant: the trash is erased again when its days are over
+    /// Confirm that a burst of deletions was intended, so that the trash is erased again after
+    /// trashDays
     Confirm,
-    /// Erase the whole trash for good
+    /// Erase everything in the trash for good
     Empty {
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
         /// Print a JSON object
@@ -47,10 +50,11 @@ pub(super) enum Trash {
 
 #[derive(Debug, Args)]
 pub(super) struct Restore {
-    /// What was removed at this time or later: 2026-11-24, 2026-11-24T10:00:00Z, or 36h or 3d ago
+    /// Restore backups removed at this time or later: 2026-11-24, 2026-11-24T10:00:00Z, or 36h or
+    /// 3d ago
     #[arg(long, value_name = "WHEN", conflicts_with = "all")]
     since: Option<String>,
-    /// Everything
+    /// Restore everything
     #[arg(long)]
     all: bool,
     /// Print a JSON object
@@ -60,23 +64,23 @@ pub(super) struct Restore {
 
 impl Trash {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let (store, state) = open_store(config)?;
+        let Opened { store, state } = open_store(config)?;
         match self {
-            Self::List { json } => list(&store, json),
-            Self::Restore(command) => command.run(config, &store),
-            Self::Confirm => confirm(config, &state),
+            Self::List { json } => list(&*store, json),
+            Self::Restore(command) => command.run(config, &*store),
+            Self::Confirm => confirm(config, &*state),
             Self::Empty { yes, json } => {
-                if !yes && !may_erase(&store, &state)? {
+                if !yes && !is_confirmed(&*store, &*state)? {
                     warn("nothing was erased");
                     return Ok(ExitCode::FAILURE);
                 }
-                empty(config, &store, &state, json)
+                empty(config, &*store, &*state, json)
             }
         }
     }
 }
 
-fn list(store: &FileStore, json: bool) -> anyhow::Result<ExitCode> {
+fn list(store: &dyn Store, json: bool) -> anyhow::Result<ExitCode> {
     let mut all: Vec<Trashed> = block_on(async { Ok(store.list_trash().try_collect().await?) })?;
     all.sort_by_key(|trashed| std::cmp::Reverse(trashed.removed_at));
     if json {
@@ -104,13 +108,13 @@ fn list(store: &FileStore, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 impl Restore {
-    fn run(self, config: &Config, store: &FileStore) -> anyhow::Result<ExitCode> {
+    fn run(self, config: &Config, store: &dyn Store) -> anyhow::Result<ExitCode> {
         let now = super::now();
         let selection = match (self.since, self.all) {
             (Some(text), _) => {
                 let since = when::parse(&text, now).ok_or_else(|| {
                     UsageError(format!(
-                        "--since {text}: not a time; give a date (2026-11-24), a time (2026-11-24T10:00:00Z) or a span (36h, 3d)"
+                        "--since {text}: invalid time; expected a date (2026-11-24), a time (2026-11-24T10:00:00Z) or a span (36h, 3d)"
                     ))
                 })?;
                 Selection::Since(unix(since))
@@ -118,7 +122,7 @@ impl Restore {
             (None, true) => Selection::All,
             (None, false) => Selection::Ids(ids(&read_standard_input()?)?),
         };
-        let audit = Audit::begin_in_any_case(config, "trash restore");
+        let audit = Audit::begin_best_effort(config, "trash restore");
         let report = block_on(async {
             let selected = trash::select(store, &selection).await?;
             let bar = terminal::progress(selected.len() as u64, "restoring");
@@ -141,7 +145,7 @@ impl Restore {
             say(format!("{} restored", report.restored))?;
             if report.newer > 0 {
                 say(format!(
-                    "{} left in the trash, because there is a newer backup",
+                    "{} left in the trash: a newer backup exists",
                     report.newer
                 ))?;
             }
@@ -149,7 +153,7 @@ impl Restore {
                 say(format!("{} not in the trash", report.missing))?;
             }
             if report.failed > 0 {
-                say(format!("{} could not be moved", report.failed))?;
+                say(format!("{} could not be restored", report.failed))?;
             }
         }
         Ok(exit_code(
@@ -160,7 +164,7 @@ impl Restore {
 
 fn read_standard_input() -> anyhow::Result<String> {
     if io::stdin().is_terminal() {
-        warn("Ids of backups, one on each line; Ctrl-D ends:");
+        warn("Backup ids, one on each line; end with Ctrl-D:");
     }
     let mut text = String::new();
     io::stdin()
@@ -169,59 +173,61 @@ fn read_standard_input() -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The first word of each line. Nothing is done if one of them is no id.
+/// Parses the first word of each line as an id. One invalid id is an error, and nothing is
+/// restored.
 fn ids(text: &str) -> Result<HashSet<BackupId>, UsageError> {
     let mut ids = HashSet::new();
     for (number, line) in (1..).zip(text.lines()) {
         if let Some(word) = line.split_whitespace().next() {
             let id = word.parse().map_err(|_| {
                 UsageError(format!(
-                    "line {number} of standard input: not a backup id (64 digits 0-9a-f)"
+                    "line {number} of standard input: invalid backup id; expected 64 digits 0-9a-f"
                 ))
             })?;
             ids.insert(id);
         }
     }
     if ids.is_empty() {
-        let text = "no ids on standard input; --all and --since WHEN need none";
+        let text =
+            "no backup ids on standard input; to restore without ids, use --all or --since WHEN";
         return Err(UsageError(text.to_owned()));
     }
     Ok(ids)
 }
 
-fn confirm(config: &Config, state: &StateFile) -> anyhow::Result<ExitCode> {
+fn confirm(config: &Config, state: &dyn StateStore) -> anyhow::Result<ExitCode> {
     let audit = Audit::begin(config, "trash confirm")?;
     let now = unix(super::now());
-    let mut burst = None;
-    state.update(|state| {
-        burst = state.burst.take();
-        state.confirmed = Some(now);
-    })?;
+    let change = move |state: &mut State| {
+        state.acknowledged_until = Some(now);
+        state.deletion_burst.take()
+    };
+    let burst = block_on(async { Ok(state.update(change).await?) })?;
     let removals = burst.map(|burst| burst.removed);
     let is_audited = audit.with("removals", removals).done();
     match burst {
         Some(burst) => say(format!(
-            "The deletion of {} of {} backups is confirmed; they are erased when trashDays are over.",
+            "Confirmed the deletion of {} of {} backups; they are erased after trashDays.",
             burst.removed, burst.of
         ))?,
-        None => say("Nothing was waiting for it; all deletions so far are confirmed.")?,
+        None => say("No deletion burst was pending; all deletions so far are confirmed.")?,
     }
     Ok(exit_code(is_audited))
 }
 
-/// Asks whether everything is to be erased.
-fn may_erase(store: &FileStore, state: &StateFile) -> anyhow::Result<bool> {
+/// Asks for confirmation to erase everything.
+fn is_confirmed(store: &dyn Store, state: &dyn StateStore) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        let text = "`trash empty` erases for good: say --yes where nobody can be asked";
+        let text = "`trash empty` erases for good: without a terminal it requires --yes";
         return Err(UsageError(text.to_owned()).into());
     }
     let (count, burst) = block_on(async {
         let all: Vec<Trashed> = store.list_trash().try_collect().await?;
-        Ok((all.len(), state.load()?.burst))
+        Ok((all.len(), state.load().await?.deletion_burst))
     })?;
     if let Some(burst) = burst {
         warn(&format!(
-            "{} of {} backups were deleted within a day; perhaps a setting in the MDM is wrong.",
+            "{} of {} backups were deleted within a day; an MDM setting may be wrong.",
             burst.removed, burst.of
         ));
     }
@@ -235,8 +241,8 @@ fn may_erase(store: &FileStore, state: &StateFile) -> anyhow::Result<bool> {
 
 fn empty(
     config: &Config,
-    store: &FileStore,
-    state: &StateFile,
+    store: &dyn Store,
+    state: &dyn StateStore,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let audit = Audit::begin(config, "trash empty")?;
@@ -253,10 +259,11 @@ fn empty(
         say(format!("{erased} erased"))?;
     }
     let now = unix(super::now());
-    state.update(|state| {
-        state.burst = None;
-        state.confirmed = Some(now);
-    })?;
+    let change = move |state: &mut State| {
+        state.deletion_burst = None;
+        state.acknowledged_until = Some(now);
+    };
+    block_on(async { Ok(state.update(change).await?) })?;
     Ok(exit_code(is_audited))
 }
 
@@ -265,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_word_of_each_line_is_an_id_and_one_mistake_stops_all() {
+    fn the_first_word_of_each_line_is_an_id_and_an_invalid_one_is_an_error() {
         let (a, b) = ("a".repeat(64), "b".repeat(64));
 
         let found = ids(&format!("{a}  removed 2026\n\n  {b}\n{a}\n")).unwrap();
@@ -273,7 +280,7 @@ mod tests {
 
         assert_eq!(
             ids(&format!("{a}\nABC\n")).unwrap_err().0,
-            "line 2 of standard input: not a backup id (64 digits 0-9a-f)"
+            "line 2 of standard input: invalid backup id; expected 64 digits 0-9a-f"
         );
         assert!(ids("\n \n").is_err());
     }

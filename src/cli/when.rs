@@ -1,13 +1,14 @@
-//! Times as people type and read them.
+//! Times as people type and read them: parsing and formatting.
 
 use std::time::{Duration, SystemTime};
 
 use time::format_description::well_known::{Iso8601, Rfc3339};
 use time::{Date, OffsetDateTime, Time};
 
-use crate::state::unix;
+use crate::time::{DAY, HOUR, MINUTE, unix};
 
-/// A date (its beginning in UTC), a time by RFC 3339, or a span before `now`: a number of `d`ays, `h`ours or `m`inutes.
+/// Parses a date (midnight UTC), a time by RFC 3339, or a duration before `now`: a number of
+/// `d`ays, `h`ours or `m`inutes.
 pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Some(time.into());
@@ -15,19 +16,19 @@ pub(super) fn parse(text: &str, now: SystemTime) -> Option<SystemTime> {
     if let Ok(date) = Date::parse(text, &Iso8601::DATE) {
         return Some(OffsetDateTime::new_utc(date, Time::MIDNIGHT).into());
     }
-    let (number, seconds) = [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60)]
+    let (number, seconds) = [("d", DAY), ("h", HOUR), ("m", MINUTE)]
         .into_iter()
         .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
     let number: u64 = number.trim_end().parse().ok()?;
     now.checked_sub(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
-/// A time for people and scripts, to the second.
+/// Formats a time by RFC 3339, to the second.
 pub(super) fn date(time: SystemTime) -> String {
     unix_date(unix(time))
 }
 
-/// As [`date`], of a Unix time; the number itself where no calendar has it.
+/// Formats a Unix time as [`date`] does; a time beyond the year 9999 as its number.
 pub(super) fn unix_date(seconds: u64) -> String {
     i64::try_from(seconds)
         .ok()
@@ -62,9 +63,9 @@ mod tests {
             ("2026-11-24", at(1_795_478_400)),
             ("2026-11-24T10:00:00Z", at(1_795_514_400)),
             ("2026-11-24T11:00:00+01:00", at(1_795_514_400)),
-            ("3d", now - Duration::from_secs(3 * 86_400)),
-            ("36h", now - Duration::from_secs(36 * 3_600)),
-            ("90m", now - Duration::from_secs(90 * 60)),
+            ("3d", now - Duration::from_secs(3 * DAY)),
+            ("36h", now - Duration::from_secs(36 * HOUR)),
+            ("90m", now - Duration::from_secs(90 * MINUTE)),
         ] {
             assert_eq!(parse(text, now), Some(expected), "{text}");
         }

@@ -1,4 +1,4 @@
-//! What can go wrong between a phone and its server, in words that say what to mend.
+//! Errors of the requests to a server, with texts that name the remedy.
 
 use std::error::Error as StdError;
 use std::io;
@@ -7,74 +7,78 @@ use rustls::CertificateError;
 
 use super::trust::TrustError;
 
-/// Why an operation did not succeed.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection, no TLS, or it broke off.
+    /// There is no connection or no TLS session, or the connection was closed early.
     #[error("the server cannot be reached")]
     Unreachable(#[source] reqwest::Error),
-    /// The server is there, and TLS refuses its certificate.
+    /// The server can be reached, and TLS rejects its certificate.
     #[error("the server's certificate is not trusted")]
     Untrusted(#[source] rustls::Error),
     /// TLS cannot be set up.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// 401 in spite of the credentials.
-    #[error("the server refuses user name and password (401)")]
+    /// The server responds with 401 in spite of the credentials.
+    #[error("the server rejects user name and password (401)")]
     WrongCredentials,
-    /// 401, and there is nothing to log in with.
-    #[error("the server wants a user name and a password (401), and none are set")]
+    /// The server responds with 401, and no credentials are set.
+    #[error("the server requires a user name and a password (401), and none are set")]
     NoCredentials,
-    /// 401 without `WWW-Authenticate: Basic`.
-    #[error("the server answers 401 without a Basic challenge: an iPhone would never log in")]
-    NoChallenge,
-    /// 404.
+    /// The server responds with 401 without `WWW-Authenticate: Basic`. iOS 7.x sends credentials
+    /// only after a Basic or Digest challenge; the iOS emulation supports Basic only.
     #[error(
-        "there is no such thing on the server (404); on a restore the app says: no backup found"
+        "the server responds with 401 without a Basic challenge, so an iPhone would never log in"
     )]
+    NoChallenge,
+    /// The server responds with 404 to a request for a backup.
+    #[error("not found on the server (404); on a restore the app says: no backup found")]
     NotFound,
-    /// 404, and it was `config` that was asked for.
-    #[error("there is no config at this address (404), so the address is probably wrong")]
+    /// The server responds with 404 to `GET config`.
+    #[error("no config at this address (404); check the server's address")]
     NoConfig,
-    /// 3xx.
+    /// The server responds with 3xx. OkHttp in Android 6.x resends a redirected PUT as GET (300 to
+    /// 303), and counts its success as a successful upload.
     #[error(
         "the server redirects ({0}): Android would turn an upload into a download and count it as a backup"
     )]
     Redirected(u16),
-    /// Any other refusal.
-    #[error("the server answers {0}")]
+    /// The server responds with any other status than 2xx.
+    #[error("the server responds with status {0}")]
     Status(u16),
-    /// The app would not send this backup.
-    #[error("the backup has {size} bytes and the server takes {limit}: the app would not send it")]
+    /// The backup is too large for the server's limit, so that the app would not send it.
+    #[error(
+        "backup too large: {size} bytes, and the server accepts {limit}; the app would not send it"
+    )]
     TooLarge {
-        /// Bytes of the backup.
+        /// Length of the backup, in bytes.
         size: u64,
-        /// What the server's `config` allows.
+        /// `maxBackupBytes` of the server's `config`, in bytes.
         limit: u64,
     },
-    /// `config` is not what it should be.
+    /// The body of `config` is not a `config` document.
     #[error(
-        "config is not a JSON object with maxBackupBytes and retentionDays: no app would back up"
+        "invalid config: expected a JSON object with maxBackupBytes and retentionDays; no app would back up"
     )]
     NotAConfig,
-    /// The answer is larger than any backup.
-    #[error("the answer is larger than {0} bytes")]
-    EndlessAnswer(usize),
-    /// The answer is compressed.
-    #[error("the server compresses its answers; switch that off for this path")]
+    /// The response body is larger than any backup.
+    #[error("the response is larger than {0} bytes")]
+    ResponseTooLarge(usize),
+    /// The response body has a `Content-Encoding`.
+    #[error("the server compresses its responses; disable compression for this path")]
     Compressed,
 }
 
 impl Error {
-    /// Whether nothing else is wrong with the server's certificate than that nobody trusted made it.
+    /// Whether the only problem of the server's certificate is that its issuer is not trusted.
     #[must_use]
     pub fn is_unknown_authority(&self) -> bool {
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         matches!(self, Self::Untrusted(error) if *error == unknown)
     }
 
-    /// What a failed request means, without the URL: that of a backup is a secret.
-    pub(super) fn of_request(error: reqwest::Error) -> Self {
+    /// Converts the HTTP library's error, without the URL, because that of a backup is a secret.
+    pub(super) fn from_reqwest(error: reqwest::Error) -> Self {
         match certificate_error(&error) {
             Some(error) => Self::Untrusted(error),
             None => Self::Unreachable(error.without_url()),
@@ -82,13 +86,13 @@ impl Error {
     }
 }
 
-/// The refusal of a certificate, wherever it stands among the causes.
+/// The certificate error of TLS, if it is among the causes.
 fn certificate_error(error: &(dyn StdError + 'static)) -> Option<rustls::Error> {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         let is_it = matches!(error, rustls::Error::InvalidCertificate(_));
         return is_it.then(|| error.clone());
     }
-    // An error of input and output skips what it wraps when it is asked for its cause.
+    // `io::Error::source` skips the wrapped error itself and returns that error's cause.
     let wrapped = error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref);

@@ -1,62 +1,57 @@
-//! A phone in Rust: the four requests of Threema Safe, made exactly as the Android app or the iOS app
-//! makes them.
+//! Client for Threema Safe servers: sends the four requests of the protocol exactly as the Android
+//! app or the iOS app does.
 //!
-//! Sources: Threema for Android 6.4.2 (`ThreemaSafeApiClient.kt`, OkHttp 5.1), Threema for iOS 7.2.2
-//! (`HTTPClient.swift`, `SafeApiService.swift`, URLSession). Knows the format, nothing of the server.
+//! Sources: Threema for Android 6.4.2 (`ThreemaSafeApiClient.kt`, OkHttp 5.1), Threema for iOS
+//! 7.2.2 (`HTTPClient.swift`, `SafeApiService.swift`, URLSession). The module uses the backup
+//! format and nothing of the server.
 
+mod end_to_end;
 mod error;
-mod life;
-mod request;
+mod login;
+mod requests;
 mod server_url;
 mod trust;
 
 use bytes::Bytes;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::backup::{App, BackupId, SealedBackup};
 
+pub use end_to_end::{EndToEndTest, Failure, OnFailure, Outcome, STEP_LIMIT, Step};
 pub use error::Error;
-pub use life::{Failure, Life, OnFailure, Outcome, STEP_LIMIT, Step};
+pub use login::Login;
 pub use server_url::{BadUrl, ServerUrl};
 pub use trust::{Trust, TrustError};
 
-use request::Session;
+use requests::Session;
 
-/// User name and password of the server, as typed into the app.
-pub struct Login {
-    /// The account's name.
-    pub username: String,
-    /// Its secret. Wiped when dropped.
-    pub password: Zeroizing<String>,
-}
-
-/// What `config` says.
+/// The server's `config` document: `{"maxBackupBytes": …, "retentionDays": …}`, both unsigned
+/// integers (both apps read these two keys: Android 6.4.2 `ThreemaSafeApiClient.kt`, iOS 7.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerConfig {
-    /// The largest backup that the server takes, in bytes.
+    /// Length of the largest backup that the server accepts, in bytes.
     pub max_backup_bytes: u64,
-    /// How many days it keeps one.
+    /// Number of days for which the server keeps a backup after its last upload.
     pub retention_days: u64,
 }
 
-/// One phone and the server it is set to.
+/// An emulated phone: one app, its server and its credentials.
 pub struct Phone {
     server: ServerUrl,
     login: Option<Login>,
     app: App,
     trust: Trust,
-    /// Android's connections, kept between operations.
+    /// Connection pool of Android, which keeps connections between operations.
     session: Session,
 }
 
 impl Phone {
-    /// A phone that trusts `trust` and is set to `server`. Without a login it sends no credentials.
+    /// Creates a phone with `server` as its Safe server. Without a login it sends no credentials.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
+    /// When the HTTP client or TLS cannot be set up.
     pub fn new(
         app: App,
         server: ServerUrl,
@@ -73,12 +68,14 @@ impl Phone {
         })
     }
 
-    /// What both apps do before every backup, and when a server is set: `GET config`.
+    /// Requests the server's configuration: `GET config`. Both apps do so before every backup, and
+    /// when a server is entered.
     ///
     /// # Errors
-    /// When the server cannot be reached, refuses, or answers something else.
+    /// When the server cannot be reached, responds with another status than 2xx, or with a body
+    /// that is not a `config` document.
     pub async fn config(&self) -> Result<ServerConfig, Error> {
-        let body = self.ask(Method::GET, self.server.config(), None).await;
+        let body = self.request(Method::GET, self.server.config(), None).await;
         if matches!(body, Err(Error::NotFound)) {
             return Err(Error::NoConfig);
         }
@@ -86,20 +83,21 @@ impl Phone {
         serde_json::from_slice(&body).map_err(|_| Error::NotAConfig)
     }
 
-    /// A backup: `GET config`, the app's own look at the size, `PUT`.
+    /// Uploads a backup: `GET config`, the app's own check of the size, `PUT`.
     ///
     /// # Errors
-    /// When the app would not send it, or the server cannot be reached or refuses.
+    /// When the backup is too large for the app to send it, the server cannot be reached, or it
+    /// responds with another status than 2xx.
     pub async fn put(&self, id: BackupId, backup: &SealedBackup) -> Result<(), Error> {
-        self.look_before_put(backup).await?;
+        self.check_before_put(backup).await?;
         self.upload(id, backup).await
     }
 
-    /// What comes before an upload: `GET config`, and the app's own look at the size.
-    async fn look_before_put(&self, backup: &SealedBackup) -> Result<(), Error> {
+    /// The steps before an upload: `GET config`, and the app's own check of the size.
+    async fn check_before_put(&self, backup: &SealedBackup) -> Result<(), Error> {
         let limit = self.config().await?.max_backup_bytes;
         let size = backup.as_bytes().len() as u64;
-        // Android sends a backup of exactly the limit, iOS does not.
+        // Android 6.x sends a backup whose length is exactly the limit, iOS 7.x does not.
         let fits = match self.app {
             App::Android => size <= limit,
             App::Ios => size < limit,
@@ -113,30 +111,33 @@ impl Phone {
 
     async fn upload(&self, id: BackupId, backup: &SealedBackup) -> Result<(), Error> {
         let body = Some(backup.as_bytes().clone());
-        self.ask(Method::PUT, self.server.backup(id), body)
+        self.request(Method::PUT, self.server.backup(id), body)
             .await
             .map(drop)
     }
 
-    /// A restore: `GET` of the backup.
+    /// Downloads a backup, as for a restore: `GET`.
     ///
     /// # Errors
-    /// When there is none, or the server cannot be reached or refuses.
+    /// When the backup does not exist, the server cannot be reached, or it responds with another
+    /// status than 2xx.
     pub async fn get(&self, id: BackupId) -> Result<Bytes, Error> {
-        self.ask(Method::GET, self.server.backup(id), None).await
+        self.request(Method::GET, self.server.backup(id), None)
+            .await
     }
 
-    /// What turning Safe off does: `DELETE` of the backup.
+    /// Deletes a backup, as the apps do when Safe is turned off: `DELETE`.
     ///
     /// # Errors
-    /// When there is none, or the server cannot be reached or refuses.
+    /// When the backup does not exist, the server cannot be reached, or it responds with another
+    /// status than 2xx.
     pub async fn delete(&self, id: BackupId) -> Result<(), Error> {
-        self.ask(Method::DELETE, self.server.backup(id), None)
+        self.request(Method::DELETE, self.server.backup(id), None)
             .await
             .map(drop)
     }
 
-    async fn ask(
+    async fn request(
         &self,
         method: Method,
         url: reqwest::Url,
@@ -145,13 +146,16 @@ impl Phone {
         match self.app {
             App::Android => {
                 self.session
-                    .as_android(method, url, body, self.login.as_ref())
+                    .send_as_android(method, url, body, self.login.as_ref())
                     .await
             }
             App::Ios => {
-                // Every operation of the iOS app has a session, and so a connection, of its own.
+                // The iOS app creates a new URLSession, and so a new connection, for every
+                // operation (iOS 7.2.2 `HTTPClient.swift`).
                 let session = Session::new(self.app, &self.trust)?;
-                session.as_ios(method, url, body, self.login.as_ref()).await
+                session
+                    .send_as_ios(method, url, body, self.login.as_ref())
+                    .await
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The server's address, as it is typed into the app or set by MDM.
+//! Server URL, as typed into the app or set by MDM, and the URLs of `config` and the backups.
 
 use std::str::FromStr;
 
@@ -6,33 +6,33 @@ use reqwest::Url;
 
 use crate::backup::BackupId;
 
-/// Stands for the first byte of the backup id, two hexadecimal digits: Threema's own server has 256
-/// shards (Android `ThreemaSafeServerInfo.getServerUrl`).
+/// Placeholder for the first byte of the backup id as two hexadecimal digits: Threema's own server
+/// has 256 shards (Android 6.4.2 `ThreemaSafeServerInfo.getServerUrl`).
 const PREFIX_PLACEHOLDER: &str = "{backupIdPrefix8}";
-/// What Android puts there while there is no id.
+/// The value with which Android replaces the placeholder as long as there is no backup id.
 const NO_PREFIX: &str = "xx";
 
-/// An address under which `config` and `backups/` lie: https, no user name, no query.
+/// The base URL of `config` and `backups/`: scheme https, without user name, query and fragment.
 #[derive(Debug, Clone)]
 pub struct ServerUrl(String);
 
-/// Why an address cannot be used.
+/// Why a server URL cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadUrl {
-    /// Not a URL at all.
-    #[error("the server's address is not a URL: it looks like https://safe.example.org/")]
+    /// The string is not a URL.
+    #[error("invalid server address: expected a URL such as https://safe.example.org/")]
     Syntax,
-    /// Not https.
+    /// The scheme is not https. Android 6.x accepts it in lower case only.
     #[error(
-        "the server's address must begin with https:// in lower case; the apps use nothing else"
+        "the server's address must begin with https:// in lower case; the apps accept no other scheme"
     )]
     NotHttps,
-    /// A user name or password in it.
+    /// The URL contains a user name or password, which Android 6.x and iOS 7.x read differently.
     #[error(
-        "the server's address must not contain a user name or password: the apps disagree on what that means"
+        "the server's address must not contain a user name or password: the apps interpret them differently"
     )]
     Userinfo,
-    /// A query or a fragment.
+    /// The URL contains a query or a fragment, to which the apps append their paths differently.
     #[error("the server's address must not contain ? or #")]
     Query,
 }

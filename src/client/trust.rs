@@ -1,4 +1,4 @@
-//! Which certificates a phone trusts: those of the system, and an authority of one's own.
+//! Trusted root certificates: those of the system, and optionally those in a file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,23 +8,23 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-/// The certificates that are trusted.
+/// The root certificates that a client trusts.
 #[derive(Debug, Clone)]
 pub struct Trust {
     roots: Arc<RootCertStore>,
 }
 
-/// Why the trusted certificates cannot be read.
+/// Why the trusted certificates or the HTTP client cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file of the authority cannot be read.
+    /// The file with the certificate authority cannot be read.
     #[error("{}: cannot be read", .0.display())]
     Unreadable(PathBuf, #[source] std::io::Error),
-    /// The file of the authority cannot be used.
-    #[error("{}: holds no certificate in PEM form that could be trusted", .0.display())]
+    /// The file contains no usable certificate in PEM format.
+    #[error("{}: contains no usable certificate in PEM format", .0.display())]
     Authority(PathBuf),
-    /// The system has none, and none were named.
-    #[error("this system has no trusted certificates; name an authority with --ca FILE")]
+    /// The system has no trusted certificates, and no file was given.
+    #[error("this system has no trusted certificates; set a certificate authority with --ca FILE")]
     NoRoots,
     /// The HTTP client cannot be set up.
     #[error("TLS cannot be set up")]
@@ -32,10 +32,11 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// What the system trusts, and the certificates in `authority`.
+    /// The system's trusted certificates and those in the PEM file `authority`.
     ///
     /// # Errors
-    /// When `authority` cannot be read or holds none, or there are none at all.
+    /// When `authority` cannot be read or contains no usable certificate, or when there are no
+    /// trusted certificates at all.
     pub fn system_and(authority: Option<&Path>) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
         if let Some(path) = authority {

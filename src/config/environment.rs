@@ -1,12 +1,13 @@
-//! Variables that stand for keys: `SAFE_RETENTION_DAYS` is `retentionDays`, and two underscores go one
-//! level down: `SAFE_TLS__CERTIFICATE_FILE` is `tls.certificateFile`.
+//! Environment variables that override configuration keys: `SAFE_RETENTION_DAYS` sets
+//! `retentionDays`, and two underscores separate levels: `SAFE_TLS__CERTIFICATE_FILE` sets
+//! `tls.certificateFile`.
 
 const PREFIX: &str = "SAFE_";
 
-/// A variable's name and its value.
+/// The name and the value of a variable.
 pub(super) type Override = (String, String);
 
-/// The variables that are meant as keys, in the order of their names.
+/// The variables that set keys, sorted by name.
 pub(super) fn overrides(environment: impl IntoIterator<Item = (String, String)>) -> Vec<Override> {
     let mut overrides: Vec<_> = environment
         .into_iter()
@@ -16,8 +17,9 @@ pub(super) fn overrides(environment: impl IntoIterator<Item = (String, String)>)
     overrides
 }
 
-/// Variables that begin alike and are no keys: those of this program's command line, of which `cli::first_account`
-/// takes two, and those that Kubernetes sets in every container beside a service called "safe".
+/// True for variables with the same prefix that set no key: those of this program's command line
+/// (two of them are read by `cli::first_account`), and those that Kubernetes sets in every
+/// container in the namespace of a service called "safe".
 fn is_foreign(name: &str) -> bool {
     name == "SAFE_CONFIG"
         || name == "SAFE_FIRST_ACCOUNT"
@@ -28,7 +30,7 @@ fn is_foreign(name: &str) -> bool {
         || name.starts_with("SAFE_PORT_")
 }
 
-/// The keys, from the outermost inwards, that a variable stands for.
+/// The path of keys that a variable sets, from the outermost inwards.
 pub(super) fn keys(variable: &str) -> Vec<String> {
     let name = variable.strip_prefix(PREFIX).unwrap_or(variable);
     name.split("__").map(camel_case).collect()

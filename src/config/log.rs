@@ -1,48 +1,48 @@
-//! What is logged, and how: the section `log`.
+//! Log format, log level and client addresses in the log: the section `log`.
 
 use super::reader::Reader;
 
-/// How logs are written, to standard error.
+/// Settings of the log, which is written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Log {
-    /// The form of a line.
+    /// The format of a line.
     pub format: LogFormat,
-    /// The least severe level that is written.
+    /// The least severe level that is logged.
     pub level: tracing::Level,
-    /// What the line of a request tells of where it came from.
+    /// How much of the client's address the access log contains.
     pub client_addresses: ClientAddresses,
 }
 
-/// The form of a log line.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     Text,
     /// One JSON object a line.
     Json,
-    /// For systemd: as `Text`, with the severity in front as sd-daemon(3) has it, and without the time, which the journal
-    /// adds.
+    /// For systemd: as `Text`, with the severity prefix of sd-daemon(3), and without the time,
+    /// which the journal adds.
     Journald,
 }
 
 /// How much of a client's address is logged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ClientAddresses {
-    /// Nothing.
+    /// No address.
     #[default]
     None,
-    /// The network alone: a /24 of IPv4, a /48 of IPv6.
+    /// The network only: the /24 of an IPv4 address, the /48 of an IPv6 address.
     Truncated,
-    /// All of it.
+    /// The whole address.
     Full,
 }
 
 impl Log {
     pub(super) fn read(log: &mut Reader<'_>) -> Self {
         Self {
-            format: log.text("format", "text", format),
-            level: log.text("level", "info", level),
-            client_addresses: log.text("clientAddresses", "none", client_addresses),
+            format: log.string("format", "text", format),
+            level: log.string("level", "info", level),
+            client_addresses: log.string("clientAddresses", "none", client_addresses),
         }
     }
 }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn no_address_is_logged_unless_somebody_says_so() {
+    fn no_address_is_logged_unless_configured() {
         for (text, expected) in [
             ("{}", ClientAddresses::None),
             (r#"{ "log": {} }"#, ClientAddresses::None),

@@ -1,13 +1,16 @@
-//! From a JSON file and the environment to a validated [`Config`].
+//! Configuration: from a JSON file and the environment to a validated [`Config`].
 //!
-//! Everything is checked before anything starts, and all errors are reported at once, each with its path
-//! in the file or the name of its variable. After this there are no strings that mean something.
+//! Everything is validated before anything starts, and all errors are reported at once, each with
+//! its path in the file or the name of its variable. A [`Config`] holds typed values, so no other
+//! module parses strings of the configuration.
 
-mod budgets;
 mod environment;
 mod log;
 mod network;
+mod quotas;
+mod rate_limits;
 mod reader;
+mod storage;
 mod tls;
 mod value;
 
@@ -20,108 +23,103 @@ use network::{listen, network};
 use reader::{Reader, Tree};
 use value::{address, base_path, path, public_url};
 
-pub use budgets::{Budgets, Quotas};
 pub use log::{ClientAddresses, Log, LogFormat};
 pub use network::Listen;
+pub use quotas::Quotas;
+pub use rate_limits::RateLimits;
 pub use reader::Problem;
+pub use storage::{Storage, StorageDescription};
 pub use tls::{Acme, Tls, TlsFiles};
 
-/// The file that is read where no other is named.
+/// The configuration file that is read by default.
 pub const DEFAULT_FILE: &str = "config.json";
 
-const DAY_LIMIT: u64 = 36_500;
-const SECONDS_LIMIT: u64 = 3_600;
+/// The largest number of days.
+const MAX_DAYS: u64 = 36_500;
+/// The largest timeout in seconds.
+const MAX_SECONDS: u64 = 3_600;
 
-/// A configuration in which everything has been checked that can be checked without touching anything.
+/// A configuration, validated as far as possible without access to files or the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The largest backup that is accepted, in bytes, inclusive.
+    /// The size of the largest accepted backup in bytes, inclusive.
     pub max_backup_bytes: usize,
-    /// What is announced: how many days after its last upload a backup is kept.
+    /// The retention announced to phones: the days that a backup is kept after its last upload.
     pub retention_days: u32,
-    /// How many days longer it really is kept.
+    /// The days that a backup is kept beyond the announced retention.
     pub retention_margin_days: u32,
-    /// How many days a removed backup stays in the trash.
+    /// The days that a removed backup stays in the trash.
     pub trash_days: u32,
-    /// Where phones reach this server, with a slash at the end.
+    /// The URL at which phones reach this server; ends with a slash.
     pub public_url: Option<String>,
-    /// What the public listeners listen on.
+    /// The addresses of the public listeners.
     pub listen: Vec<Listen>,
-    /// Path under which everything is served; begins and ends with a slash.
+    /// The path under which everything is served; begins and ends with a slash.
     pub base_path: String,
-    /// Where the certificate comes from.
+    /// The source of the certificate.
     pub tls: Tls,
-    /// Networks whose hosts are proxies: what they tell about clients' addresses is believed.
+    /// Networks of trusted proxies: the client addresses that they forward are accepted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether connections from proxies begin with a header of the PROXY protocol.
+    /// True if connections from proxies begin with a PROXY protocol header.
     pub proxy_protocol: bool,
     /// The accounts file.
     pub accounts_file: PathBuf,
-    /// Whether a backup can be read without credentials by whoever knows its id.
+    /// True if a backup can be read without credentials by a client that knows its id.
     pub anonymous_restore: bool,
-    /// Whether everybody may do what a phone account may.
+    /// True if clients without credentials have the permissions of a phone account.
     pub allow_anonymous: bool,
-    /// Where backups are kept.
+    /// The storage of the backups.
     pub storage: Storage,
-    /// Address of the admin listener.
+    /// The address of the admin listener.
     pub admin_listen: SocketAddr,
-    /// What one client may take.
+    /// Limits on connections and requests, and rate limits.
     pub limits: Limits,
-    /// How much may be kept.
+    /// Storage quotas.
     pub quotas: Quotas,
-    /// What is logged, and how.
+    /// Settings of the log.
     pub log: Log,
 }
 
-/// A kind of storage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Storage {
-    /// Files in a directory.
-    Files {
-        /// The directory that holds `backups/`, `trash/` and `tmp/`.
-        directory: PathBuf,
-    },
-}
-
-/// Bounds on what clients can take.
+/// Limits on what clients can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once.
+    /// The number of concurrent connections.
     pub connections: usize,
-    /// Connections at once from one address, or from one /64 of IPv6.
+    /// The number of concurrent connections from one IPv4 address or one IPv6 /64.
     pub connections_per_address: usize,
-    /// A TLS handshake.
+    /// Timeout of a TLS handshake.
     pub handshake: Duration,
-    /// The header of a request, and a connection without one.
+    /// Timeout of a request's header, and of an idle connection.
     pub header: Duration,
-    /// Bytes of a request's header.
+    /// The size of a request's header in bytes.
     pub header_bytes: u32,
-    /// Lines of a request's header.
+    /// The number of fields in a request's header.
     pub header_fields: usize,
-    /// The body of a request.
+    /// Timeout of a request's body.
     pub body: Duration,
-    /// Bytes of a body or an answer that have to pass in each second, on the average since it began.
+    /// The minimum rate of a body or a response in bytes per second, averaged since its start.
     pub bytes_per_second: u32,
-    /// How long a body or an answer may be slower than that at first.
+    /// How long a body or a response may be slower than the minimum rate at its start.
     pub grace: Duration,
-    /// Requests at work at once: header and body are there, the answer is not.
+    /// The number of requests processed concurrently: received completely and not answered yet.
     pub requests: usize,
-    /// Requests under way at once on one HTTP/2 connection.
+    /// The number of concurrent streams on one HTTP/2 connection.
     pub streams: u32,
-    /// Requests that one connection may give up before they are answered.
+    /// The number of streams that a client may reset on one HTTP/2 connection before they are
+    /// answered.
     pub resets: u32,
-    /// Requests under way when the server is told to stop.
+    /// Timeout of requests in progress during a graceful shutdown.
     pub drain: Duration,
-    /// Bytes of all uploads under way.
+    /// The memory for all uploads in progress, in bytes.
     pub upload_memory: usize,
-    /// Guesses.
-    pub budgets: Budgets,
+    /// Rate limits against guessing.
+    pub rate_limits: RateLimits,
 }
 
-/// Why there is no configuration.
+/// An error in loading the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no file and nothing in the environment.
+    /// The default file does not exist, and no variable sets a key.
     #[error("no configuration: {} does not exist", .0.display())]
     Missing(PathBuf),
     /// The file cannot be read.
@@ -129,7 +127,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -138,16 +136,16 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The error and its position.
         #[source]
         source: serde_json::Error,
     },
-    /// Values are wrong; all of them are listed.
+    /// Keys or values are invalid; all of them are listed.
     #[error("{} in the configuration {}", count(.problems), .path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong, in the order of the example.
+        /// The problems, in the order of the keys in the example.
         problems: Vec<Problem>,
     },
 }
@@ -160,11 +158,11 @@ fn count(problems: &[Problem]) -> String {
 }
 
 impl Config {
-    /// Reads `file` (where none is named: `config.json`, which may be missing if the environment says
-    /// something) and the variables `SAFE_…`, which win.
+    /// Reads `file` (by default `config.json`, which may be missing if a variable sets a key) and
+    /// the variables `SAFE_…`, which take precedence.
     ///
     /// # Errors
-    /// With everything that is wrong, at once.
+    /// When the file cannot be read or is not JSON, or with all problems at once.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -189,19 +187,20 @@ impl Config {
         Self::parse(&text, path, overrides)
     }
 
-    /// The configuration of a file's text, without the environment. Paths in it are relative to `path`.
+    /// Parses the content of a file, without the environment. Relative paths in it are relative to
+    /// the directory of `path`.
     ///
     /// # Errors
-    /// With everything that is wrong, at once.
+    /// When `text` is not JSON, or with all problems at once.
     pub fn from_json(text: &[u8], path: &Path) -> Result<Self, Error> {
         Self::parse(text, path, [])
     }
 
-    /// The configuration of a file's text and the variables `SAFE_…`, which win: [`Config::load`] without the
-    /// file, so that whoever searches for texts that break it (`fuzz/`) need not write one.
+    /// Parses the content of a file and the variables `SAFE_…`, which take precedence:
+    /// [`Config::load`] without file access, for fuzzing (`fuzz/`).
     ///
     /// # Errors
-    /// With everything that is wrong, at once.
+    /// When `text` is not JSON, or with all problems at once.
     pub fn parse(
         text: &[u8],
         path: &Path,
@@ -228,7 +227,7 @@ impl Config {
         }
     }
 
-    /// The keys in which another configuration differs that a running server cannot change.
+    /// The keys that differ from `other` and that a reload cannot change.
     #[must_use]
     pub fn differs_in(&self, other: &Self) -> Vec<&'static str> {
         [
@@ -249,12 +248,12 @@ impl Config {
         .collect()
     }
 
-    /// Reads every key once, in the order of the example. Problems go to the reader, and a default takes
-    /// the place of a wrong value, so that all of them are found.
+    /// Reads every key once, in the order of the example. Problems go to the reader, and a default
+    /// replaces an invalid value, so that all problems are found.
     fn read(reader: &mut Reader<'_>, directory: &Path) -> Self {
         let file = |path: String| directory.join(path);
         let days = |reader: &mut Reader<'_>, key, default, least| {
-            u32::try_from(reader.number(key, default, least..=DAY_LIMIT)).unwrap_or(u32::MAX)
+            u32::try_from(reader.number(key, default, least..=MAX_DAYS)).unwrap_or(u32::MAX)
         };
         let max_backup_bytes = reader.size("maxBackupBytes", 524_288, 4_096..=268_435_456);
         let config = Self {
@@ -271,24 +270,20 @@ impl Config {
                     tcp @ Listen::Tcp(_) => tcp,
                 })
                 .collect(),
-            base_path: reader.text("basePath", "/", base_path),
+            base_path: reader.string("basePath", "/", base_path),
             tls: Tls::read(reader, file),
             trusted_proxies: reader.list("trustedProxies", &[], network),
-            proxy_protocol: reader.switch("proxyProtocol", false),
-            accounts_file: file(reader.text("accountsFile", "accounts.json", path)),
-            anonymous_restore: reader.switch("anonymousRestore", false),
-            allow_anonymous: reader.switch("allowAnonymous", false),
-            storage: reader.section("storage", |storage| {
-                storage.section("files", |files| Storage::Files {
-                    directory: file(files.text("directory", "data", path)),
-                })
-            }),
+            proxy_protocol: reader.bool("proxyProtocol", false),
+            accounts_file: file(reader.string("accountsFile", "accounts.json", path)),
+            anonymous_restore: reader.bool("anonymousRestore", false),
+            allow_anonymous: reader.bool("allowAnonymous", false),
+            storage: Storage::read(reader, file),
             admin_listen: reader.section("admin", |admin| {
-                admin.text("listen", "127.0.0.1:9180", address)
+                admin.string("listen", "127.0.0.1:9180", address)
             }),
             limits: reader.section("limits", |limits| {
                 let seconds = |limits: &mut Reader<'_>, key, default| {
-                    Duration::from_secs(limits.number(key, default, 1..=SECONDS_LIMIT))
+                    Duration::from_secs(limits.number(key, default, 1..=MAX_SECONDS))
                 };
                 let number = |limits: &mut Reader<'_>, key, default, range| {
                     u32::try_from(limits.number(key, default, range)).unwrap_or(u32::MAX)
@@ -316,7 +311,7 @@ impl Config {
                         134_217_728,
                         4_096..=4_294_967_295,
                     ),
-                    budgets: Budgets::read(limits),
+                    rate_limits: RateLimits::read(limits),
                 }
             }),
             quotas: reader.section("quotas", Quotas::read),
@@ -325,10 +320,16 @@ impl Config {
         if config.limits.upload_memory < max_backup_bytes {
             reader.problem(
                 "limits.uploadMemoryBytes",
-                "must be at least maxBackupBytes, or no upload could ever begin",
+                "must be at least maxBackupBytes, or no upload could start",
             );
         }
-        network::check(&config, reader);
+        network::check(
+            reader,
+            &config.listen,
+            &config.tls,
+            !config.trusted_proxies.is_empty(),
+            config.proxy_protocol,
+        );
         config
     }
 }
@@ -391,16 +392,16 @@ mod tests {
         let problems = problems(text, &[]);
 
         let expected = [
-            "maxBackupBytes: must be a whole number from 4096 to 268435456",
-            "retentionDays: must be a whole number from 1 to 36500",
+            "maxBackupBytes: must be an integer from 4096 to 268435456",
+            "retentionDays: must be an integer from 1 to 36500",
             "listen[1]: must be an IP address",
             "basePath: must be a path",
-            "tls.certificateFile: must be a text",
-            "tls.privatKeyFile: there is no such key",
+            "tls.certificateFile: must be a string",
+            "tls.privatKeyFile: unknown key",
             "anonymousRestore: must be true or false",
             "storage.files: must be an object",
             "log.level: must be \"error\"",
-            "retentionDay: there is no such key",
+            "retentionDay: unknown key",
         ];
         assert_eq!(problems.len(), expected.len(), "{problems:#?}");
         for (problem, expected) in problems.iter().zip(expected) {
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_stands_twice_is_an_error() {
+    fn a_duplicate_key_is_an_error() {
         let Err(Error::Json { source, .. }) = parse("{\"trashDays\": 1,\n \"trashDays\": 2}")
         else {
             panic!("accepted");
@@ -420,13 +421,13 @@ mod tests {
         assert!(
             source
                 .to_string()
-                .starts_with("the key \"trashDays\" stands twice"),
+                .starts_with("duplicate key \"trashDays\""),
             "{source}"
         );
     }
 
     #[test]
-    fn the_environment_wins_and_its_errors_name_the_variable() {
+    fn the_environment_takes_precedence_and_its_errors_name_the_variable() {
         let environment = [
             ("SAFE_RETENTION_DAYS", "90"),
             ("SAFE_TLS__CERTIFICATE_FILE", "/run/cert.pem"),
@@ -459,23 +460,23 @@ mod tests {
             ],
         );
         assert_eq!(problems.len(), 3, "{problems:#?}");
-        assert!(problems[0].starts_with("SAFE_RETENTION_DAYS: must be a whole number"));
+        assert!(problems[0].starts_with("SAFE_RETENTION_DAYS: must be an integer"));
         assert!(
             problems[1].starts_with("SAFE_TLS: must be an object"),
             "{problems:?}"
         );
-        assert!(problems[2].starts_with("SAFE_RETENTION_DAY: there is no such key"));
+        assert!(problems[2].starts_with("SAFE_RETENTION_DAY: unknown key"));
     }
 
     #[test]
-    fn a_variable_does_not_hide_what_is_wrong_around_its_key() {
+    fn a_variable_does_not_hide_problems_in_the_parents_of_its_key() {
         let variables = [
             ("SAFE_RETENTION_DAYS", "30"),
             ("SAFE_TLS__CERTIFICATE_FILE", "a.pem"),
         ];
         for (text, expected) in [
-            ("[]", "the file: must be one JSON object"),
-            ("null", "the file: must be one JSON object"),
+            ("[]", "the file: must be a JSON object"),
+            ("null", "the file: must be a JSON object"),
             (r#"{"tls": "a.pem"}"#, "tls: must be an object"),
         ] {
             assert_eq!(problems(text, &variables), [expected], "{text}");
@@ -486,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_put_into_the_environment_is_left_alone() {
+    fn variables_of_other_programs_are_ignored() {
         let foreign = [
             ("SAFE_CONFIG", "x"),
             ("SAFE_SERVICE_HOST", "10.0.0.1"),

@@ -1,4 +1,4 @@
-//! Where the server is reached, and through whom.
+//! Listeners and trusted proxies.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::reader::Reader;
+use super::tls::Tls;
 use super::value::{address, path};
-use super::{Config, Tls};
 
-/// What a public listener listens on.
+/// The address of a public listener.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// An address and a port.
+    /// An IP address and a port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
@@ -34,7 +34,7 @@ impl fmt::Debug for Listen {
     }
 }
 
-/// An address to listen on, or `unix:` and a path.
+/// Parses an address and a port, or `unix:` and a path.
 pub(super) fn listen(text: &str) -> Result<Listen, String> {
     match text.strip_prefix("unix:") {
         Some(socket) => path(socket).map(|socket| Listen::Unix(socket.into())),
@@ -44,47 +44,51 @@ pub(super) fn listen(text: &str) -> Result<Listen, String> {
     }
 }
 
-/// A network in CIDR notation, or one address.
+/// Parses a network in CIDR notation, or one address.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let one = || text.parse::<IpAddr>().map(IpNet::from);
     let network = text.parse().or_else(|_| one()).map_err(|_| {
         format!("must be an address or a network such as \"10.0.0.0/8\" or \"2001:db8::7\", not \"{text}\"")
     })?;
     if network.prefix_len() == 0 {
-        return Err("is everybody: then anybody could claim to come from anywhere".into());
+        return Err("must not match all addresses: every client could forge its address".into());
     }
     if network != network.trunc() {
         return Err(format!(
-            "has bits beyond its length: write \"{}\"",
+            "must not have bits set beyond the prefix length: write \"{}\"",
             network.trunc()
         ));
     }
     let is_mapped =
         matches!(network, IpNet::V6(network) if network.network().to_ipv4_mapped().is_some());
     if is_mapped {
-        return Err("must be written as a network of IPv4".into());
+        return Err("must be written as an IPv4 network".into());
     }
     Ok(network)
 }
 
-/// Notes what of it does not go together.
-pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
+/// Checks how listeners, TLS and proxies combine, and reports problems to `reader`.
+pub(super) fn check(
+    reader: &mut Reader<'_>,
+    listen: &[Listen],
+    tls: &Tls,
+    has_proxies: bool,
+    proxy_protocol: bool,
+) {
     let is_local = |listen: &Listen| match listen {
         Listen::Tcp(address) => address.ip().is_loopback(),
         Listen::Unix(_) => true,
     };
-    let has_proxies = !config.trusted_proxies.is_empty();
-    if config.tls == Tls::Off && !has_proxies && !config.listen.iter().all(is_local) {
-        let text = "can be \"off\" only where a proxy ends TLS in front: listen on loopback or a Unix socket, or \
-                    name the proxies in trustedProxies";
+    if *tls == Tls::Off && !has_proxies && !listen.iter().all(is_local) {
+        let text = "can be \"off\" only behind a proxy that terminates TLS: listen on loopback or a Unix \
+                    socket, or list the proxies in trustedProxies";
         reader.problem("tls", text);
     }
-    let has_socket = config
-        .listen
+    let has_socket = listen
         .iter()
         .any(|listen| matches!(listen, Listen::Unix(_)));
-    if config.proxy_protocol && !has_proxies && !has_socket {
-        let text = "needs trustedProxies: from anybody else, its header is not believed";
+    if proxy_protocol && !has_proxies && !has_socket {
+        let text = "requires trustedProxies: the header is accepted from these addresses only";
         reader.problem("proxyProtocol", text);
     }
 }
@@ -93,7 +97,7 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
 mod tests {
     use std::path::Path;
 
-    use super::super::Error;
+    use super::super::{Config, Error};
     use super::*;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
@@ -107,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_is_listened_on_beside_addresses() {
+    fn unix_sockets_and_addresses_are_listened_on() {
         let text = r#"{ "listen": ["unix:safe.sock", "unix:/run/safe.sock", "[::1]:8443"] }"#;
 
         let shown: Vec<_> = parse(text)
@@ -126,12 +130,12 @@ mod tests {
             ]
         );
         let problems = parse(r#"{ "listen": ["unix:", "somewhere"] }"#).unwrap_err();
-        assert_eq!(problems[0], "listen[0]: must name a file");
+        assert_eq!(problems[0], "listen[0]: must not be empty: expected a path");
         assert!(problems[1].ends_with("or \"unix:\" and the path of a Unix socket"));
     }
 
     #[test]
-    fn tls_is_off_only_where_a_proxy_ends_it_in_front() {
+    fn tls_is_off_only_behind_a_proxy_that_terminates_it() {
         for good in [
             r#""listen": ["127.0.0.1:80", "[::1]:80"]"#,
             r#""listen": ["unix:/run/safe.sock"]"#,
@@ -147,7 +151,7 @@ mod tests {
         ] {
             let problems = parse(&format!(r#"{{ "tls": "off", {bad} }}"#)).unwrap_err();
             assert!(
-                problems[0].starts_with("tls: can be \"off\" only where"),
+                problems[0].starts_with("tls: can be \"off\" only behind"),
                 "{problems:?}"
             );
         }
@@ -166,13 +170,13 @@ mod tests {
         }
         let problems = parse(r#"{ "proxyProtocol": true }"#).unwrap_err();
         assert!(
-            problems[0].starts_with("proxyProtocol: needs trustedProxies"),
+            problems[0].starts_with("proxyProtocol: requires trustedProxies"),
             "{problems:?}"
         );
     }
 
     #[test]
-    fn a_variable_that_is_empty_is_no_list_but_where_none_will_do() {
+    fn an_empty_variable_is_an_empty_list_only_where_a_list_may_be_empty() {
         let parse = |name: &str| {
             let environment = [(name.to_owned(), String::new())];
             Config::parse(b"{}", Path::new("config.json"), environment)
@@ -211,14 +215,11 @@ mod tests {
         for (bad, expected) in [
             (
                 "10.0.0.1/8",
-                "has bits beyond its length: write \"10.0.0.0/8\"",
+                "must not have bits set beyond the prefix length: write \"10.0.0.0/8\"",
             ),
-            ("0.0.0.0/0", "is everybody"),
-            ("::/0", "is everybody"),
-            (
-                "::ffff:10.0.0.0/104",
-                "must be written as a network of IPv4",
-            ),
+            ("0.0.0.0/0", "must not match all addresses"),
+            ("::/0", "must not match all addresses"),
+            ("::ffff:10.0.0.0/104", "must be written as an IPv4 network"),
             ("proxy.example.org", "must be an address or a network"),
             ("10.0.0.0/33", "must be an address or a network"),
             ("", "must be an address or a network"),

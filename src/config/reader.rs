@@ -1,4 +1,5 @@
-//! Reads a JSON tree key by key, collecting every problem instead of stopping at the first.
+//! Reader for the JSON tree of a configuration. It collects all problems instead of stopping at the
+//! first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,12 +11,12 @@ use serde_json::{Map, Value};
 
 use super::environment;
 
-/// One thing that is wrong: where, and what is expected there.
+/// One problem in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The path in the file, such as `tls.certificateFile`, or the name of the variable.
+    /// The path of the key, such as `tls.certificateFile`, or the name of the environment variable.
     pub place: String,
-    /// What is expected.
+    /// What is wrong, and what is expected.
     pub text: String,
 }
 
@@ -25,36 +26,38 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A JSON object, and which of its values came from variables.
+/// A JSON object, and the names of the environment variables that set values in it.
 pub(super) struct Tree {
     root: Value,
-    /// Path of a key → the variable that set it.
+    /// Maps the path of a key to the variable that set it.
     variables: BTreeMap<String, String>,
 }
 
 impl Tree {
     pub(super) fn parse(text: &[u8]) -> serde_json::Result<Self> {
-        let Unambiguous(root) = serde_json::from_slice(text)?;
+        let UniqueKeys(root) = serde_json::from_slice(text)?;
         Ok(Self {
             root,
             variables: BTreeMap::new(),
         })
     }
 
-    /// Puts a variable's text in the place of the key that it stands for. What should be an object around it and is
-    /// not stays as it is, and is found when it is read.
+    /// Sets the key of a variable to the variable's value. A parent that is not an object stays as
+    /// it is, and is reported when it is read.
     pub(super) fn set(&mut self, variable: &str, text: String) {
         let keys = environment::keys(variable);
         self.variables.insert(keys.join("."), variable.to_owned());
-        let mut place = &mut self.root;
+        let mut target = &mut self.root;
         for key in keys {
-            let Value::Object(object) = place else { return };
-            place = object.entry(key).or_insert(Value::Null);
-            if place.is_null() {
-                *place = Value::Object(Map::new());
+            let Value::Object(object) = target else {
+                return;
+            };
+            target = object.entry(key).or_insert(Value::Null);
+            if target.is_null() {
+                *target = Value::Object(Map::new());
             }
         }
-        *place = Value::String(text);
+        *target = Value::String(text);
     }
 
     pub(super) fn reader(&self) -> Reader<'_> {
@@ -67,7 +70,7 @@ impl Tree {
         };
         reader.values = self.root.as_object();
         if reader.values.is_none() {
-            let text = "must be one JSON object".into();
+            let text = "must be a JSON object".into();
             reader.problems.push(Problem {
                 place: "the file".into(),
                 text,
@@ -77,7 +80,7 @@ impl Tree {
     }
 }
 
-/// Reads the keys of one object; what is not asked for by the end is a problem.
+/// Reads the keys of one object; keys never read are reported as unknown.
 pub(super) struct Reader<'a> {
     values: Option<&'a Map<String, Value>>,
     prefix: String,
@@ -104,16 +107,13 @@ impl<'a> Reader<'a> {
             Some(number) if range.contains(&number) => number,
             _ => {
                 let (least, most) = (range.start(), range.end());
-                self.problem(
-                    key,
-                    &format!("must be a whole number from {least} to {most}"),
-                );
+                self.problem(key, &format!("must be an integer from {least} to {most}"));
                 default
             }
         }
     }
 
-    /// A number of bytes or things that this machine can count.
+    /// As [`Self::number`], as `usize`; larger values are capped.
     pub(super) fn size(
         &mut self,
         key: &'static str,
@@ -123,14 +123,14 @@ impl<'a> Reader<'a> {
         usize::try_from(self.number(key, default, range)).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn switch(&mut self, key: &'static str, default: bool) -> bool {
-        let switch = match self.value(key) {
+    pub(super) fn bool(&mut self, key: &'static str, default: bool) -> bool {
+        let value = match self.value(key) {
             None => Some(default),
-            Some(Value::Bool(switch)) => Some(*switch),
+            Some(Value::Bool(value)) => Some(*value),
             Some(Value::String(text)) if self.is_variable(key) => text.trim().parse().ok(),
             Some(_) => None,
         };
-        switch.unwrap_or_else(|| {
+        value.unwrap_or_else(|| {
             self.problem(key, "must be true or false");
             default
         })
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         let Some(text) = self.value(key)?.as_str() else {
-            self.problem(key, "must be a text");
+            self.problem(key, "must be a string");
             return None;
         };
         parse(text)
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
             .ok()
     }
 
-    pub(super) fn text<T>(
+    pub(super) fn string<T>(
         &mut self,
         key: &'static str,
         default: &str,
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
                     .collect()
             }
             Some(_) => {
-                self.problem(key, "must be a list of texts with at least one entry");
+                self.problem(key, "must be an array of strings with at least one entry");
                 return Vec::new();
             }
         };
@@ -212,13 +212,14 @@ impl<'a> Reader<'a> {
         good.into_iter().filter_map(Result::ok).collect()
     }
 
-    /// Whether the value of `key` is this word.
-    pub(super) fn is_word(&mut self, key: &'static str, word: &str) -> bool {
+    /// True if the value of `key` is this string.
+    pub(super) fn equals(&mut self, key: &'static str, word: &str) -> bool {
         self.value(key).and_then(Value::as_str) == Some(word)
     }
 
-    /// Whether there is a value for `key`; a variable that is set to nothing is none, and neither is an empty list.
-    pub(super) fn is_given(&mut self, key: &'static str) -> bool {
+    /// True if `key` has a value. A variable set to an empty string and an empty array count as
+    /// none.
+    pub(super) fn is_set(&mut self, key: &'static str) -> bool {
         let is_variable = self.is_variable(key);
         let is_empty = |value: &Value| match value {
             Value::String(text) => is_variable && text.is_empty(),
@@ -228,7 +229,7 @@ impl<'a> Reader<'a> {
         self.value(key).is_some_and(|value| !is_empty(value))
     }
 
-    /// Reads the object under `key`; a missing one is an empty one.
+    /// Reads the object at `key`; a missing object counts as an empty one.
     pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Self) -> T) -> T {
         let values = match self.value(key) {
             None => None,
@@ -250,7 +251,7 @@ impl<'a> Reader<'a> {
         result
     }
 
-    /// Notes a problem at `key`.
+    /// Reports a problem at `key`.
     pub(super) fn problem(&mut self, key: &str, text: &str) {
         let place = self.place(key);
         self.problems.push(Problem {
@@ -259,7 +260,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// All problems, with the keys that nobody asked for at the end.
+    /// Returns all problems, with the unknown keys at the end.
     pub(super) fn finish(mut self) -> Vec<Problem> {
         let keys = self.values.into_iter().flat_map(Map::keys);
         let unknown: Vec<_> = keys
@@ -269,10 +270,7 @@ impl<'a> Reader<'a> {
             let known: Vec<_> = self.used.iter().copied().collect();
             self.problem(
                 key,
-                &format!(
-                    "there is no such key here (there are: {})",
-                    known.join(", ")
-                ),
+                &format!("unknown key (known keys: {})", known.join(", ")),
             );
         }
         self.problems
@@ -294,10 +292,10 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A JSON value in whose objects no key stands twice (serde_json would silently take the last).
-struct Unambiguous(Value);
+/// A JSON value without duplicate keys in its objects (serde_json would silently use the last one).
+struct UniqueKeys(Value);
 
-impl<'de> Deserialize<'de> for Unambiguous {
+impl<'de> Deserialize<'de> for UniqueKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Values;
         impl<'de> Visitor<'de> for Values {
@@ -325,16 +323,16 @@ impl<'de> Deserialize<'de> for Unambiguous {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
                 let mut values = Vec::new();
-                while let Some(Unambiguous(value)) = list.next_element()? {
+                while let Some(UniqueKeys(value)) = list.next_element()? {
                     values.push(value);
                 }
                 Ok(values.into())
             }
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
                 let mut values = Map::new();
-                while let Some((key, Unambiguous(value))) = object.next_entry::<String, _>()? {
+                while let Some((key, UniqueKeys(value))) = object.next_entry::<String, _>()? {
                     if values.contains_key(&key) {
-                        return Err(A::Error::custom(format!("the key \"{key}\" stands twice")));
+                        return Err(A::Error::custom(format!("duplicate key \"{key}\"")));
                     }
                     values.insert(key, value);
                 }

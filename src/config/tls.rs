@@ -1,4 +1,4 @@
-//! Where the certificate of the public listener comes from: the section `tls`.
+//! Source of the public listener's certificate: the section `tls`.
 
 use std::path::PathBuf;
 
@@ -7,23 +7,23 @@ use http::Uri;
 use super::reader::Reader;
 use super::value::path;
 
-/// The authority that is asked where no other is named: Let's Encrypt.
+/// The default ACME directory: Let's Encrypt.
 const DIRECTORY_URL: &str = "https://acme-v02.api.letsencrypt.org/directory";
-/// The keys of the pair of files, which stand there instead of `acme`.
+/// The keys of the certificate files, which cannot be combined with `acme`.
 const FILE_KEYS: [&str; 2] = ["certificateFile", "privateKeyFile"];
 
-/// Where the public listener has its certificate from.
+/// The source of the public listener's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
-    /// It has none: a proxy in front ends TLS.
+    /// No TLS: a proxy in front terminates it.
     Off,
-    /// Files, which somebody else renews.
+    /// Certificate files that another program renews.
     Files(TlsFiles),
-    /// An authority that is asked for it, and again before it ends.
+    /// Automatic certificates (ACME), renewed before they expire.
     Acme(Acme),
 }
 
-/// PEM files of the public listener.
+/// The certificate files of the public listener, in PEM format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate and its intermediates, leaf first.
@@ -32,39 +32,39 @@ pub struct TlsFiles {
     pub private_key: PathBuf,
 }
 
-/// How an authority is asked for a certificate (ACME, RFC 8555).
+/// Settings for automatic certificates (ACME, RFC 8555).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acme {
-    /// What the certificate is for: DNS names, in lower case, each once.
+    /// The certificate's DNS names: in lower case, without duplicates.
     pub domains: Vec<String>,
-    /// Where the authority can write to, as a `mailto:` URL.
+    /// The contact of the ACME account, as a `mailto:` URL.
     pub contact: Option<String>,
-    /// The authority's directory.
+    /// The URL of the ACME directory.
     pub directory_url: String,
-    /// Where account, certificate and key are kept.
+    /// The directory where account, certificate and key are stored.
     pub directory: PathBuf,
-    /// PEM file of what the authority's own certificate is signed by, where this system does not trust it.
+    /// A PEM file with the root certificate of the ACME server, if the system does not trust it.
     pub authority_file: Option<PathBuf>,
 }
 
 impl Tls {
     pub(super) fn read(reader: &mut Reader<'_>, file: impl Fn(String) -> PathBuf) -> Self {
-        if reader.is_word("tls", "off") {
+        if reader.equals("tls", "off") {
             return Self::Off;
         }
         reader.section("tls", |tls| {
-            if !tls.is_given("acme") {
+            if !tls.is_set("acme") {
                 let [certificate, private_key] = FILE_KEYS;
                 return Self::Files(TlsFiles {
-                    certificate: file(tls.text(certificate, "certs/fullchain.pem", path)),
-                    private_key: file(tls.text(private_key, "certs/privkey.pem", path)),
+                    certificate: file(tls.string(certificate, "certs/fullchain.pem", path)),
+                    private_key: file(tls.string(private_key, "certs/privkey.pem", path)),
                 });
             }
             let acme = tls.section("acme", |acme| Acme::read(acme, &file));
             for key in FILE_KEYS {
-                if tls.is_given(key) {
-                    let text = "cannot stand beside acme: the certificate comes from files, or from an authority that \
-                                is asked for it; leave one of the two out (in the environment, set this to nothing)";
+                if tls.is_set(key) {
+                    let text = "cannot be combined with tls.acme: the certificate comes either from \
+                                files or from ACME; remove one of the two (in the environment, set this to an empty string)";
                     tls.problem(key, text);
                 }
             }
@@ -72,7 +72,7 @@ impl Tls {
         })
     }
 
-    /// The pair of files that somebody else renews, if it is one.
+    /// The certificate files; `None` with ACME or without TLS.
     #[must_use]
     pub fn files(&self) -> Option<&TlsFiles> {
         match self {
@@ -84,27 +84,27 @@ impl Tls {
 
 impl Acme {
     fn read(acme: &mut Reader<'_>, file: impl Fn(String) -> PathBuf) -> Self {
-        let has_domains = acme.is_given("domains");
+        let has_domains = acme.is_set("domains");
         let domains = acme.list("domains", &[], domain);
         let mut sorted = domains.clone();
         sorted.sort();
         sorted.dedup();
         if !has_domains {
-            acme.problem("domains", "must name at least one domain");
+            acme.problem("domains", "must list at least one domain");
         } else if sorted.len() < domains.len() {
-            acme.problem("domains", "names a domain twice");
+            acme.problem("domains", "lists a domain twice");
         }
         Self {
             domains,
             contact: acme.optional("contact", contact),
-            directory_url: acme.text("directoryUrl", DIRECTORY_URL, directory_url),
-            directory: file(acme.text("directory", "acme", path)),
+            directory_url: acme.string("directoryUrl", DIRECTORY_URL, directory_url),
+            directory: file(acme.string("directory", "acme", path)),
             authority_file: acme.optional("authorityFile", path).map(file),
         }
     }
 }
 
-/// A DNS name that an authority can validate over TLS.
+/// Parses a DNS name that an ACME server can validate over TLS (no address, no wildcard).
 fn domain(text: &str) -> Result<String, String> {
     let name = text.to_ascii_lowercase();
     let is_label = |label: &str| {
@@ -124,13 +124,13 @@ fn domain(text: &str) -> Result<String, String> {
         Ok(name)
     } else {
         Err(format!(
-            "must be a DNS name such as \"safe.example.org\" (no IP address, no \"*\"; other letters as xn--…), not \
-             \"{text}\""
+            "must be a DNS name such as \"safe.example.org\" (no IP address, no \"*\"; other letters in \
+             Punycode, as xn--…), not \"{text}\""
         ))
     }
 }
 
-/// An address for mail, with or without `mailto:`.
+/// Parses an e-mail address, with or without `mailto:`, and adds `mailto:`.
 fn contact(text: &str) -> Result<String, String> {
     let address = text.strip_prefix("mailto:").unwrap_or(text);
     let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
@@ -143,7 +143,7 @@ fn contact(text: &str) -> Result<String, String> {
         {
             Ok(format!("mailto:{address}"))
         }
-        _ => Err(format!("must be an address for mail, not \"{text}\"")),
+        _ => Err(format!("must be an e-mail address, not \"{text}\"")),
     }
 }
 
@@ -158,7 +158,10 @@ fn directory_url(text: &str) -> Result<String, String> {
     if is_plain && !text.contains('#') {
         Ok(text.into())
     } else {
-        Err("must be the https URL of an ACME directory, without user name and password".into())
+        Err(
+            "must be the https URL of an ACME directory, without user name, password and fragment"
+                .into(),
+        )
     }
 }
 
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_asked_where_acme_stands() {
+    fn acme_is_used_if_it_is_configured() {
         let read = parse(
             r#"{ "acme": { "domains": ["Safe.example.org", "xn--bcher-kva.example"], "contact": "ops@example.org",
                 "authorityFile": "ca.pem" } }"#,
@@ -204,17 +207,17 @@ mod tests {
     }
 
     #[test]
-    fn files_and_acme_do_not_stand_side_by_side() {
+    fn files_and_acme_cannot_be_combined() {
         let acme = r#""acme": { "domains": ["a.example"] }"#;
         let both = parse(&format!(r#"{{ {acme}, "certificateFile": "a.pem" }}"#), &[]);
         let problems = both.unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(
-            problems[0].starts_with("tls.certificateFile: cannot stand beside acme"),
+            problems[0].starts_with("tls.certificateFile: cannot be combined with tls.acme"),
             "{problems:?}"
         );
 
-        // An image sets variables that can only be set to nothing.
+        // A container image may set variables that can be emptied, but not unset.
         let variables = |value| {
             [
                 ("SAFE_TLS__ACME__DOMAINS", "a.example, b.example"),
@@ -223,7 +226,7 @@ mod tests {
         };
         let problems = parse("{}", &variables("/key.pem")).unwrap_err();
         assert!(
-            problems[0].starts_with("SAFE_TLS__PRIVATE_KEY_FILE: cannot stand"),
+            problems[0].starts_with("SAFE_TLS__PRIVATE_KEY_FILE: cannot be combined"),
             "{problems:?}"
         );
         let Ok(Tls::Acme(acme)) = parse("{}", &variables("")) else {
@@ -254,10 +257,10 @@ mod tests {
             );
         }
         for (bad, expected) in [
-            ("[]", "tls.acme.domains: must name at least one domain"),
+            ("[]", "tls.acme.domains: must list at least one domain"),
             (
                 r#"["a.example", "A.example"]"#,
-                "tls.acme.domains: names a domain twice",
+                "tls.acme.domains: lists a domain twice",
             ),
         ] {
             let problems = parse(&format!(r#"{{ "acme": {{ "domains": {bad} }} }}"#), &[]);
@@ -266,13 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn other_values_of_acme_are_looked_at() {
+    fn other_values_of_acme_are_validated() {
         for (key, bad, expected) in [
-            ("contact", "ops", "must be an address for mail"),
-            ("contact", "a@b, c@d", "must be an address for mail"),
+            ("contact", "ops", "must be an e-mail address"),
+            ("contact", "a@b, c@d", "must be an e-mail address"),
             ("directoryUrl", "http://a/dir", "must be the https URL"),
             ("directoryUrl", "https://u:p@a/dir", "must be the https URL"),
-            ("directory", "", "must name a file"),
+            ("directory", "", "must not be empty"),
         ] {
             let text = format!(r#"{{ "acme": {{ "domains": ["a.example"], "{key}": "{bad}" }} }}"#);
             let problems = parse(&text, &[]).unwrap_err();

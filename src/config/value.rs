@@ -1,4 +1,4 @@
-//! What the texts of a configuration mean: paths, addresses, URLs, words.
+//! Parsers for strings in the configuration: paths, addresses, URLs.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use http::Uri;
 
 pub(super) fn path(text: &str) -> Result<String, String> {
     if text.is_empty() {
-        Err("must name a file".into())
+        Err("must not be empty: expected a path".into())
     } else {
         Ok(text.into())
     }
@@ -19,7 +19,9 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(super) fn public_url(text: &str) -> Result<String, String> {
-    let uri: Uri = text.parse().map_err(|_| format!("is no URL: \"{text}\""))?;
+    let uri: Uri = text
+        .parse()
+        .map_err(|_| format!("must be a URL, not \"{text}\""))?;
     let plain = uri.scheme_str() == Some("https")
         && uri
             .authority()
@@ -29,8 +31,8 @@ pub(super) fn public_url(text: &str) -> Result<String, String> {
         && text.starts_with("https://");
     if !plain {
         return Err(
-            "must begin with https:// in lower case and have no user name, query or fragment: the apps \
-             would send backups elsewhere or nowhere"
+            "must begin with https:// in lower case and have no user name, query or fragment: \
+             with others, the apps would send backups elsewhere or not at all"
                 .into(),
         );
     }
@@ -65,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn public_urls_and_base_paths_have_one_form() {
+    fn public_urls_and_base_paths_are_normalised() {
         for (given, expected) in [
             ("/", "/"),
             ("/safe", "/safe/"),

@@ -1,51 +1,51 @@
-//! What expires when, and one sweep that acts on it.
+//! Retention: expiry of backups and of trash, and the sweep that applies it.
 //!
-//! A phone that renews unchanged data does so only after the full announced retention (protocol of iOS,
-//! all versions up to 7.2.2). Hence the margin: a backup is kept for `retention + margin` after its last
-//! upload, and one that is exactly that old is still kept. What expires goes through the trash, so that
-//! a clock that was wrong can be mended.
+//! A phone that renews unchanged data does so only after the full announced retention (iOS app, all
+//! versions up to 7.2.2). Hence the margin: a backup is kept for `retention + margin` after its
+//! last upload, and one that is exactly that old is still kept. Expired backups are moved to the
+//! trash, so that the damage of a wrong clock can be undone.
 //!
-//! A sweep looks at everything before it touches anything, and does nothing at all where what it sees is more likely
-//! a wrong clock or a wrong setting than the passing of time.
+//! A sweep scans everything before it changes anything, and changes nothing at all if its findings
+//! are more likely due to a wrong clock or a wrong setting than to the passing of time.
 
-mod ages;
-mod burst;
-mod due;
-mod guard;
-mod promises;
-mod sizes;
+mod age_histogram;
+mod bounded_list;
+mod deletion_burst;
+mod retention_history;
+mod safety;
+mod size_histogram;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 
-use self::burst::Removals;
-use self::due::Due;
+use self::bounded_list::BoundedList;
+use self::deletion_burst::Removals;
 use crate::backup::BackupId;
-use crate::state::{self, Burst, Promise, State, StateFile, unix};
+use crate::state::{self, DeletionBurst, IfInvalid, RetentionPeriod, State, StateStore};
 use crate::store::{self, Meta, Store, Trashed};
+use crate::time::{DAY, unix};
 
-pub use ages::{Age, Ages};
-pub use guard::Refusal;
-pub use sizes::{Size, Sizes};
+pub use age_histogram::{AgeBucket, AgeHistogram};
+pub use safety::Refusal;
+pub use size_histogram::{SizeBucket, SizeHistogram};
 
-const DAY: u64 = 24 * 60 * 60;
-
-/// How long things are kept.
+/// Retention periods of backups and trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// What is announced to phones, in days.
+    /// The retention announced to phones, in days.
     pub announced_days: u32,
-    /// A backup, after its last upload.
+    /// How long a backup is kept after its last upload.
     pub keep: Duration,
-    /// A removed backup, in the trash.
+    /// How long a removed backup stays in the trash.
     pub keep_trash: Duration,
-    /// The size that is allowed, against which backups are measured.
+    /// `maxBackupBytes`, the reference of the size histogram.
     pub max_backup_bytes: u64,
 }
 
 impl Retention {
-    /// Retention and margin add up; all three in days.
+    /// Creates it from days. A backup is kept for `retention` plus `margin`; `max_backup_bytes` has
+    /// no limit.
     #[must_use]
     pub fn of_days(retention: u32, margin: u32, trash: u32) -> Self {
         let days = |days: u64| Duration::from_secs(days * DAY);
@@ -57,7 +57,7 @@ impl Retention {
         }
     }
 
-    /// The same, where so many bytes are allowed for one backup.
+    /// Sets `max_backup_bytes`.
     #[must_use]
     pub fn for_backups_of(self, max_backup_bytes: usize) -> Self {
         Self {
@@ -67,100 +67,102 @@ impl Retention {
     }
 }
 
-/// Whether a sweep acts or only counts.
+/// What a sweep may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// As [`Mode::Remove`], by the server itself: it announces this retention to phones.
+    /// As [`Mode::Remove`], by the server itself, which announces this retention to phones.
     Serve,
-    /// Remove what has expired, unless there is a reason to be careful.
+    /// Remove expired backups, unless a safety check fails.
     Remove,
-    /// Remove what has expired: a person has looked.
+    /// Remove expired backups without safety checks: an operator has checked.
     Force,
     /// Change nothing.
     DryRun,
 }
 
-/// What a sweep found and did. In a dry run, what it would have done.
+/// The result of a sweep. In a dry run, what a sweep would have done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Backups that stay.
+    /// The number of backups kept.
     pub kept: u64,
     /// Their bytes.
     pub kept_bytes: u64,
-    /// Backups that had expired and went into the trash.
+    /// The number of expired backups moved to the trash.
     pub removed: u64,
     /// Their bytes.
     pub removed_bytes: u64,
-    /// Backups in the trash that stay.
+    /// The number of backups kept in the trash.
     pub trash_kept: u64,
     /// Their bytes.
     pub trash_bytes: u64,
-    /// Backups in the trash that were erased for good.
+    /// The number of backups erased from the trash.
     pub trash_erased: u64,
-    /// Why nothing is erased from the trash.
-    pub trash_held: Option<Burst>,
-    /// Backups that could not be looked at or erased; the next sweep tries again.
+    /// The deletion burst that stops erasing from the trash, if there is one.
+    pub trash_held: Option<DeletionBurst>,
+    /// The number of backups that could not be removed or erased; the next sweep tries again.
     pub failed: u64,
-    /// Why nothing was done; in a dry run, why nothing would be.
+    /// The safety check that stopped the sweep; in a dry run, the one that would stop it.
     pub refused: Option<Refusal>,
-    /// All backups by age, as they were before.
-    pub ages: Ages,
-    /// All backups by size, as they were before.
-    pub sizes: Sizes,
-    /// Backups that expire within 14 days unless they are renewed; without those that have expired.
+    /// All backups by age, before the sweep.
+    pub ages: AgeHistogram,
+    /// All backups by size, before the sweep.
+    pub sizes: SizeHistogram,
+    /// The number of backups that expire within 14 days unless they are renewed, without expired
+    /// ones.
     pub expiring_in_14_days: u64,
-    /// As before, within 30 days.
+    /// The same within 30 days.
     pub expiring_in_30_days: u64,
 }
 
-/// Why a sweep broke off.
+/// An error that aborted a sweep.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A listing could not be begun or went wrong.
+    /// Listing the store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// What is remembered of earlier sweeps cannot be read or written.
+    /// The state file cannot be read or written.
     #[error(transparent)]
     State(#[from] state::Error),
 }
 
-/// Goes through all backups and all trash.
+/// Runs one sweep over all backups and all trash.
 ///
 /// # Errors
-/// When a listing goes wrong, or the state cannot be read or written; single files that fail are counted.
+/// When listing fails, or the state file cannot be read or written. Failures of single files are
+/// only counted.
 pub async fn sweep(
     store: &dyn Store,
-    state: &StateFile,
+    state: &dyn StateStore,
     retention: Retention,
     now: SystemTime,
     mode: Mode,
 ) -> Result<Report, Error> {
-    let remembered = match state.aside(StateFile::load).await {
+    let previous = match state.load().await {
         Err(state::Error::Syntax { .. }) if mode == Mode::Force => State::default(),
         other => other?,
     };
-    let current = Promise {
+    let current = RetentionPeriod {
         since: unix(now),
         keep_seconds: retention.keep.as_secs(),
-        by_hand: mode != Mode::Serve,
+        manual: mode != Mode::Serve,
     };
     let mut sweep = Sweep {
         store,
-        promises: promises::with_current(&remembered.promises, current),
-        remembered,
+        periods: retention_history::with_current(&previous.retention_periods, current),
+        previous,
         retention,
         now,
         mode,
         report: Report {
-            ages: Ages::up_to(retention.announced_days),
-            sizes: Sizes::none(),
+            ages: AgeHistogram::up_to(retention.announced_days),
+            sizes: SizeHistogram::new(),
             ..Report::default()
         },
     };
 
-    let expired = sweep.look_at_backups().await?;
-    sweep.report.refused = sweep.reason_to_refuse(expired.count());
+    let expired = sweep.scan_backups().await?;
+    sweep.report.refused = sweep.refusal(expired.count());
     if mode == Mode::Force {
         sweep.report.refused = None;
     }
@@ -168,24 +170,24 @@ pub async fn sweep(
     if acts {
         sweep.remove_expired(expired).await?;
     }
-    let old_trash = sweep.look_at_trash().await?;
+    let old_trash = sweep.scan_trash().await?;
     if acts && sweep.report.trash_held.is_none() {
         sweep.erase_old_trash(old_trash).await?;
     }
     if mode != Mode::DryRun {
-        sweep.remember(state).await?;
+        sweep.save_state(state).await?;
     }
     Ok(sweep.report)
 }
 
-/// A backup as a store lists it.
+/// A backup, as listed by a store.
 type Listed = (BackupId, Meta);
 
-/// One sweep under way.
+/// A running sweep.
 struct Sweep<'a> {
     store: &'a dyn Store,
-    remembered: State,
-    promises: Vec<Promise>,
+    previous: State,
+    periods: Vec<RetentionPeriod>,
     retention: Retention,
     now: SystemTime,
     mode: Mode,
@@ -193,9 +195,9 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// When a backup of this time has been kept for long enough: it stays if it was uploaded then or later.
+    /// The oldest upload time that is still kept, for a backup last uploaded at `last_upload`.
     fn oldest_kept(&self, last_upload: SystemTime) -> SystemTime {
-        let keep = promises::keep(&self.promises, last_upload);
+        let keep = retention_history::keep(&self.periods, last_upload);
         self.now.checked_sub(keep).unwrap_or(UNIX_EPOCH)
     }
 
@@ -207,9 +209,9 @@ impl Sweep<'_> {
         removed_at < unix(self.now).saturating_sub(self.retention.keep_trash.as_secs())
     }
 
-    /// Counts all backups as kept; which of them have expired.
-    async fn look_at_backups(&mut self) -> Result<Due<Listed>, Error> {
-        let mut expired = Due::none();
+    /// Counts all backups as kept, and returns the expired ones.
+    async fn scan_backups(&mut self) -> Result<BoundedList<Listed>, Error> {
+        let mut expired = BoundedList::new();
         let mut backups = self.store.list();
         while let Some(listed) = backups.next().await {
             let (id, meta) = listed?;
@@ -220,7 +222,7 @@ impl Sweep<'_> {
         Ok(expired)
     }
 
-    /// Counts one backup as kept; whether it has expired.
+    /// Counts one backup as kept; returns true if it has expired.
     fn count(&mut self, meta: &Meta) -> bool {
         let oldest_kept = self.oldest_kept(meta.last_upload);
         let is_older_in =
@@ -238,17 +240,17 @@ impl Sweep<'_> {
         has_expired
     }
 
-    fn reason_to_refuse(&self, expired: u64) -> Option<Refusal> {
-        let clock = guard::look_at_clock(
-            &self.remembered,
+    fn refusal(&self, expired: u64) -> Option<Refusal> {
+        let clock = safety::check_clock(
+            &self.previous,
             unix(self.now),
             self.retention.announced_days,
         );
-        clock.or_else(|| guard::look_at_count(expired, self.report.kept))
+        clock.or_else(|| safety::check_expired_count(expired, self.report.kept))
     }
 
-    async fn remove_expired(&mut self, expired: Due<Listed>) -> Result<(), Error> {
-        let mut backups = expired.or_all(|| self.store.list());
+    async fn remove_expired(&mut self, expired: BoundedList<Listed>) -> Result<(), Error> {
+        let mut backups = expired.buffered_or_relisted(|| self.store.list());
         while let Some(listed) = backups.next().await {
             let (id, meta) = listed?;
             if !self.has_expired(meta.last_upload) {
@@ -276,9 +278,9 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Counts all trash as kept; which of it is old. Notices a burst.
-    async fn look_at_trash(&mut self) -> Result<Due<Trashed>, Error> {
-        let mut old = Due::none();
+    /// Counts all trash as kept, returns the trash due to be erased, and detects a deletion burst.
+    async fn scan_trash(&mut self) -> Result<BoundedList<Trashed>, Error> {
+        let mut old = BoundedList::new();
         let mut removals = Removals::default();
         let mut trash = self.store.list_trash();
         while let Some(listed) = trash.next().await {
@@ -288,17 +290,18 @@ impl Sweep<'_> {
             if self.is_old_trash(trashed.removed_at) {
                 old.push(trashed);
             }
-            removals.count(&trashed, &self.promises, self.remembered.confirmed);
+            removals.count(&trashed, &self.periods, self.previous.acknowledged_until);
         }
-        // What was noticed once holds, also when there are more backups again, until all that was removed is back.
-        let remembered = self.remembered.burst;
-        let known = remembered.filter(|burst| removals.go_on_since(burst.since));
+        // A detected burst lasts, even if there are more backups again, until all removed backups
+        // are restored or the operator confirms.
+        let previous = self.previous.deletion_burst;
+        let known = previous.filter(|burst| removals.any_since(burst.since));
         self.report.trash_held = known.or_else(|| removals.burst(self.report.kept, unix(self.now)));
         Ok(old)
     }
 
-    async fn erase_old_trash(&mut self, old: Due<Trashed>) -> Result<(), Error> {
-        let mut trash = old.or_all(|| self.store.list_trash());
+    async fn erase_old_trash(&mut self, old: BoundedList<Trashed>) -> Result<(), Error> {
+        let mut trash = old.buffered_or_relisted(|| self.store.list_trash());
         while let Some(listed) = trash.next().await {
             let trashed = listed?;
             if !self.is_old_trash(trashed.removed_at) {
@@ -322,38 +325,35 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// What this sweep leaves for the next one. A clock that was doubted leaves nothing.
-    async fn remember(&self, file: &StateFile) -> Result<(), state::Error> {
-        let went_through = self.report.refused.is_none();
+    /// Saves the state for the next sweep, unless the clock is in doubt.
+    async fn save_state(&self, store: &dyn StateStore) -> Result<(), state::Error> {
+        let completed = self.report.refused.is_none();
         let clock_is_right =
-            went_through || matches!(self.report.refused, Some(Refusal::TooMany { .. }));
+            completed || matches!(self.report.refused, Some(Refusal::TooMany { .. }));
         if !clock_is_right {
             return Ok(());
         }
         let now = unix(self.now);
-        let promises = self.promises.clone();
+        let periods = self.periods.clone();
         let held = self.report.trash_held;
-        let confirmed_before = self.remembered.confirmed;
+        let acknowledged_before = self.previous.acknowledged_until;
         let change = move |state: &mut State| {
-            if went_through {
+            if completed {
                 state.last_sweep = Some(now);
             }
             state.highest_time = Some(now);
-            state.promises = promises;
-            // Unless an operator has confirmed the removals while the sweep was under way.
-            if state.confirmed == confirmed_before {
-                state.burst = held;
+            state.retention_periods.clone_from(&periods);
+            // Unless an operator acknowledged the removals during the sweep.
+            if state.acknowledged_until == acknowledged_before {
+                state.deletion_burst = held;
             }
         };
-        let begin_anew = self.mode == Mode::Force;
-        file.aside(move |file| {
-            if begin_anew {
-                file.update_or_begin_anew(change)
-            } else {
-                file.update(change)
-            }
-        })
-        .await
+        let if_invalid = if self.mode == Mode::Force {
+            IfInvalid::StartEmpty
+        } else {
+            IfInvalid::Fail
+        };
+        store.apply(Box::new(change), if_invalid).await
     }
 }
 
@@ -363,7 +363,7 @@ impl Report {
         tracing::error!(
             operation,
             error = error as &dyn std::error::Error,
-            "sweep: one file failed"
+            "sweep: file failed"
         );
     }
 }

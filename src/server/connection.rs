@@ -21,24 +21,22 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::acme;
-use super::address::ClientAddress;
-use super::answers::Metered;
-use super::framing::Framed;
-use super::http::App;
-use super::limit::{Limit, Refusals};
-use super::listener::{Listener, Stream};
-use super::live::Live;
-use super::metrics::Traffic;
-use super::pace::{Chatter, Pace, Paced};
-use super::places::{Held, NoPlace, Place, Places};
-use super::proxies::Proxies;
-use super::reply::Body;
-use super::tls;
 use crate::config::Limits;
+use crate::server::acme;
+use crate::server::metrics::Traffic;
+use crate::server::metrics::limit::{Limit, Refusals};
+use crate::server::net::client_address::ClientAddress;
+use crate::server::net::connection_limiter::{Held, NoPlace, Place, Places};
+use crate::server::net::listener::{Listener, Stream, back_off};
+use crate::server::net::metered_body::Metered;
+use crate::server::net::rate_limited_stream::{Chatter, Pace, Paced};
+use crate::server::net::request_framing::Framed;
+use crate::server::net::trusted_proxies::Proxies;
+use crate::server::request::handler::App;
+use crate::server::request::reply::Body;
+use crate::server::settings::Live;
+use crate::server::tls::pem as tls;
 
-/// How long accepting pauses after an error such as "too many open files".
-const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long a stop waits for whoever has connected and not yet said anything: else those who came at the last moment
 /// would be turned away, although another server is about to take this one's place.
 const LAST_CALL: Duration = Duration::from_secs(1);
@@ -143,17 +141,6 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     if ended.is_err_and(|error| error.is_panic()) {
         tracing::error!("a connection ended in a panic; this is a bug");
     }
-}
-
-/// Waits a moment after accepting failed: out of descriptors, this passes. Nobody waits for a connection that was over
-/// before it was accepted, or clients could slow each other down.
-pub(super) async fn back_off(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    if [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind()) {
-        return tracing::debug!(%error, "a connection was over before it was accepted");
-    }
-    tracing::warn!(%error, "accepting a connection failed");
-    sleep(BACK_OFF).await;
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {

@@ -1,48 +1,24 @@
 //! The server's life: open what is configured, listen, hand each listener to `connection.rs`, work in the
 //! background, stop.
 
-mod access_log;
 mod acme;
-mod address;
 mod admin;
-mod answers;
-mod background;
-mod body;
-mod certificates;
-mod check;
-mod conditions;
 mod connection;
-mod crowd;
-mod dashboard;
-mod dav;
-mod development;
-mod forwarded;
-mod framing;
-mod guard;
-mod http;
-mod limit;
-mod listener;
-mod live;
+mod error;
+mod limits;
+mod maintenance;
 mod metrics;
-mod node;
-mod pace;
-mod page;
-mod panics;
-mod places;
-mod proxies;
-mod pseudonym;
-mod reply;
-mod route;
-mod sockets;
+mod net;
+mod preflight;
+mod request;
+mod settings;
 mod status;
 mod tls;
-mod upload_memory;
-mod uploads;
-mod xml;
 
 use std::error::Error as StdError;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -53,56 +29,36 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::account::Gate;
-use crate::config::{Config, Listen, Problem, Storage, Tls};
-use crate::retention::Retention;
-use crate::state::StateFile;
-use crate::store::{FileStore, Store};
+use crate::config::{Config, Listen, Problem, Tls};
+use crate::error_chain::with_causes;
+use crate::store::{self, Access, OpenError, Opened};
+use crate::time::unix;
 
 use self::acme::Keeper;
-use self::address::ClientAddress;
-use self::background::Background;
-use self::certificates::Certificates;
+use self::admin::collector::StatusCollector;
 use self::connection::{Connection, accept};
-use self::listener::{Listener, bind_tcp, given_tcp};
-use self::live::{Live, Means};
-use self::places::Places;
-use self::status::Vitals;
+use self::maintenance::Background;
+use self::metrics::Metrics;
+use self::net::client_address::ClientAddress;
+use self::net::connection_limiter::Places;
+use self::net::listener::{Listener, bind_tcp, given_tcp};
+use self::preflight::open_authenticator;
+use self::request::context::Means;
+use self::settings::Live;
+use self::status::RunState;
+use self::tls::certificates::Certificates;
 
-pub use acme::{AcmeStatus, Failure};
-use admin::Admin;
 pub use admin::{HEALTH_PATH, STATUS_PATH};
-pub use certificates::CertificateStatus;
-pub use check::{Finding, Severity, check};
-pub use development::{DevelopmentCertificate, development_certificate};
-pub use live::Reloader;
-pub use sockets::{Socket, Sockets};
+pub use error::StartError;
+pub use net::inherited_sockets::{Socket, Sockets};
+pub use preflight::check;
+pub use settings::{Reloader, retention_of};
 pub use status::{
-    AccountsStatus, Attention, Severity as StatusSeverity, Status, StorageStatus, Sweep,
+    AccountsStatus, AcmeStatus, Alert, CertificateStatus, Failure, Finding, Severity, Status,
+    StorageStatus, Sweep,
 };
-pub use tls::{Error as TlsError, load as load_tls, load_certificates};
-
-/// Why a server does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// What the configuration names cannot be used.
-    #[error("the configuration names things that cannot be used")]
-    Configuration(Vec<Problem>),
-    /// A socket that was handed over cannot be used.
-    #[error("a socket that was handed over cannot be used")]
-    Given(#[source] io::Error),
-    /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {address}")]
-    Listen {
-        /// The key of the configuration that names the address.
-        key: &'static str,
-        /// The address.
-        address: Listen,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
+pub use tls::pem::{Error as TlsError, load as load_tls, load_certificates};
+pub use tls::self_signed::{DevelopmentCertificate, development_certificate};
 
 /// A server that has everything it needs and listens, but does not answer yet.
 pub struct Server {
@@ -112,7 +68,7 @@ pub struct Server {
     live: Arc<Live>,
     places: Arc<Places>,
     reloader: Reloader,
-    vitals: Arc<Vitals>,
+    collector: Arc<StatusCollector>,
     background: Background,
     keeper: Option<Keeper>,
 }
@@ -136,38 +92,38 @@ impl Server {
         config: &Config,
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
-        let Storage::Files { directory } = &config.storage;
-        let store = FileStore::claim(directory).map(|store| Arc::new(store) as Arc<dyn Store>);
-        Self::open(config, store, sockets, clock).await
+        let opened = store::open(&config.storage, Access::Server);
+        Self::open(config, opened, sockets, clock).await
     }
 
-    /// As [`Server::bind`], over a store that is there already; what the server remembers lies in the data directory
-    /// all the same.
+    /// As [`Server::bind`], over a storage that is open already; the configuration's is not opened.
     ///
     /// # Errors
     /// As [`Server::bind`].
-    pub async fn bind_over<E: StdError>(
+    pub async fn bind_over(
         config: &Config,
-        store: Result<Arc<dyn Store>, E>,
+        opened: Opened,
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
-        Self::open(config, store, Sockets::default(), clock).await
+        Self::open(config, Ok(opened), Sockets::default(), clock).await
     }
 
-    async fn open<E: StdError>(
+    async fn open(
         config: &Config,
-        store: Result<Arc<dyn Store>, E>,
+        opened: Result<Opened, OpenError>,
         sockets: Sockets,
         clock: fn() -> SystemTime,
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let tls = open_tls(&mut problems, config, clock);
-        let gate = note(&mut problems, "accountsFile", open_gate(config));
-        let store = note(&mut problems, "storage.files.directory", store);
-        let (Some((certificates, keeper)), Some(gate), Some(store)) = (tls, gate, store) else {
+        let authenticator = note(&mut problems, "accountsFile", open_authenticator(config));
+        let opened = note(&mut problems, config.storage.description().key, opened);
+        let (Some((certificates, keeper)), Some(authenticator), Some(opened)) =
+            (tls, authenticator, opened)
+        else {
             return Err(StartError::Configuration(problems));
         };
-        if gate.is_empty() && !config.allow_anonymous {
+        if authenticator.is_empty() && !config.allow_anonymous {
             let text = "has no account, so nobody could come in; add one with `account add NAME` (or set \
                         \"allowAnonymous\": true, and everybody can)";
             problems.push(Problem {
@@ -182,36 +138,50 @@ impl Server {
             Some(given) => given_tcp(given)?,
             None => bind_tcp("admin.listen", config.admin_listen).await?,
         };
-        let Storage::Files { directory } = &config.storage;
+        let Opened { store, state } = opened;
         let certificates = certificates.map(Arc::new);
-        let vitals =
-            Arc::new(Vitals::new(clock()).with(certificates.clone(), config.max_backup_bytes));
+        let metrics = Arc::new(Metrics::new(unix(clock())));
+        let run_state = Arc::new(RunState::new(clock()));
         let means = Means {
-            gate: Arc::new(gate),
+            authenticator: Arc::new(authenticator),
             store: Arc::clone(&store),
-            vitals: Arc::clone(&vitals),
+            metrics: Arc::clone(&metrics),
+            uploads: Arc::default(),
+            run_state: Arc::clone(&run_state),
             pseudonyms: Arc::default(),
             crowd: Arc::default(),
             clock,
         };
         let live = Live::new(config, &means);
-        let places = Places::new(config.limits, vitals.refusals());
-        let reloader = Reloader::new(Arc::clone(&live), Arc::clone(&places), means, config);
+        let places = Places::new(config.limits, metrics.refusals());
+        let collector = Arc::new(StatusCollector {
+            run_state: Arc::clone(&run_state),
+            metrics: Arc::clone(&metrics),
+            uploads: Arc::clone(&means.uploads),
+            certificates: certificates.clone(),
+            store: Arc::clone(&store),
+            live: Arc::clone(&live),
+            authenticator: Arc::clone(&means.authenticator),
+            clock,
+        });
+        let background = Background {
+            store,
+            state,
+            live: Arc::clone(&live),
+            metrics,
+            uploads: Arc::clone(&means.uploads),
+            run_state,
+            clock,
+        };
         Ok(Self {
             public,
             admin,
-            tls: certificates.map(|its| TlsAcceptor::from(tls::server_config(its))),
-            live: Arc::clone(&live),
+            tls: certificates.map(|its| TlsAcceptor::from(tls::pem::server_config(its))),
+            reloader: Reloader::new(Arc::clone(&live), Arc::clone(&places), means, config),
+            live,
             places,
-            reloader,
-            background: Background {
-                store,
-                state: StateFile::in_directory(directory),
-                live,
-                vitals: Arc::clone(&vitals),
-                clock,
-            },
-            vitals,
+            collector,
+            background,
             keeper,
         })
     }
@@ -234,8 +204,14 @@ impl Server {
 
     /// What needs a person already at the start; of the storage, nothing is known yet.
     #[must_use]
-    pub fn attention(&self) -> Vec<Attention> {
-        self.vitals.status((self.background.clock)()).attention()
+    pub fn alerts(&self) -> Vec<Alert> {
+        self.collector.status_without_storage().alerts()
+    }
+
+    /// Logs where each panic of the process was, and counts it (`safe_panics_total`). For `std::panic::set_hook`.
+    #[must_use]
+    pub fn panic_hook(&self) -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
+        self.background.metrics.panic_hook()
     }
 
     /// Changes its settings while it runs.
@@ -270,17 +246,7 @@ impl Server {
             listeners.spawn(accept(listener, connection.clone()));
         }
         let mut background = JoinSet::new();
-        let vitals = self.vitals;
-        background.spawn(admin::serve(
-            self.admin,
-            Admin {
-                vitals: Arc::clone(&vitals),
-                store: Arc::clone(&self.background.store),
-                live: Arc::clone(&self.live),
-                gate: self.reloader.gate(),
-                clock: self.background.clock,
-            },
-        ));
+        background.spawn(admin::serve(self.admin, self.collector));
         let last_work = self.background.clone();
         background.spawn(self.background.clone().sweep_hourly());
         background.spawn(self.background.scrub_weekly());
@@ -290,7 +256,7 @@ impl Server {
 
         stop.await;
         tracing::info!("stopping: no new connections, requests under way finish");
-        vitals.drain();
+        last_work.run_state.start_draining();
         stopping.send_replace(true);
         while listeners.join_next().await.is_some() {}
         last_work.remember_uploads().await;
@@ -305,22 +271,11 @@ impl Server {
             places: Arc::clone(&self.places),
             limits: settings.config.limits,
             max_backup_bytes: settings.config.max_backup_bytes,
-            refusals: self.vitals.refusals(),
-            traffic: self.vitals.traffic(),
+            refusals: self.background.metrics.refusals(),
+            traffic: self.background.metrics.traffic(),
             stopped,
         }
     }
-}
-
-/// How long the configuration says things are kept.
-#[must_use]
-pub fn retention_of(config: &Config) -> Retention {
-    Retention::of_days(
-        config.retention_days,
-        config.retention_margin_days,
-        config.trash_days,
-    )
-    .for_backups_of(config.max_backup_bytes)
 }
 
 /// What handshakes use, and what keeps it in force where an authority is asked for it; nothing where a proxy ends TLS.
@@ -342,14 +297,6 @@ fn open_tls(
     }
 }
 
-/// The accounts of a configuration; a file that does not exist is no problem where everybody may come in.
-fn open_gate(config: &Config) -> Result<Gate, crate::account::FileError> {
-    if config.allow_anonymous && !config.accounts_file.exists() {
-        return Gate::without_accounts(&config.accounts_file);
-    }
-    Gate::open(&config.accounts_file)
-}
-
 /// Keeps the value, or the problem with all its causes.
 fn note<T, E: StdError>(
     problems: &mut Vec<Problem>,
@@ -366,17 +313,6 @@ fn note<T, E: StdError>(
             None
         }
     }
-}
-
-/// An error and its causes on one line.
-pub(crate) fn with_causes(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

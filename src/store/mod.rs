@@ -1,4 +1,5 @@
-//! Where backups live: the [`Store`] trait and its implementation over files.
+//! Where backups live: the [`Store`] trait, its implementation over files, and the one place that
+//! chooses between implementations, [`open`].
 //!
 //! A store knows ids, bytes and times of upload. It knows nothing of HTTP, accounts or retention rules,
 //! and cannot open what it keeps.
@@ -6,6 +7,8 @@
 mod files;
 pub mod trash;
 
+use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -13,9 +16,13 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::backup::BackupId;
-use crate::durable;
+use crate::config::Storage;
+use crate::state::{StateFile, StateStore};
 
-pub use files::{FileStore, OpenError};
+pub use files::FileStore;
+
+/// A cause of any kind; what it is depends on the backend.
+pub type Cause = Box<dyn StdError + Send + Sync>;
 
 /// What is known of a stored backup without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,19 +97,71 @@ pub enum Contents {
 pub enum Error {
     /// No space, or over the disk quota.
     #[error("no space left for backups")]
-    Full(#[source] durable::Error),
-    /// Anything else the system said.
+    Full(#[source] Cause),
+    /// The storage cannot be reached right now: the same request may succeed in a while, and
+    /// nothing is damaged.
+    #[error("the storage cannot be reached")]
+    Unavailable(#[source] Cause),
+    /// Anything else.
     #[error("the storage failed")]
-    Io(#[source] durable::Error),
+    Other(#[source] Cause),
 }
 
-impl From<durable::Error> for Error {
-    fn from(error: durable::Error) -> Self {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-        if [StorageFull, QuotaExceeded].contains(&error.source.kind()) {
-            Self::Full(error)
-        } else {
-            Self::Io(error)
+/// Why a storage cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be created, written or reached.
+    #[error("{place}: cannot be used")]
+    Unusable {
+        /// The storage, or the part of it that cannot be used.
+        place: String,
+        /// What failed.
+        #[source]
+        source: Cause,
+    },
+    /// Another server runs on this storage.
+    #[error("{place}: in use by another server; stop that server first")]
+    InUse {
+        /// The storage.
+        place: String,
+    },
+}
+
+/// Who opens a storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The one server that runs on it: removes what an earlier run left, and keeps other servers
+    /// out as long as the store lives.
+    Server,
+    /// A command, beside a server that may be running on it.
+    Command,
+}
+
+/// An open storage.
+#[derive(Clone)]
+pub struct Opened {
+    /// The backups.
+    pub store: Arc<dyn Store>,
+    /// What is remembered beside them.
+    pub state: Arc<dyn StateStore>,
+}
+
+/// Opens the storage that the configuration selects; creates what is missing.
+///
+/// # Errors
+/// When it cannot be created, written or reached, and for [`Access::Server`] when another server
+/// has it.
+pub fn open(storage: &Storage, access: Access) -> Result<Opened, OpenError> {
+    match storage {
+        Storage::Files { directory } => {
+            let store = match access {
+                Access::Server => FileStore::claim(directory)?,
+                Access::Command => FileStore::open(directory)?,
+            };
+            Ok(Opened {
+                store: Arc::new(store),
+                state: Arc::new(StateFile::in_directory(directory)),
+            })
         }
     }
 }

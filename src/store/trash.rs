@@ -1,4 +1,4 @@
-//! Bringing backups back from the trash, and emptying it.
+//! Restoring backups from the trash, and emptying it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
@@ -8,14 +8,14 @@ use futures_util::StreamExt;
 use super::{Error, Restored, Store, Trashed};
 use crate::backup::BackupId;
 
-/// Which backups are wanted back.
+/// A selection of backups in the trash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// Those with these ids.
+    /// The backups with these ids.
     Ids(HashSet<BackupId>),
-    /// Those that were removed at this Unix time or later.
+    /// The backups removed at this Unix time (in seconds) or later.
     Since(u64),
-    /// All.
+    /// All backups in the trash.
     All,
 }
 
@@ -29,21 +29,21 @@ impl Selection {
     }
 }
 
-/// What was brought back.
+/// The result of a restore.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreReport {
-    /// Backups that are in their place again.
+    /// The number of restored backups.
     pub restored: u64,
-    /// Backups of which there is a newer version in its place.
+    /// The number of backups not restored because a newer version exists.
     pub newer: u64,
-    /// Ids of which nothing is in the trash.
+    /// The number of ids without a backup in the trash.
     pub missing: u64,
-    /// Backups that could not be moved; they are still in the trash.
+    /// The number of backups that could not be moved; they are still in the trash.
     pub failed: u64,
 }
 
-/// What is in the trash of a selection: of each id the version that was removed last.
+/// Lists the selected backups in the trash: for each id, the version removed last.
 ///
 /// # Errors
 /// When the trash cannot be listed.
@@ -63,8 +63,8 @@ pub async fn select(store: &dyn Store, selection: &Selection) -> Result<Vec<Tras
     Ok(newest.into_values().collect())
 }
 
-/// Brings back what was selected, each as if it had been uploaded at `now`; never over a backup that is there.
-/// Calls `progress` after each.
+/// Restores the selected backups with the upload time `now`, never over an existing backup. Calls
+/// `progress` after each. Failures are logged and counted.
 pub async fn restore(
     store: &dyn Store,
     selected: &[Trashed],
@@ -81,7 +81,7 @@ pub async fn restore(
                 report.failed += 1;
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "a backup could not be brought back from the trash"
+                    "restore from trash failed"
                 );
             }
         }
@@ -90,7 +90,8 @@ pub async fn restore(
     report
 }
 
-/// Erases the whole trash for good; says how many backups that were. Calls `progress` after each.
+/// Erases everything in the trash for good, and returns the number of backups erased. Calls
+/// `progress` after each.
 ///
 /// # Errors
 /// When the trash cannot be listed or a backup cannot be erased.

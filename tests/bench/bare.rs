@@ -1,4 +1,4 @@
-//! What the store asks of the system, with nothing around it: the yardstick.
+//! Baseline of the store benchmark: the store's system calls alone.
 
 use std::ffi::CString;
 use std::fs;
@@ -12,16 +12,16 @@ use rustix::fs::{
 };
 use rustix::io::pwrite;
 
-/// Where one backup is written: its names as the system wants them.
-pub(crate) struct Place {
+/// The paths of one backup, as C strings.
+pub(crate) struct BackupPaths {
     temporary: CString,
     spare: CString,
     target: CString,
     directory: CString,
 }
 
-impl Place {
-    /// In a directory like the store's; the backup and its spare file are there.
+impl BackupPaths {
+    /// Creates a directory like the store's, with the backup and its spare file.
     pub(crate) fn make(folder: &Path, number: u32) -> Self {
         let [tmp, backups] = ["tmp", "backups"].map(|name| folder.join(name));
         fs::create_dir_all(&tmp).unwrap();
@@ -39,9 +39,9 @@ impl Place {
         }
     }
 
-    /// The system calls of `FileStore::put` that replaces a backup, in its order.
+    /// The system calls of `FileStore::put` when it replaces a backup, in the same order.
     pub(crate) fn overwrite(&self, body: &[u8]) {
-        // The name of the temporary file.
+        // As for the name of the temporary file.
         getrandom::fill(&mut [0; 12]).unwrap();
         let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = open(&self.temporary, create, Mode::RUSR | Mode::WUSR).unwrap();
@@ -53,7 +53,7 @@ impl Place {
         self.sync_directory();
     }
 
-    /// The same with a spare file that is kept: it is overwritten and changes places with the backup.
+    /// The same with a permanent spare file, which is overwritten and exchanged with the backup.
     pub(crate) fn exchange(&self, body: &[u8]) {
         let file = open(&self.spare, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
         fill(&file, body);
@@ -105,7 +105,7 @@ fn stat(file: &OwnedFd) {
     statx(file, c"", AtFlags::EMPTY_PATH, what).unwrap();
 }
 
-/// Looks at every file of a directory; says how many there are.
+/// Reads the metadata of every entry of a directory; returns the number of files.
 pub(crate) fn sweep(directory: &Path) -> u64 {
     let mut files = 0;
     for entry in fs::read_dir(directory).unwrap() {

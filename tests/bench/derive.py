@@ -1,8 +1,8 @@
-"""Derives keys with two other implementations of scrypt, for the benchmark beside it.
+"""Key derivation with two other implementations of scrypt, for the benchmark in format.rs.
 
-Reads one name a line from standard input, `openssl` (Python's hashlib) or `libsodium` (PyNaCl), derives
-the master key of the password and the Threema ID that Threema publishes, and answers with a line: the
-nanoseconds it took and the key in hexadecimal digits.
+Reads one name per line from standard input, `openssl` (Python's hashlib) or `libsodium` (PyNaCl),
+derives the master key of Threema's published test vector, and prints a line: the duration in
+nanoseconds and the key in hexadecimal digits.
 """
 
 import hashlib

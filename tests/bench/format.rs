@@ -1,7 +1,7 @@
-//! Figures of the backup format: deriving the key, sealing and opening at three sizes, and deriving
-//! beside OpenSSL and libsodium, alternating in one run.
+//! Benchmark of the backup format: key derivation, sealing and opening at three sizes, and key
+//! derivation compared with OpenSSL and libsodium, alternating in one run.
 //!
-//! Run by `cargo bench --bench format`; `--short` takes fewer rounds.
+//! Run by `cargo bench --bench format`; `--short` runs fewer rounds.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,9 +21,9 @@ use threema_safe_server::backup::{
 };
 use zeroize::Zeroizing;
 
-/// About the sizes of a new identity's, of a usual and of the largest backup, in KiB.
+/// Typical sizes of a new user's, an average and the largest backup, in KiB.
 const SIZES: [usize; 3] = [2, 50, 500];
-/// What Threema publishes for the password and the ID that are derived here.
+/// Threema's published master key for the password and the Threema ID that are derived here.
 const PUBLISHED: &str = "066384d3695fbbd9f31a7d533900fd0cd8d1373beb6a28678522d2a49980c9c351c3d8d752fb6e1fd3199ead7f0895d6e3893ff691f2a5ee1976ed0897fc2f66";
 
 fn main() {
@@ -43,7 +43,7 @@ fn key() -> BackupKey {
     BackupKey::from_bytes([7; 32])
 }
 
-/// A sample, filled up to `size` KiB.
+/// A sample document, padded to `size` KiB.
 fn document(size: usize) -> Document {
     let identity = "ECHOECHO".parse().unwrap();
     let contacts = u32::try_from((size - 2) * 3).unwrap();
@@ -83,7 +83,7 @@ fn bench_open(bencher: Bencher<'_, '_>, size: usize) {
         .bench_values(|sealed| open(sealed, &key(), INFLATE_LIMIT).unwrap());
 }
 
-/// Deriving here and by the other implementations, one after the other, the best of each.
+/// Compares the fastest derivation of each implementation, alternating.
 fn compare(rounds: u32) {
     let available = Command::new("python3")
         .args(["-c", "import nacl"])

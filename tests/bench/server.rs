@@ -1,8 +1,8 @@
-//! Figures of a built server: size, start, memory, and what one `GET config` on a fresh connection costs
-//! beside the bare TLS handshake.
+//! Benchmark of the server binary: size, start-up time, memory, and the CPU time of one `GET
+//! config` on a new connection compared with a bare TLS handshake.
 //!
-//! Run by `cargo bench`. Ratios are measured side by side in one run, alternating, because machines are
-//! noisy; `--short` takes fewer rounds. CPU time is the server's own, from the kernel's accounts.
+//! Run by `cargo bench`. Both sides of a ratio alternate in one run, because machines are noisy;
+//! `--short` runs fewer rounds. CPU time is the server's own, from `/proc`.
 
 #![expect(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ServerConfig, ServerConnection, Stream};
 
 use crate::serving::{
-    PROGRAM, Serving, ask, client_config, connect, cpu, memory, prepare, request,
+    PROGRAM, ServerProcess, client_config, connect, cpu, get_config, memory, prepare, request,
 };
 
 fn main() {
@@ -63,7 +63,7 @@ fn main() {
         mebibytes(resident[4])
     );
 
-    let server = Serving::start(folder.path());
+    let server = ServerProcess::start(folder.path());
     let bare = start_handshakes(folder.path());
     let request = request(&credentials);
     let mut config_cpu = Duration::ZERO;
@@ -71,12 +71,12 @@ fn main() {
     for _ in 0..10 {
         config_cpu += cpu_of(&server, |address| {
             for _ in 0..rounds / 10 {
-                ask(address, &client, &request);
+                get_config(address, &client, &request);
             }
         });
         handshake_cpu += cpu_of(&bare, |address| {
             for _ in 0..rounds / 10 {
-                shake(address, &client);
+                handshake(address, &client);
             }
         });
     }
@@ -104,15 +104,15 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// CPU time that the process spends on `work`.
-fn cpu_of(process: &Serving, work: impl Fn(SocketAddr)) -> Duration {
-    let before = cpu(&process.accounts());
+/// The CPU time that the process spends on `work`.
+fn cpu_of(process: &ServerProcess, work: impl Fn(SocketAddr)) -> Duration {
+    let before = cpu(&process.proc_directory());
     work(process.address);
-    cpu(&process.accounts()) - before
+    cpu(&process.proc_directory()) - before
 }
 
-/// A handshake, and the end of the connection.
-fn shake(address: SocketAddr, client: &Arc<ClientConfig>) {
+/// Makes a TLS connection and closes it.
+fn handshake(address: SocketAddr, client: &Arc<ClientConfig>) {
     let mut connection = connect(client);
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_nodelay(true).unwrap();
@@ -126,28 +126,29 @@ fn shake(address: SocketAddr, client: &Arc<ClientConfig>) {
     stream.read_to_end(&mut rest).unwrap();
 }
 
-/// From starting the process to the first `config` in the client's hands, and the memory then.
+/// The time from the start of the process to the first response to `GET config`, and the resident
+/// memory before that request, in bytes.
 fn start_to_first_answer(
     folder: &Path,
     client: &Arc<ClientConfig>,
     credentials: &str,
 ) -> (Duration, u64) {
     let started = Instant::now();
-    let server = Serving::start(folder);
-    let resident = memory(&server.accounts(), "VmRSS");
-    ask(server.address, client, &request(credentials));
+    let server = ServerProcess::start(folder);
+    let resident = memory(&server.proc_directory(), "VmRSS");
+    get_config(server.address, client, &request(credentials));
     (started.elapsed(), resident)
 }
 
-fn start_handshakes(folder: &Path) -> Serving {
+fn start_handshakes(folder: &Path) -> ServerProcess {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.arg("handshakes").arg(folder).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let output = child.stdout.take().unwrap();
-    Serving::at(child, output)
+    ServerProcess::at(child, output)
 }
 
-/// Shakes hands for as long as somebody comes, with the same certificate and the same settings.
+/// Serves bare TLS handshakes without end, with the server's certificate and settings.
 fn serve_handshakes(folder: &Path) {
     let certificates = CertificateDer::pem_file_iter(folder.join("certs/fullchain.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(folder.join("certs/privkey.pem")).unwrap();

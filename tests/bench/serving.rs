@@ -1,4 +1,4 @@
-//! A built server as a process of its own, and a phone that asks it for `config`: what the benchmarks share.
+//! Shared code of the benchmarks: the server as a process, and a client that requests `config`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_threema-safe-server");
 
-/// Makes an installation; returns the value of the phone account's `Authorization` header.
+/// Creates an installation; returns the value of the phone account's `Authorization` header.
 pub(crate) fn prepare(folder: &Path) -> String {
     let output = Command::new(PROGRAM)
         .args(["init", "--yes", "--listen", "127.0.0.1:0"])
@@ -57,8 +57,8 @@ pub(crate) fn request(credentials: &str) -> String {
     )
 }
 
-/// One phone's question on a connection of its own.
-pub(crate) fn ask(address: SocketAddr, client: &Arc<ClientConfig>, request: &str) {
+/// Sends `GET config` on a new connection, and reads the response.
+pub(crate) fn get_config(address: SocketAddr, client: &Arc<ClientConfig>, request: &str) {
     let mut connection = connect(client);
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_nodelay(true).unwrap();
@@ -77,16 +77,16 @@ pub(crate) fn connect(client: &Arc<ClientConfig>) -> ClientConnection {
     .unwrap()
 }
 
-/// A process that serves; ended when dropped.
-pub(crate) struct Serving {
+/// A server process; killed when dropped.
+pub(crate) struct ServerProcess {
     child: Child,
     pub(crate) address: SocketAddr,
 }
 
-impl Serving {
+impl ServerProcess {
     pub(crate) fn start(folder: &Path) -> Self {
         let mut command = Command::new(PROGRAM);
-        // Any free ports: another server may be running on this machine.
+        // Any free port: another server may be running on this machine.
         let admin = ("SAFE_ADMIN__LISTEN", "127.0.0.1:0");
         command.arg("serve").envs([admin]).stderr(Stdio::piped());
         let mut child = command.current_dir(folder).spawn().unwrap();
@@ -94,28 +94,28 @@ impl Serving {
         Self::at(child, output)
     }
 
-    /// A process whose output says at which address it serves.
+    /// A process that prints its address to `output`.
     pub(crate) fn at(child: Child, output: impl Read + Send + 'static) -> Self {
         let address = address_in(output);
         Self { child, address }
     }
 
-    /// The folder in which the kernel tells of the process.
-    pub(crate) fn accounts(&self) -> String {
+    /// The directory of the process in `/proc`.
+    pub(crate) fn proc_directory(&self) -> String {
         format!("/proc/{}", self.child.id())
     }
 }
 
-impl Drop for Serving {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 }
 
-/// User and system time of all threads so far of the process that these accounts are of.
-pub(crate) fn cpu(accounts: &str) -> Duration {
-    let tasks = std::fs::read_dir(format!("{accounts}/task")).unwrap();
+/// User and system time of all threads of a process so far, from its directory in `/proc`.
+pub(crate) fn cpu(proc_directory: &str) -> Duration {
+    let tasks = std::fs::read_dir(format!("{proc_directory}/task")).unwrap();
     let nanoseconds = tasks.map(|task| {
         let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
         text.split(' ').next().unwrap().parse::<u64>().unwrap()
@@ -123,9 +123,9 @@ pub(crate) fn cpu(accounts: &str) -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
-/// A number of KiB in `status`, in bytes.
-pub(crate) fn memory(accounts: &str, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("{accounts}/status")).unwrap();
+/// A field of `status` in bytes, which the kernel gives in KiB.
+pub(crate) fn memory(proc_directory: &str, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("{proc_directory}/status")).unwrap();
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix(field))
@@ -134,7 +134,7 @@ pub(crate) fn memory(accounts: &str, field: &str) -> u64 {
     kibibytes.parse::<u64>().unwrap() * 1024
 }
 
-/// The address in the first line of a process that has one; what it writes later is read and thrown away.
+/// The address in the first line of output that contains one; all later output is discarded.
 fn address_in(output: impl Read + Send + 'static) -> SocketAddr {
     let mut output = BufReader::new(output);
     let mut line = String::new();

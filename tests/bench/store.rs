@@ -1,9 +1,10 @@
-//! What the store costs beside bare loops that ask the same of the system: a durable overwrite, many of them at once,
-//! and a sweep over a million backups.
+//! Benchmark of the store, compared with loops of the same system calls: a durable overwrite, many
+//! concurrent ones, and a sweep over a million backups.
 //!
-//! Run by `cargo bench`, on the disk that `target/` is on. Everything is measured side by side in one run,
-//! alternating, because machines are noisy; `--short` takes fewer rounds and a tenth of the backups, and leaves out the
-//! trial of another way to write. `overwrite`, `parallel`, `sweep` and `trial` take one part alone. Fails where a ratio is far from its goal.
+//! Run by `cargo bench`, on the disk of `target/`. Both sides of a ratio alternate in one run,
+//! because machines are noisy. `--short` runs fewer rounds with a tenth of the backups, and omits
+//! the trial of another way to write. The arguments `overwrite`, `parallel`, `sweep` and `trial`
+//! select one part. The benchmark fails if a ratio is far beyond its goal.
 
 #![expect(
     clippy::unwrap_used,
@@ -30,22 +31,22 @@ use threema_safe_server::state::{Scrubbed, StateFile};
 use threema_safe_server::store::{FileStore, Store};
 use tokio::runtime::Runtime;
 
-use crate::bare::Place;
-use crate::serving::{Serving, ask, client_config, cpu, memory, prepare, request};
+use crate::bare::BackupPaths;
+use crate::serving::{ServerProcess, client_config, cpu, get_config, memory, prepare, request};
 
-/// The store's CPU time for an overwrite, beside the bare loop's.
+/// Goal for the store's CPU time of an overwrite, as a ratio to the bare loop's.
 const OVERWRITE_GOAL: f64 = 1.25;
-/// The time of a sweep, beside the bare loop's.
+/// Goal for the time of a sweep, as a ratio to the bare loop's.
 const SWEEP_GOAL: f64 = 1.5;
-/// How far beyond its goal a ratio is no noise any more.
+/// Factor beyond a goal above which the deviation is no longer noise.
 const TOLERANCE: f64 = 1.5;
-/// A large backup: about a hundred contacts with pictures' worth of text.
+/// A backup of 32 KiB: about a hundred contacts.
 static BODY: [u8; 32 << 10] = [7; 32 << 10];
-/// The accounts of this process.
+/// The directory of this process in `/proc`.
 const SELF: &str = "/proc/self";
 /// The age of a backup that has expired.
 const TOO_OLD: Duration = Duration::from_secs(188 * 24 * 60 * 60);
-/// A sweep that takes longer does not end at all.
+/// Time limit for a sweep.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
         .iter()
         .map(String::as_str)
         .partition(|argument| argument.starts_with('-'));
-    // Cargo adds an option of its own.
+    // Cargo adds an option of its own, which is ignored.
     let short = options.contains(&"--short");
     let wanted = |part| parts.is_empty() || parts.contains(&part);
     // Not /tmp, which is in memory on some systems.
@@ -115,22 +116,23 @@ fn put(runtime: &Runtime, store: &Arc<FileStore>, tasks: u32, each: u32) {
     });
 }
 
-/// One durable overwrite after the other; returns the ratio of CPU times. The third way shows what going to a blocking
-/// thread and back costs: the store has to, because the threads of the runtime must not wait for a disk.
+/// Sequential durable overwrites; returns the ratio of CPU times. The third variant measures the
+/// cost of a blocking thread, which the store needs because the runtime's threads must not wait for
+/// a disk.
 fn overwrite(store: &Arc<FileStore>, folder: &Path, count: u32) -> f64 {
     const ROUNDS: u32 = 10;
     let runtime = runtime();
-    let place = Arc::new(Place::make(&folder.join("bare"), 0));
+    let paths = Arc::new(BackupPaths::make(&folder.join("bare"), 0));
     put(&runtime, store, 1, 1);
     let each = count / ROUNDS;
-    let bare = || (0..each).for_each(|_| place.overwrite(&BODY));
-    let bare_aside = || {
-        let place = Arc::clone(&place);
+    let bare = || (0..each).for_each(|_| paths.overwrite(&BODY));
+    let bare_blocking = || {
+        let paths = Arc::clone(&paths);
         let task = runtime.spawn(async move {
             for _ in 0..each {
-                let place = Arc::clone(&place);
-                let aside = tokio::task::spawn_blocking(move || place.overwrite(&BODY));
-                aside.await.unwrap();
+                let paths = Arc::clone(&paths);
+                let blocking = tokio::task::spawn_blocking(move || paths.overwrite(&BODY));
+                blocking.await.unwrap();
             }
         });
         runtime.block_on(task).unwrap();
@@ -140,7 +142,7 @@ fn overwrite(store: &Arc<FileStore>, folder: &Path, count: u32) -> f64 {
             put(&runtime, store, 1, each);
         }),
         ("  bare system calls        ", &bare),
-        ("  the same, on such threads", &bare_aside),
+        ("  the same, on such threads", &bare_blocking),
     ];
     let costs = compare(&ways, ROUNDS, each);
     let ratio = costs[0] / costs[1];
@@ -148,7 +150,7 @@ fn overwrite(store: &Arc<FileStore>, folder: &Path, count: u32) -> f64 {
     ratio
 }
 
-/// Does the same in several ways, in turns; prints what each costs, and returns the CPU time.
+/// Runs several variants alternately; prints the cost of each, and returns the CPU times.
 fn compare(ways: &[(&str, &dyn Fn())], rounds: u32, each: u32) -> Vec<f64> {
     let mut spent = vec![(Duration::ZERO, Duration::ZERO); ways.len()];
     for _ in 0..rounds {
@@ -171,13 +173,13 @@ fn compare(ways: &[(&str, &dyn Fn())], rounds: u32, each: u32) -> Vec<f64> {
     cpu_times.collect()
 }
 
-/// Many durable overwrites at once, beside as many threads with bare system calls.
+/// Concurrent durable overwrites, compared with as many threads with bare system calls.
 fn parallel(store: &Arc<FileStore>, folder: &Path, rounds: u32) {
     let runtime = runtime();
     for writers in [1, 8, 32, 400] {
         let each = (400 / writers).clamp(2, 50);
-        let places: Vec<_> = (0..writers)
-            .map(|number| Place::make(&folder.join("bare"), number))
+        let targets: Vec<_> = (0..writers)
+            .map(|number| BackupPaths::make(&folder.join("bare"), number))
             .collect();
         put(&runtime, store, writers, 1);
         let mut took = [Duration::ZERO; 2];
@@ -187,8 +189,8 @@ fn parallel(store: &Arc<FileStore>, folder: &Path, rounds: u32) {
             took[0] += started.elapsed();
             let started = Instant::now();
             std::thread::scope(|scope| {
-                for place in &places {
-                    scope.spawn(|| (0..each).for_each(|_| place.overwrite(&BODY)));
+                for paths in &targets {
+                    scope.spawn(|| (0..each).for_each(|_| paths.overwrite(&BODY)));
                 }
             });
             took[1] += started.elapsed();
@@ -208,13 +210,13 @@ fn sweeps(folder: &Path, count: u32) -> f64 {
     const FEW: u32 = 10_000;
     let folder = folder.join("server");
     std::fs::create_dir(&folder).unwrap();
-    let phone = Phone::prepare(&folder);
+    let client = Client::prepare(&folder);
     let data = folder.join("data");
     let backups = data.join("backups");
     drop(FileStore::open(&data).unwrap());
 
     fill(&backups, 0..FEW);
-    let few = phone.during_a_sweep(&folder).peak;
+    let few = client.during_a_sweep(&folder).peak;
     fill(&backups, FEW..count);
     let ratio = sweep_beside_bare(&data, count);
 
@@ -222,7 +224,7 @@ fn sweeps(folder: &Path, count: u32) -> f64 {
     let mut idle = Vec::new();
     let mut many = 0;
     for _ in 0..3 {
-        let mut round = phone.during_a_sweep(&folder);
+        let mut round = client.during_a_sweep(&folder);
         sweeping.append(&mut round.sweeping);
         idle.append(&mut round.idle);
         many = many.max(round.peak);
@@ -269,7 +271,7 @@ fn with_paths(backups: &Path, numbers: std::ops::Range<u32>, work: impl Fn(PathB
     });
 }
 
-/// Places backups, and waits until the disk has them: nothing is left to do for it when they are looked at.
+/// Creates backups and flushes them to disk, so that no writes are pending during the measurement.
 fn fill(backups: &Path, numbers: std::ops::Range<u32>) {
     with_paths(backups, numbers, |path| {
         std::fs::write(path, [7; 64]).unwrap();
@@ -283,7 +285,7 @@ fn empty(backups: &Path, count: u32) {
     });
 }
 
-/// Sweeps of which each finds one backup that has expired, as is usual where there are many.
+/// Sweeps that find one expired backup each, which is typical for a large store.
 fn sweep_beside_bare(data: &Path, count: u32) -> f64 {
     let runtime = runtime();
     let backups = data.join("backups");
@@ -306,7 +308,8 @@ fn sweep_beside_bare(data: &Path, count: u32) -> f64 {
         started.elapsed()
     };
     let mut took = [Vec::new(), Vec::new()];
-    // The first round warms up. Each begins with the other one: what the caches hold is the second one's gain.
+    // The first round warms up. The order alternates, because the second one profits from the
+    // caches.
     for round in 0..=6 {
         let expired = std::fs::File::create(backups.join(id(count + round).to_hex())).unwrap();
         expired.set_modified(SystemTime::now() - TOO_OLD).unwrap();
@@ -333,20 +336,20 @@ fn sweep_beside_bare(data: &Path, count: u32) -> f64 {
     ratio
 }
 
-/// Somebody who asks a server all the time.
-struct Phone {
+/// A client that sends requests continuously.
+struct Client {
     client: Arc<rustls::ClientConfig>,
     request: String,
 }
 
-/// How long a server's answers took, and its memory at the most.
+/// Response times of a server during a sweep and when idle, and its peak memory in bytes.
 struct Round {
     sweeping: Vec<Duration>,
     idle: Vec<Duration>,
     peak: u64,
 }
 
-impl Phone {
+impl Client {
     fn prepare(folder: &Path) -> Self {
         let credentials = prepare(folder);
         Self {
@@ -355,14 +358,14 @@ impl Phone {
         }
     }
 
-    fn ask(&self, server: &Serving) -> Duration {
+    fn get_config(&self, server: &ServerProcess) -> Duration {
         let started = Instant::now();
-        ask(server.address, &self.client, &self.request);
+        get_config(server.address, &self.client, &self.request);
         started.elapsed()
     }
 
-    /// Starts a server, which sweeps at once, and asks it until it has, and then as often again, but at least a
-    /// hundred times.
+    /// Starts a server, which sweeps at once, and sends requests until the sweep has ended; then
+    /// sends as many again, but at least a hundred.
     fn during_a_sweep(&self, folder: &Path) -> Round {
         let state = StateFile::in_directory(&folder.join("data"));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -377,18 +380,18 @@ impl Phone {
                 state.scrub = Some(scrub);
             })
             .unwrap();
-        let server = Serving::start(folder);
+        let server = ServerProcess::start(folder);
         let started = Instant::now();
         let mut sweeping = Vec::new();
         while state.load().unwrap().last_sweep.is_none() {
-            sweeping.push(self.ask(&server));
+            sweeping.push(self.get_config(&server));
             assert!(started.elapsed() < SWEEP_TIMEOUT, "the sweep does not end");
         }
-        let idle = (0..sweeping.len().max(100)).map(|_| self.ask(&server));
+        let idle = (0..sweeping.len().max(100)).map(|_| self.get_config(&server));
         Round {
             idle: idle.collect(),
             sweeping,
-            peak: memory(&server.accounts(), "VmHWM"),
+            peak: memory(&server.proc_directory(), "VmHWM"),
         }
     }
 }

@@ -1,15 +1,15 @@
-//! A trial of another way to write, with bare system calls on both sides: a spare file that is overwritten and then
-//! changes places with the backup (`renameat2`, `RENAME_EXCHANGE`), instead of a new file and a rename.
-//! What came of it is in docs/DURABILITY.md.
+//! Trial of another way to write, with bare system calls on both sides: a spare file that is
+//! overwritten and then exchanged with the backup (`renameat2`, `RENAME_EXCHANGE`), instead of a
+//! new file and a rename. The result is in docs/DURABILITY.md.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::bare::Place;
+use crate::bare::BackupPaths;
 use crate::{BODY, compare};
 
-/// On the disk that the folder is on, and on an XFS, where one can be mounted.
+/// Runs the trial on the disk of `folder`, and on XFS if it can be mounted.
 pub(crate) fn run(folder: &Path) {
     try_on("this disk", &folder.join("trial"));
     match Xfs::mount(folder) {
@@ -21,23 +21,23 @@ pub(crate) fn run(folder: &Path) {
 fn try_on(disk: &str, folder: &Path) {
     const ROUNDS: u32 = 10;
     const EACH: u32 = 200;
-    let place = Place::make(folder, 0);
-    // From then on the spare file has its size.
-    (0..2).for_each(|_| place.exchange(&BODY));
+    let paths = BackupPaths::make(folder, 0);
+    // After these rounds, both files have their final size.
+    (0..2).for_each(|_| paths.exchange(&BODY));
     println!("trial on {disk}");
     let ways: [(&str, &dyn Fn()); 2] = [
         ("  new file and rename      ", &|| {
-            (0..EACH).for_each(|_| place.overwrite(&BODY));
+            (0..EACH).for_each(|_| paths.overwrite(&BODY));
         }),
         ("  spare file and exchange  ", &|| {
-            (0..EACH).for_each(|_| place.exchange(&BODY));
+            (0..EACH).for_each(|_| paths.exchange(&BODY));
         }),
     ];
     let costs = compare(&ways, ROUNDS, EACH);
     println!("  ratio of CPU                {:.2}", costs[1] / costs[0]);
 }
 
-/// A file system in a file; unmounted when dropped.
+/// An XFS file system in a file; unmounted when dropped.
 struct Xfs {
     mounted: PathBuf,
 }

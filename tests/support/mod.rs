@@ -10,7 +10,6 @@ pub(crate) mod commands;
 pub(crate) mod damage;
 mod files;
 pub(crate) mod frames;
-pub(crate) mod pages;
 pub(crate) mod past;
 pub(crate) mod privacy;
 pub(crate) mod process;

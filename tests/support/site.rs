@@ -1,7 +1,6 @@
 //! Site of a server: configuration, accounts, certificates and data directory, as an operator has
 //! them.
 
-use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +11,8 @@ use tempfile::TempDir;
 use threema_safe_server::account::{self, Account, FileError, Role, Secret};
 use threema_safe_server::config::Config;
 use threema_safe_server::server::{Server, StartError, development_certificate};
-use threema_safe_server::store::Store;
+use threema_safe_server::state::StateFile;
+use threema_safe_server::store::{Opened, Store};
 
 use super::files::{now, set_mode, set_modified, write};
 use super::server::TestServer;
@@ -135,11 +135,18 @@ impl Site {
     /// same.
     pub(crate) async fn start_over(self, store: impl Store) -> TestServer {
         fs::create_dir_all(self.data().join("tmp")).unwrap();
-        let store = Ok::<_, Infallible>(Arc::new(store) as Arc<dyn Store>);
-        let server = Server::bind_over(&self.parsed(), store, self.clock)
-            .await
-            .unwrap();
-        TestServer::run(self, server)
+        let state = StateFile::in_directory(&self.data());
+        let opened = Opened {
+            store: Arc::new(store),
+            state: Arc::new(state),
+        };
+        self.start_opened(opened).await
+    }
+
+    /// Starts a server over a storage that is open already.
+    pub(crate) async fn start_opened(self, opened: Opened) -> TestServer {
+        let server = Server::bind_over(&self.parsed(), opened, self.clock).await;
+        TestServer::run(self, server.unwrap())
     }
 }
 

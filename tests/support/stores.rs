@@ -10,15 +10,16 @@ use futures_util::future::{self, BoxFuture};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use threema_safe_server::backup::BackupId;
 use threema_safe_server::durable;
+use threema_safe_server::state::{self, Change, IfInvalid, State, StateStore};
 use threema_safe_server::store::{
-    Contents, Error, Meta, Put, Restored, Store, Trashed, Verified, Version,
+    Contents, Error, Meta, Opened, Put, Restored, Store, Trashed, Verified, Version,
 };
 use tokio::sync::{Semaphore, watch};
 
 use crate::support::now;
 use crate::support::wire::soon;
 
-/// Backups in memory: a second opinion on what a store promises.
+/// Backups and state in memory: a second opinion on what a backend promises.
 #[derive(Clone, Default)]
 pub(crate) struct MemoryStore(Arc<Mutex<Kept>>);
 
@@ -27,6 +28,9 @@ pub(crate) struct MemoryStore(Arc<Mutex<Kept>>);
 pub(crate) struct Kept {
     pub(crate) backups: BTreeMap<BackupId, Backup>,
     pub(crate) trash: BTreeMap<(BackupId, u64), Backup>,
+    pub(crate) state: State,
+    /// Whether every operation fails, as if a network were down.
+    is_unreachable: bool,
     /// So many versions there have been.
     versions: u128,
 }
@@ -78,12 +82,68 @@ impl MemoryStore {
         self.0.lock().unwrap()
     }
 
+    /// The same memory as both halves of a backend.
+    pub(crate) fn opened(&self) -> Opened {
+        Opened {
+            store: Arc::new(self.clone()),
+            state: Arc::new(self.clone()),
+        }
+    }
+
+    /// Takes the network away, or brings it back.
+    pub(crate) fn set_reachable(&self, is_reachable: bool) {
+        self.kept().is_unreachable = !is_reachable;
+    }
+
     /// Does `work` in one step, when the result is first waited for.
     fn at_once<'a, T: Send + 'a>(
         &'a self,
         work: impl FnOnce(&mut Kept) -> T + Send + 'a,
     ) -> BoxFuture<'a, Result<T, Error>> {
-        Box::pin(future::lazy(move |_| Ok(work(&mut self.kept()))))
+        Box::pin(future::lazy(move |_| {
+            let mut kept = self.kept();
+            if kept.is_unreachable {
+                return Err(Error::Unavailable(UNREACHABLE.into()));
+            }
+            Ok(work(&mut kept))
+        }))
+    }
+
+    /// A listing of what is there now, or the error of a store that cannot be reached.
+    fn listing<T: Send + 'static>(
+        &self,
+        items: impl Iterator<Item = Result<T, Error>> + Send + 'static,
+    ) -> BoxStream<'static, Result<T, Error>> {
+        if self.kept().is_unreachable {
+            let error = Error::Unavailable(UNREACHABLE.into());
+            return stream::once(future::ready(Err(error))).boxed();
+        }
+        stream::iter(items).boxed()
+    }
+}
+
+/// The cause of what an unreachable store answers.
+pub(crate) const UNREACHABLE: &str = "the test took the network away";
+
+impl StateStore for MemoryStore {
+    fn load(&self) -> BoxFuture<'_, Result<State, state::Error>> {
+        let read = self.at_once(|kept| kept.state.clone());
+        Box::pin(async move {
+            read.await.map_err(|source| state::Error::Read {
+                place: "memory".into(),
+                source: source.into(),
+            })
+        })
+    }
+
+    fn apply(&self, mut change: Change, _: IfInvalid) -> BoxFuture<'_, Result<(), state::Error>> {
+        let written = self.at_once(move |kept| change(&mut kept.state));
+        Box::pin(async move {
+            written.await.map_err(|source| state::Error::Write {
+                place: "memory".into(),
+                source: source.into(),
+            })
+        })
     }
 }
 
@@ -133,7 +193,7 @@ impl Store for MemoryStore {
             let meta = store.kept().backups.get(&id).map(Backup::meta)?;
             Some(Ok((id, meta)))
         });
-        stream::iter(listed).boxed()
+        self.listing(listed)
     }
 
     fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
@@ -148,7 +208,7 @@ impl Store for MemoryStore {
                 last_upload: meta.last_upload,
             }))
         });
-        stream::iter(listed).boxed()
+        self.listing(listed)
     }
 
     fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
@@ -209,6 +269,7 @@ pub(crate) enum Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Full,
+    Unavailable,
     Io,
 }
 
@@ -218,6 +279,7 @@ impl Fault {
     fn error(self) -> Error {
         let kind = match self {
             Self::Full => ErrorKind::StorageFull,
+            Self::Unavailable => ErrorKind::StaleNetworkFileHandle,
             Self::Io => ErrorKind::Other,
         };
         durable::Error::at("fail in a test")(kind.into()).into()

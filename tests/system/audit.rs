@@ -30,7 +30,7 @@ fn a_line_that_is_lost_after_the_work_is_an_error_that_the_operator_sees() {
         "error: the audit log data/audit.jsonl cannot be written: append a line failed: ";
     assert!(message.starts_with(expected), "{message}");
     assert!(
-        message.contains("what this command did stays done"),
+        message.contains("the command's changes remain"),
         "{message}"
     );
     // The password is shown all the same: the account is there.

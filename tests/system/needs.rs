@@ -40,11 +40,8 @@ const fn found(name: &'static str, probe: fn() -> bool) -> Need {
 }
 
 pub(crate) static APACHE: Need = program("apache2");
-pub(crate) static BASH: Need = program("bash");
 pub(crate) static CHROMIUM: Need = program("chromium");
 pub(crate) static CURL: Need = program("curl");
-pub(crate) static FISH: Need = program("fish");
-pub(crate) static GROFF: Need = program("groff");
 pub(crate) static HADOLINT: Need = program("hadolint");
 pub(crate) static HAPROXY: Need = program("haproxy");
 pub(crate) static NGINX: Need = program("nginx");
@@ -53,7 +50,6 @@ pub(crate) static PROMTOOL: Need = program("promtool");
 pub(crate) static PYTHON: Need = program("python3");
 pub(crate) static RCLONE: Need = program("rclone");
 pub(crate) static RSYNC: Need = program("rsync");
-pub(crate) static ZSH: Need = program("zsh");
 
 /// The second implementation of the format.
 pub(crate) static PYNACL: Need = found("PyNaCl for python3", || {

@@ -1,4 +1,5 @@
-//! Contents of packages, read by the programs that they are for: pagers, shells, linters.
+//! List of components of a package (SBOM), and the linter of the Dockerfile. Manual pages and
+//! completions are tested in `packaging/xtask`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,104 +9,14 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::commands::finish;
-use crate::support::pages::{NAME, commands, options, write_pages};
 
 tests! {
-    the_pages_are_what_a_pager_of_manuals_understands: blocking [GROFF];
-    bash_completes_every_command_and_every_option: blocking [BASH];
-    fish_completes_every_command_and_every_option: blocking [FISH];
-    zsh_reads_its_completions: blocking [ZSH];
     the_list_of_components_is_what_is_locked_and_nothing_of_the_tests: blocking [PYTHON];
     the_linter_of_dockerfiles_has_no_warning: blocking [HADOLINT];
 }
 
+const NAME: &str = "threema-safe-server";
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-fn the_pages_are_what_a_pager_of_manuals_understands() {
-    let folder = tempfile::tempdir().unwrap();
-    write_pages(folder.path()).unwrap();
-    for page in fs::read_dir(folder.path().join("man")).unwrap() {
-        let page = page.unwrap().path();
-        let mut groff = Command::new("groff");
-        groff
-            .args(["-man", "-Tutf8", "-ww", "-P-c", "-P-b", "-P-u"])
-            .arg(&page);
-        let output = finish(groff, b"");
-        let said = output.errors;
-        assert!(
-            output.code == Some(0) && said.is_empty(),
-            "{}: {said}",
-            page.display()
-        );
-        let shown = output.out;
-        assert!(
-            shown.contains("SYNOPSIS") && shown.contains(&format!("{NAME} 0")),
-            "{shown}"
-        );
-    }
-}
-
-/// Asks bash, as it does when the tab key is pressed behind `words` and `begun`.
-const BASH: &str = r#"source "$1"; shift
-    COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
-    registered=$(complete -p "$1"); registered=${registered#*-F }
-    "${registered%% *}" "$1" "${@: -1}" "${@: -2:1}"; printf '%s\n' "${COMPREPLY[@]}""#;
-/// As [`BASH`].
-const FISH: &str = r#"source "$argv[1]"; complete -C "$argv[2..]""#;
-
-/// Makes sure that a shell completes every command and every option; `start` is how it runs a
-/// script on our file.
-fn assert_completes(file: &str, start: &[&str]) {
-    let folder = tempfile::tempdir().unwrap();
-    write_pages(folder.path()).unwrap();
-    let file = folder.path().join("completions").join(file);
-    for (words, command) in commands() {
-        let begun = if command.has_subcommands() { "" } else { "--" };
-        let expected: Vec<String> = if command.has_subcommands() {
-            let inner = command.get_subcommands();
-            inner.map(|inner| inner.get_name().to_owned()).collect()
-        } else {
-            let options = options(&command).into_iter();
-            options.map(|option| format!("--{option}")).collect()
-        };
-        let mut shell = Command::new(start[0]);
-        shell.args(&start[1..]).arg(&file).args(&words).arg(begun);
-        let asked = finish(shell, b"");
-        let offered = asked.out.lines();
-        let offered: BTreeSet<_> = offered
-            .map(|line| line.split('\t').next().unwrap())
-            .collect();
-        for word in &expected {
-            assert!(
-                offered.contains(word.as_str()),
-                "{words:?} {word}: {offered:?} {}",
-                asked.errors
-            );
-        }
-    }
-}
-
-fn bash_completes_every_command_and_every_option() {
-    let file = format!("{NAME}.bash");
-    assert_completes(&file, &["bash", "--norc", "-c", BASH, "bash"]);
-}
-
-fn fish_completes_every_command_and_every_option() {
-    let file = format!("{NAME}.fish");
-    assert_completes(&file, &["fish", "--no-config", "-c", FISH]);
-}
-
-fn zsh_reads_its_completions() {
-    let folder = tempfile::tempdir().unwrap();
-    write_pages(folder.path()).unwrap();
-    let file = folder.path().join("completions").join(format!("_{NAME}"));
-    let mut zsh = Command::new("zsh");
-    zsh.arg("-n").arg(&file);
-    finish(zsh, b"").with_code(0);
-    // By this line it finds what the file is for.
-    let text = fs::read_to_string(&file).unwrap();
-    assert!(text.starts_with(&format!("#compdef {NAME}\n")), "{text}");
-}
 
 /// Name and version → checksum, of all packages that `Cargo.lock` has.
 fn locked() -> BTreeMap<(String, String), String> {

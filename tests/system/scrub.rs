@@ -130,7 +130,7 @@ fn damage_is_told_from_what_may_happen_to_a_file() {
     let said = run(&site, &["scrub"]);
     said.with_code(1);
     for (number, text) in [
-        (1, "changed, and not by an upload"),
+        (1, "changed without an upload"),
         (4, "too short to be a backup"),
     ] {
         let line = format!("{}  {text}\n", digits(number));

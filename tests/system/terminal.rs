@@ -58,7 +58,10 @@ fn a_password_to_seal_with_is_typed_twice_and_alike() {
     let (code, shown) = ended_on_a_terminal(&folder, &seal, "shootdeathstar\nshotdeathstar\n");
     assert_eq!(code, Some(2), "{shown}");
     assert!(shown.contains("backup's password again: "), "{shown}");
-    assert!(shown.contains("was not typed the same twice"), "{shown}");
+    assert!(
+        shown.contains("the two entries of the backup's password differ"),
+        "{shown}"
+    );
     assert!(!folder.path("blob").exists());
 
     on_a_terminal(&folder, &seal, "shootdeathstar\nshootdeathstar\n");
@@ -86,7 +89,7 @@ fn a_terminal_shows_the_private_key_only_if_it_is_asked_for_by_name() {
     let shown_by_name = on_a_terminal(&folder, &[&open[..], &["--private-key"]].concat(), "");
 
     assert!(!shown.contains("AQID"), "{shown}");
-    assert!(shown.contains("the private key is left out"), "{shown}");
+    assert!(shown.contains("the private key is omitted"), "{shown}");
     assert!(shown.contains("\"syncContacts\""), "{shown}");
     assert!(shown_by_name.contains("AQIDBAUG"), "{shown_by_name}");
 }

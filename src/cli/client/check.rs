@@ -1,4 +1,4 @@
-//! `client check`: the whole life of a backup against a live server, for people and for cron.
+//! `client check`: the end-to-end test against a live server, for operators and for cron.
 
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -14,9 +14,9 @@ use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
 use crate::cli::argument::Unrepeated;
 use crate::cli::terminal::{is_broken_pipe, say, warn};
 use crate::cli::{AUTHORITY_HINT, block_on, now};
-use crate::client::{Failure, Life, OnFailure, Outcome, Phone, STEP_LIMIT, ServerUrl};
+use crate::client::{EndToEndTest, Failure, OnFailure, Outcome, Phone, STEP_LIMIT, ServerUrl};
 
-/// Contacts in the made-up backups: about 7 kB.
+/// Number of contacts in the two made-up backups, of about 7 kB each.
 const CONTACTS: [u32; 2] = [20, 21];
 
 #[derive(Debug, Args)]
@@ -26,67 +26,67 @@ pub(in crate::cli) struct Check {
     server: ServerUrl,
     #[command(flatten)]
     access: Access,
-    /// Behave as this app only: android or ios [default: first the one, then the other]
+    /// Emulate only this app: android or ios [default: both, one after the other]
     #[arg(long = "as", value_name = "APP")]
     app: Option<App>,
-    /// Take the remaining steps when one has failed
+    /// Run the remaining steps after a failure
     #[arg(long)]
     keep_going: bool,
-    /// Break off a step that takes longer than this
+    /// Time limit of a step
     #[arg(long, value_name = "SECONDS", default_value_t = STEP_LIMIT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=3_600))]
     timeout: u64,
-    /// Print nothing when all is well (for cron)
+    /// Print failed steps only (for cron)
     #[arg(long)]
     quiet: bool,
-    /// Print a JSON object for each step, one on a line
+    /// Print one JSON object per line for each step
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
 }
 
-/// What came out so far.
-struct Found {
-    all_well: bool,
-    /// Whether the server's certificate was made by somebody whom nobody trusts.
+/// The results so far.
+struct Results {
+    all_passed: bool,
+    /// Whether the issuer of the server's certificate is not trusted.
     unknown_authority: bool,
 }
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut found = Found {
-            all_well: true,
+        let mut results = Results {
+            all_passed: true,
             unknown_authority: false,
         };
         let secret = self.access.secret()?;
         for app in self.app.map_or(App::ALL.to_vec(), |app| vec![app]) {
             let phone = self.access.phone(app, &self.server, secret.as_ref())?;
-            block_on(self.live(app, &phone, &mut found))?;
+            block_on(self.run_as(app, &phone, &mut results))?;
         }
-        if found.unknown_authority {
+        if results.unknown_authority {
             warn(AUTHORITY_HINT);
         }
-        Ok(if found.all_well {
+        Ok(if results.all_passed {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         })
     }
 
-    /// Lives through it as one app, with an identity and a password that nobody else has.
-    async fn live(&self, app: App, phone: &Phone, found: &mut Found) -> anyhow::Result<()> {
+    /// Runs the test as one app, with a random Threema ID and a random password.
+    async fn run_as(&self, app: App, phone: &Phone, results: &mut Results) -> anyhow::Result<()> {
         let identity = ThreemaId::random();
         let mut password = Zeroizing::new(vec![0; 32]);
-        getrandom::fill(&mut password).context("draw a password")?;
+        getrandom::fill(&mut password).context("generate a password")?;
         let key = MasterKey::derive(&Password::new(password), &identity);
         let [first, second] = CONTACTS
             .map(|contacts| Contents::sample(&identity, contacts, app, now()).to_document());
         let on_failure = if self.keep_going {
-            OnFailure::GoOn
+            OnFailure::Continue
         } else {
             OnFailure::Stop
         };
         let mut written = Ok(());
-        let unknown_authority = &mut found.unknown_authority;
-        let tell = |outcome: Outcome| {
+        let unknown_authority = &mut results.unknown_authority;
+        let report = |outcome: Outcome| {
             *unknown_authority |= matches!(&outcome.result,
                 Err(Failure::Phone(error)) if error.is_unknown_authority());
             if let Some(line) = self.line(app, outcome)
@@ -96,9 +96,9 @@ impl Check {
             }
         };
         let limit = Duration::from_secs(self.timeout);
-        let life = Life::new(&key, first, second).with_step_limit(limit);
-        found.all_well &= life.live(phone, on_failure, tell).await;
-        // A reader that goes away changes nothing about the server: the exit code still tells.
+        let test = EndToEndTest::new(&key, first, second).with_step_limit(limit);
+        results.all_passed &= test.run(phone, on_failure, report).await;
+        // A closed pipe says nothing about the server: the exit code still reports the result.
         written.or_else(|error| {
             if is_broken_pipe(&error) {
                 Ok(())
@@ -108,7 +108,7 @@ impl Check {
         })
     }
 
-    /// What is printed about a step.
+    /// The printed line for a step; `None` if `--quiet` hides it.
     fn line(&self, app: App, outcome: Outcome) -> Option<String> {
         let Outcome { step, took, result } = outcome;
         let milliseconds = took.as_millis();

@@ -1,4 +1,4 @@
-//! What a command of `client` seals: a document from a file, or a made-up one.
+//! Input of the `client` commands that encrypt: a document from a file, or a made-up one.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -8,26 +8,28 @@ use clap::{ArgGroup, Args};
 use zeroize::Zeroizing;
 
 use super::output::grouped;
-use super::text::harmless;
+use super::text::sanitized;
 use crate::backup::{App, Contents, Document, Grade, ThreemaId};
 use crate::cli::terminal::warn;
 use crate::cli::{UsageError, now, source};
 
-/// The most contacts of a sample: about 14 MB, far more than most servers take.
+/// Number of contacts that a sample may have. 50,000 make about 14 MB, far more than most servers
+/// accept.
 const CONTACTS: std::ops::RangeInclusive<i64> = 0..=50_000;
-/// The most that is read of a blob or a document, in bytes: as much as the largest backup of any server.
+/// Limit for the length of a backup or a document, in bytes (256 MiB): the largest `maxBackupBytes`
+/// that a server may have.
 const LIMIT: usize = 256 << 20;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("source").args(["document", "sample"]).required(true))]
 pub(in crate::cli) struct Input {
-    /// The backup's JSON (- is standard input)
+    /// A file with the document's JSON (- is standard input)
     #[arg(value_name = "DOCUMENT.json")]
     document: Option<PathBuf>,
-    /// A made-up document with so many contacts instead
+    /// Use a made-up document with this number of contacts instead
     #[arg(long, value_name = "CONTACTS", value_parser = clap::value_parser!(u32).range(CONTACTS))]
     sample: Option<u32>,
-    /// Take a document that an app could not restore
+    /// Accept a document that an app could not restore
     #[arg(long)]
     force: bool,
 }
@@ -37,7 +39,7 @@ impl Input {
         self.document.as_deref()
     }
 
-    /// The document, once it is clear that the apps can restore it.
+    /// Reads or creates the document, and checks that the apps can restore it.
     pub(super) fn document(&self, identity: &ThreemaId, app: App) -> anyhow::Result<Document> {
         let Some(path) = &self.document else {
             let contacts = self.sample.unwrap_or_default();
@@ -56,7 +58,7 @@ impl Input {
             }
             Err(error) => {
                 let text = format!(
-                    "{place}: an app could not restore this document (--force takes it nevertheless): {error}"
+                    "{place}: an app could not restore this document (--force accepts it): {error}"
                 );
                 return Err(UsageError(text).into());
             }
@@ -66,11 +68,11 @@ impl Input {
             .any(|finding| finding.grade() == Grade::Error);
         let mut text = String::new();
         for line in grouped(&findings) {
-            write!(text, "\n  {}", harmless(&line)).context("write into memory")?;
+            write!(text, "\n  {}", sanitized(&line)).context("write into memory")?;
         }
         if has_errors && !self.force {
             let text = format!(
-                "{place}: an app could not restore this document (--force takes it nevertheless){text}"
+                "{place}: an app could not restore this document (--force accepts it){text}"
             );
             return Err(UsageError(text).into());
         }
@@ -86,8 +88,8 @@ impl Input {
     }
 }
 
-/// Reads a file that may hold a private key; `-` is standard input. What is endless is not read to its
-/// end.
+/// Reads a file that may contain a private key; `-` is standard input. At most [`LIMIT`] bytes are
+/// read, because the input may be endless.
 pub(super) fn read_bytes(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let place = path.display();
     let bytes = source::read(path, LIMIT).with_context(|| format!("read {place}"))?;

@@ -1,4 +1,4 @@
-//! `client …`: the format and the requests of a phone by hand.
+//! `client …`: commands for the backup format and for the requests of a phone.
 
 mod check;
 mod input;
@@ -24,14 +24,14 @@ use check::Check;
 use input::{Input, read_bytes};
 use output::{Output, check_target, write_file};
 
-/// Environment variable that may hold the password of the backup.
+/// Environment variable with the password of the backup.
 const PASSWORD: &str = "SAFE_CLIENT_PASSWORD";
-/// Environment variable that may hold the password of the account on the server.
+/// Environment variable with the password of the account on the server.
 const SECRET: &str = "SAFE_CLIENT_SECRET";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Client {
-    /// Print the backup id of a Threema ID and a password
+    /// Derive the backup id from a Threema ID and a password
     Derive {
         #[command(flatten)]
         identity: Identity,
@@ -39,20 +39,20 @@ pub(super) enum Client {
         #[arg(long)]
         json: bool,
     },
-    /// Encrypt a document into a file
+    /// Encrypt a document and write it to a file
     Seal {
         #[command(flatten)]
         identity: Identity,
         #[command(flatten)]
         input: Input,
-        /// The app whose sample it is: android or ios [default: android]
+        /// The app that would write the sample: android or ios [default: android]
         #[arg(long = "as", value_name = "APP")]
         app: Option<App>,
-        /// The file to write. A regular file of that name is replaced
+        /// The file to write; an existing regular file is replaced
         #[arg(long, value_name = "BLOB")]
         out: PathBuf,
     },
-    /// Decrypt a file
+    /// Decrypt a backup file
     Open {
         #[command(flatten)]
         identity: Identity,
@@ -79,17 +79,17 @@ pub(super) enum Client {
         #[command(flatten)]
         output: Output,
     },
-    /// Remove a backup, as turning Safe off does
+    /// Delete a backup, as the apps do when Safe is turned off
     Delete {
         #[command(flatten)]
         server: Server,
         #[command(flatten)]
         identity: Identity,
     },
-    /// Live through the life of a made-up backup on a server, as both apps: config, put, get, compare,
-    /// overwrite, get, delete, gone
+    /// Run an end-to-end test with a made-up backup, as both apps: config, put, get, compare,
+    /// overwrite, get again, delete, gone
     Check(Check),
-    /// Print what the server tells the apps before every backup
+    /// Print the server's config, which the apps request before every backup
     Config {
         #[command(flatten)]
         server: Server,
@@ -98,16 +98,16 @@ pub(super) enum Client {
 
 #[derive(Debug, Args)]
 pub(super) struct Identity {
-    /// The Threema ID (small letters are made capitals, as in the apps)
+    /// The Threema ID (converted to upper case, as in the apps)
     #[arg(long, value_name = "ID", value_parser = Unrepeated(threema_id))]
     id: ThreemaId,
-    /// A file with the password of the backup (- is standard input); one newline at its end is not part
-    /// of it. Without a file, SAFE_CLIENT_PASSWORD or a prompt
+    /// A file with the password of the backup (- is standard input); one newline at its end is
+    /// ignored. Without a file, the password is read from SAFE_CLIENT_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
 
-/// A server, and the app that speaks to it.
+/// A server, and the app to emulate.
 #[derive(Debug, Args)]
 pub(super) struct Server {
     /// The server's address, as typed into the app
@@ -115,22 +115,22 @@ pub(super) struct Server {
     server: ServerUrl,
     #[command(flatten)]
     access: Access,
-    /// Behave as this app: android or ios
+    /// The app to emulate: android or ios
     #[arg(long = "as", value_name = "APP", default_value = "android")]
     app: App,
 }
 
-/// How to get into a server.
+/// Credentials and trusted certificates for a server.
 #[derive(Debug, Args)]
 pub(super) struct Access {
     /// User name on the server
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
-    /// A file with the password on the server (- is standard input); one newline at its end is not part
-    /// of it. Without a file, SAFE_CLIENT_SECRET or a prompt
+    /// A file with the password on the server (- is standard input); one newline at its end is
+    /// ignored. Without a file, the password is read from SAFE_CLIENT_SECRET or a prompt
     #[arg(long, value_name = "FILE", requires = "username")]
     secret_file: Option<PathBuf>,
-    /// An authority to trust besides the system's, PEM
+    /// A PEM file with a certificate authority to trust besides the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 }
@@ -153,7 +153,7 @@ impl Client {
                 one_standard_input(files)?;
                 check_target(&out, &files)?;
                 if app.is_some() && input.file().is_some() {
-                    let text = "--as says whose --sample it is; a document is sealed as it is";
+                    let text = "--as applies to --sample only; a document is sealed as it is";
                     return Err(UsageError(text.into()).into());
                 }
                 let document = input.document(&identity.id, app.unwrap_or(App::Android))?;
@@ -174,7 +174,7 @@ impl Client {
                 one_standard_input(files)?;
                 output.check_target(&files)?;
                 let blob = Bytes::from(std::mem::take(&mut *read_bytes(&blob)?));
-                output.give(&identity.id, &identity.master_key()?, blob, None)?;
+                output.deliver(&identity.id, &identity.master_key()?, blob, None)?;
             }
             Self::Put {
                 server,
@@ -200,11 +200,11 @@ impl Client {
                 let key = identity.master_key()?;
                 let (blob, config) = block_on(async {
                     let blob = phone.get(key.backup_id()).await?;
-                    // As an app does after a restore.
+                    // The Android app requests the config after a restore, too.
                     Ok((blob, phone.config().await.ok()))
                 })?;
                 let limit = config.map(|config| config.max_backup_bytes);
-                output.give(&identity.id, &key, blob, limit)?;
+                output.deliver(&identity.id, &key, blob, limit)?;
             }
             Self::Delete { server, identity } => {
                 one_standard_input([identity.file(), server.file()])?;
@@ -262,7 +262,7 @@ impl Server {
 }
 
 impl Access {
-    /// The password on the server, if there is a user name.
+    /// Reads the password on the server, if a user name is set.
     fn secret(&self) -> anyhow::Result<Option<Zeroizing<String>>> {
         let read = || secret::read(self.secret_file.as_deref(), SECRET, "server's password");
         self.username.as_ref().map(|_| read()).transpose()
@@ -288,11 +288,11 @@ fn threema_id(text: &str) -> Result<ThreemaId, backup::ParseIdError> {
     text.to_ascii_uppercase().parse()
 }
 
-/// Standard input can be read once.
+/// Checks that at most one of the files is standard input, which can be read only once.
 fn one_standard_input<const N: usize>(files: [Option<&Path>; N]) -> anyhow::Result<()> {
     let standard_input = Some(Path::new("-"));
     if files.iter().filter(|file| **file == standard_input).count() > 1 {
-        let text = "- stands for standard input, and can stand in one place only";
+        let text = "- is standard input and can be used only once";
         return Err(UsageError(text.into()).into());
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What a command of `client` does with an opened backup: a summary for people, or the document.
+//! Output of the `client` commands that decrypt: a summary, or the document.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::text::{escaped, harmless, short};
+use super::text::{escaped, sanitized, truncated};
 use crate::backup::{
     Contents, Document, Field, Finding, INFLATE_LIMIT, List, MasterKey, OpenError, SealedBackup,
     ThreemaId, open,
@@ -22,40 +22,41 @@ use crate::cli::terminal::{say, warn, write};
 use crate::cli::{UsageError, now};
 use crate::durable;
 
-/// What most servers take, Threema's own among them, in bytes.
+/// `maxBackupBytes` of most servers, Threema's own among them, in bytes.
 const USUAL_LIMIT: u64 = 524_288;
 const DAY_MILLISECONDS: u64 = 24 * 60 * 60 * 1_000;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Output {
-    /// Print the document instead of a summary, without the private key
+    /// Print the document without the private key, instead of a summary
     #[arg(long)]
     json: bool,
-    /// Leave the private key out of --out as well
+    /// Omit the private key from the file of --out as well
     #[arg(long, conflicts_with = "private_key")]
     redact: bool,
-    /// Print the private key, too
+    /// Print the private key as well
     #[arg(long, requires = "json")]
     private_key: bool,
-    /// Do not unpack a document that is larger than this
+    /// Largest size of the unpacked document
     #[arg(long, value_name = "BYTES", default_value_t = INFLATE_LIMIT)]
     max_document_bytes: usize,
-    /// Write the document, with the private key, to a file of mode 0600. A regular file of that name is replaced
+    /// Write the document, with the private key, to a file of mode 0600; an existing regular file
+    /// is replaced
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
-/// How the backup came.
+/// Sizes of the backup, for the summary.
 struct Received {
-    /// Its bytes, encrypted.
+    /// Length of the encrypted backup, in bytes.
     size: usize,
-    /// `maxBackupBytes` of the server it came from.
+    /// `maxBackupBytes` of the server from which the backup was downloaded, in bytes.
     limit: Option<u64>,
 }
 
 impl Output {
-    /// Opens a backup and does with it what was asked for.
-    pub(super) fn give(
+    /// Opens a backup, and prints or writes it according to the options.
+    pub(super) fn deliver(
         &self,
         identity: &ThreemaId,
         key: &MasterKey,
@@ -69,7 +70,7 @@ impl Output {
         let sealed = SealedBackup::try_from(backup)?;
         let document = open(sealed, &key.backup_key(), self.max_document_bytes);
         if let Err(error @ OpenError::TooLarge { .. }) = document {
-            bail!("{error}; --max-document-bytes sets the bound");
+            bail!("{error}; --max-document-bytes sets the limit");
         }
         let document = &document?;
         let hides_key = self.redact || (self.json && !self.private_key);
@@ -80,7 +81,8 @@ impl Output {
             write_file(path, written.json())?;
         }
         if !self.json {
-            // Of the backup as it is, because nothing can be restored without its private key.
+            // Of the unredacted document, because an app cannot restore one without its private
+            // key.
             for line in summary(identity, document, &received) {
                 say(line)?;
             }
@@ -90,7 +92,7 @@ impl Output {
             return Ok(());
         }
         if hides_key && !self.redact {
-            warn("the private key is left out; --private-key prints it");
+            warn("the private key is omitted; --private-key prints it");
         }
         if std::io::stdout().is_terminal() {
             write(escaped(shown.json()).as_bytes())?;
@@ -100,7 +102,7 @@ impl Output {
         say("")
     }
 
-    /// Refuses a target that cannot be meant, before anything is asked or read.
+    /// Rejects an unusable target before any password prompt or input.
     pub(super) fn check_target(&self, sources: &[Option<&Path>]) -> Result<(), UsageError> {
         let Some(target) = &self.out else {
             return Ok(());
@@ -113,16 +115,16 @@ impl Output {
     }
 }
 
-/// The document without what nobody else may know.
+/// The document without its secrets.
 fn redacted(document: &Document) -> anyhow::Result<Document> {
     let mut contents = document.contents().context(
-        "the document cannot be taken apart to leave the private key out (--json --private-key prints it whole)",
+        "the document cannot be parsed, so the private key cannot be omitted (--json --private-key prints it whole)",
     )?;
     contents.redact();
     Ok(contents.to_document())
 }
 
-/// What a person wants to know of a backup.
+/// The lines of the summary of a backup.
 fn summary(identity: &ThreemaId, document: &Document, received: &Received) -> Vec<String> {
     let mut lines = vec![format!("the backup of {} opens", identity.as_str())];
     let mut row = |name: &str, text: String| lines.push(format!("  {name:<19} {text}"));
@@ -130,12 +132,12 @@ fn summary(identity: &ThreemaId, document: &Document, received: &Received) -> Ve
     if let Ok(contents) = &contents {
         let user = contents.user.get();
         if let Some(nickname) = user.and_then(|user| user.nickname.get()) {
-            row("nickname", short(nickname));
+            row("nickname", truncated(nickname));
         }
         let device = contents.info.get().and_then(|info| info.device.get());
         row(
             "made by",
-            device.map_or("unknown".into(), |device| short(device)),
+            device.map_or("unknown".into(), |device| truncated(device)),
         );
         row("contacts", count(&contents.contacts));
         row("groups", count(&contents.groups));
@@ -151,15 +153,13 @@ fn summary(identity: &ThreemaId, document: &Document, received: &Received) -> Ve
     row("size", share(received));
     match contents.as_ref().map(Contents::validate) {
         Ok(findings) if findings.is_empty() => {
-            lines.push("nothing was found that an app would not restore".into());
+            lines.push("no findings: both apps would restore everything".into());
         }
         Ok(findings) => {
-            lines.push("what the apps would not restore as it stands:".into());
-            lines.extend(grouped(&findings).map(|line| format!("  {}", harmless(&line))));
+            lines.push("findings, which the apps would not restore as they are:".into());
+            lines.extend(grouped(&findings).map(|line| format!("  {}", sanitized(&line))));
         }
-        Err(error) => lines.push(format!(
-            "error: the document cannot be taken apart: {error}"
-        )),
+        Err(error) => lines.push(format!("error: the document cannot be parsed: {error}")),
     }
     lines
 }
@@ -168,7 +168,7 @@ fn count<T>(list: &Field<List<T>>) -> String {
     list.items().count().to_string()
 }
 
-/// The encrypted size, against what a server takes.
+/// The encrypted size, also as a share of the server's limit.
 fn share(received: &Received) -> String {
     let (limit, whose) = match received.limit {
         Some(limit) => (limit, "this server's"),
@@ -196,7 +196,7 @@ fn age(milliseconds: u64) -> String {
                 .ok()
         });
     let Some(date) = date else {
-        return format!("{milliseconds} ms after 1970, which no calendar knows");
+        return format!("{milliseconds} ms after 1970, which is out of range");
     };
     match now
         .checked_sub(milliseconds)
@@ -209,7 +209,7 @@ fn age(milliseconds: u64) -> String {
     }
 }
 
-/// The findings, those that differ in an index only on one line.
+/// The findings as lines; those that differ only in an index share one line.
 pub(super) fn grouped(findings: &[Finding]) -> impl Iterator<Item = String> {
     let mut groups: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for (number, finding) in findings.iter().enumerate() {
@@ -231,26 +231,26 @@ pub(super) fn grouped(findings: &[Finding]) -> impl Iterator<Item = String> {
     })
 }
 
-/// Refuses a target that is there and is no regular file, or that is one of the files that are read.
+/// Rejects a target that exists and is not a regular file, or that is one of the input files.
 pub(super) fn check_target(target: &Path, sources: &[Option<&Path>]) -> Result<(), UsageError> {
     let place = target.display();
     if target == Path::new("-") {
         return Err(UsageError("- is not a file; --out needs one".into()));
     }
-    let Ok(there) = fs::symlink_metadata(target) else {
+    let Ok(existing) = fs::symlink_metadata(target) else {
         return Ok(());
     };
-    if !there.is_file() {
-        let text = format!("{place} is there and is not a regular file; --out replaces no other");
+    if !existing.is_file() {
+        let text = format!("{place} is not a regular file; --out replaces only regular files");
         return Err(UsageError(text));
     }
     let is_target = |source: &&Path| {
         let source = fs::metadata(source);
-        source.is_ok_and(|source| (source.dev(), source.ino()) == (there.dev(), there.ino()))
+        source.is_ok_and(|source| (source.dev(), source.ino()) == (existing.dev(), existing.ino()))
     };
     if let Some(source) = sources.iter().flatten().copied().find(is_target) {
         let text = format!(
-            "{} is read and cannot be written to as well",
+            "{} is an input file and cannot be the output as well",
             source.display()
         );
         return Err(UsageError(text));
@@ -258,7 +258,7 @@ pub(super) fn check_target(target: &Path, sources: &[Option<&Path>]) -> Result<(
     Ok(())
 }
 
-/// Writes a file of mode 0600, durably.
+/// Writes a file of mode 0600 durably.
 pub(super) fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     durable::replace(path, contents).with_context(|| format!("write {}", path.display()))
 }

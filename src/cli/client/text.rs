@@ -1,16 +1,16 @@
-//! Text of others, made harmless for a terminal and for the person before it.
+//! Sanitising of untrusted text for a terminal: control, bidirectional and invisible characters.
 
 use std::fmt::Write;
 
 use zeroize::Zeroizing;
 
-/// The most characters of somebody else's text in a summary.
-const LENGTH: usize = 100;
+/// Number of characters to which untrusted text is truncated in a summary.
+const MAX_CHARACTERS: usize = 100;
 
-/// The text with U+FFFD for each character that would act instead of being shown.
-pub(super) fn harmless(text: &str) -> String {
+/// Replaces each unsafe character by U+FFFD.
+pub(super) fn sanitized(text: &str) -> String {
     let replaced = |character| {
-        if acts(character) {
+        if is_unsafe(character) {
             '\u{fffd}'
         } else {
             character
@@ -19,23 +19,25 @@ pub(super) fn harmless(text: &str) -> String {
     text.chars().map(replaced).collect()
 }
 
-/// The same, and cut where it is too long for a line.
-pub(super) fn short(text: &str) -> String {
-    match text.char_indices().nth(LENGTH) {
-        Some((end, _)) => harmless(text.get(..end).unwrap_or_default()) + "…",
-        None => harmless(text),
+/// Replaces unsafe characters, and truncates the text to [`MAX_CHARACTERS`].
+pub(super) fn truncated(text: &str) -> String {
+    match text.char_indices().nth(MAX_CHARACTERS) {
+        Some((end, _)) => sanitized(text.get(..end).unwrap_or_default()) + "…",
+        None => sanitized(text),
     }
 }
 
-/// JSON that means the same, in which nothing acts on a terminal. It may hold a private key.
+/// Escapes unsafe characters in JSON without changing its meaning. The text may contain a private
+/// key and is wiped when dropped.
 pub(super) fn escaped(json: &[u8]) -> Zeroizing<String> {
     let json = String::from_utf8_lossy(json);
-    let escape = |character: char| acts(character) && !character.is_ascii_whitespace();
+    let escape = |character: char| is_unsafe(character) && !character.is_ascii_whitespace();
     let added = 6 * json.chars().filter(|character| escape(*character)).count();
     let mut text = Zeroizing::new(String::with_capacity(json.len() + added));
     for character in json.chars() {
         if character == '\r' {
-            // It stands between two values and would lead back to the beginning of the line.
+            // In valid JSON it is whitespace; on a terminal it would return to the start of the
+            // line.
             text.push(' ');
         } else if escape(character) {
             write!(text, "\\u{:04x}", u32::from(character)).expect("memory can be written to");
@@ -46,8 +48,8 @@ pub(super) fn escaped(json: &[u8]) -> Zeroizing<String> {
     text
 }
 
-/// Whether a character moves the cursor, turns the direction of writing round, or cannot be seen.
-fn acts(character: char) -> bool {
+/// Whether a character controls the terminal, changes the text direction, or is invisible.
+fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
@@ -64,14 +66,14 @@ fn acts(character: char) -> bool {
 mod tests {
     use super::*;
 
-    const ACTING: &str = "\u{0}\u{1b}\u{7f}\u{9b}\u{ad}\u{61c}\u{200b}\u{200f}\u{2028}\u{202e}\u{2060}\u{2069}\u{feff}";
+    const UNSAFE: &str = "\u{0}\u{1b}\u{7f}\u{9b}\u{ad}\u{61c}\u{200b}\u{200f}\u{2028}\u{202e}\u{2060}\u{2069}\u{feff}";
 
     #[test]
-    fn what_acts_on_a_terminal_is_replaced_and_what_is_too_long_is_cut() {
-        assert_eq!(harmless(ACTING), "\u{fffd}".repeat(ACTING.chars().count()));
-        assert_eq!(short("Zoë 日本 🎉"), "Zoë 日本 🎉");
-        assert_eq!(short(&"ë".repeat(100)), "ë".repeat(100));
-        assert_eq!(short(&"ë".repeat(101)), "ë".repeat(100) + "…");
+    fn unsafe_characters_are_replaced_and_long_text_is_truncated() {
+        assert_eq!(sanitized(UNSAFE), "\u{fffd}".repeat(UNSAFE.chars().count()));
+        assert_eq!(truncated("Zoë 日本 🎉"), "Zoë 日本 🎉");
+        assert_eq!(truncated(&"ë".repeat(100)), "ë".repeat(100));
+        assert_eq!(truncated(&"ë".repeat(101)), "ë".repeat(100) + "…");
     }
 
     #[test]

@@ -5,9 +5,10 @@ use base64::prelude::BASE64_STANDARD;
 use instant_acme::{Account, Key};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::error::Error;
-use super::http::Http;
-use super::store::{self, Store};
+use crate::server::acme::error::Error;
+use crate::server::acme::http::Http;
+use crate::server::acme::store;
+use crate::server::acme::store::Store;
 
 /// The account that orders are made with.
 pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {

@@ -10,10 +10,10 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::server::ClientHello;
 use rustls::sign::CertifiedKey;
 
-use super::error::Error;
+use crate::server::acme::error::Error;
 
 /// The protocol in which the authority asks.
-pub(in crate::server) const ALPN: &[u8] = b"acme-tls/1";
+pub(crate) const ALPN: &[u8] = b"acme-tls/1";
 
 /// The answers to challenges, by domain.
 #[derive(Default)]
@@ -21,14 +21,14 @@ pub(crate) struct Challenges(Mutex<HashMap<String, Arc<CertifiedKey>>>);
 
 impl Challenges {
     /// Whether this handshake is an authority's: phones never ask so.
-    pub(in crate::server) fn is_asked(hello: &ClientHello<'_>) -> bool {
+    pub(crate) fn is_asked(hello: &ClientHello<'_>) -> bool {
         hello.alpn().is_some_and(|mut protocols| {
             protocols.next() == Some(ALPN) && protocols.next().is_none()
         })
     }
 
     /// The answer for this domain, if an order waits for it.
-    pub(in crate::server) fn answer(&self, domain: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    pub(crate) fn answer(&self, domain: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let domain = domain?.to_ascii_lowercase();
         self.all().get(&domain).cloned()
     }

@@ -15,7 +15,7 @@ const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// Why an order brought no certificate.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::server) enum Error {
+pub(crate) enum Error {
     /// The authority does not answer, or nothing that is an answer.
     #[error("the authority cannot be reached: {0}")]
     Unreachable(String),
@@ -109,7 +109,7 @@ impl From<instant_acme::Error> for Error {
         match error {
             Its::Api(problem) => Self::refused(&problem),
             Its::Timeout(_) => Self::Slow,
-            Its::Other(other) => match other.downcast::<super::http::Failed>() {
+            Its::Other(other) => match other.downcast::<crate::server::acme::http::Failed>() {
                 Ok(failed) => Self::Unreachable(plain(&failed.to_string())),
                 Err(_) => Self::Unusable("something else than was expected"),
             },

@@ -17,8 +17,8 @@ use rustls::{ClientConfig, RootCertStore};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use super::error::Error;
-use crate::server::with_causes;
+use crate::error_chain::with_causes;
+use crate::server::acme::error::Error;
 
 /// For a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -176,7 +176,7 @@ fn failed(error: reqwest::Error) -> Failed {
 }
 
 /// The certificates of a file with authorities.
-pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(crate) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = std::fs::read(path).map_err(|source| Error::Read {
         path: path.to_owned(),
         source,

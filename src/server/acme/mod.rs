@@ -6,31 +6,27 @@
 //! Handshakes take the certificate from its file, as one that somebody else renews (`certificates.rs`).
 
 mod account;
-mod challenge;
-mod check;
-mod error;
-mod http;
-mod keeper;
+pub(crate) mod challenge;
+pub(crate) mod error;
+pub(crate) mod http;
 mod order;
-mod progress;
-mod schedule;
-mod store;
+pub(crate) mod progress;
+mod renewer;
+pub(crate) mod schedule;
+pub(crate) mod store;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::certificates::Certificates;
 use crate::config::Acme;
+use crate::server::tls::certificates::Certificates;
 
 use error::Error;
 use store::Store;
 
 pub(super) use challenge::{ALPN, Challenges};
-pub(super) use check::check;
-pub(super) use keeper::Keeper;
 pub(super) use progress::Progress;
-
-pub use progress::{AcmeStatus, Failure};
+pub(super) use renewer::Keeper;
 
 /// The certificate that an authority is asked for, which may not be there yet, and what keeps it in force.
 pub(super) struct Opened {

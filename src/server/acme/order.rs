@@ -7,11 +7,11 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
-use super::account;
-use super::challenge::Challenges;
-use super::error::{Error, detail};
-use super::http::Http;
-use super::store::Store;
+use crate::server::acme::account;
+use crate::server::acme::challenge::Challenges;
+use crate::server::acme::error::{Error, detail};
+use crate::server::acme::http::Http;
+use crate::server::acme::store::Store;
 
 /// How the authority is asked whether it is through: at first after this, then twice as late each time.
 const POLL: Duration = Duration::from_millis(500);

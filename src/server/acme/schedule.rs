@@ -6,10 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::http::RetryAfter;
-
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
+use crate::server::acme::http::RetryAfter;
+use crate::time::{HOUR, MINUTE};
 
 /// After the first failure. Let's Encrypt allows five failed validations in an hour.
 const FIRST_WAIT: u64 = 5 * MINUTE;
@@ -26,19 +24,19 @@ const LONGEST_WAIT_RESTARTED: u64 = 15 * MINUTE;
 
 /// A certificate that is there, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Held {
+pub(crate) struct Held {
     pub(super) begins: u64,
     pub(super) ends: u64,
     /// When it was obtained by this server's clock.
     pub(super) obtained: u64,
     /// Whether it is for the domains, and from the authority, that the configuration names.
-    pub(super) is_as_configured: bool,
+    pub(crate) is_as_configured: bool,
 }
 
 /// Orders that failed, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Failed {
+pub(crate) struct Failed {
     /// How many.
     pub(super) count: u32,
     /// When the last one did.
@@ -48,7 +46,7 @@ pub(super) struct Failed {
     /// Whether the authority said so.
     pub(super) is_told: bool,
     /// Why the last one failed.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// How an order failed, as far as it matters here.

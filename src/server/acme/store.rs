@@ -13,15 +13,14 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::error::Error;
-use super::schedule::{Failed, Held};
 use crate::config::{Acme, TlsFiles};
 use crate::durable;
 use crate::private_file::Exposure;
-use crate::server::tls;
+use crate::server::acme::error::Error;
+use crate::server::acme::schedule::{Failed, Held};
+use crate::server::tls::leaf::Leaf;
+use crate::server::tls::pem as tls;
 
 /// What the line begins with that names the authority.
 const FROM: &str = "From: ";
@@ -30,14 +29,14 @@ const OBTAINED: &str = "Obtained: ";
 
 /// The files of one configuration.
 #[derive(Debug, Clone)]
-pub(in crate::server) struct Store {
+pub(crate) struct Store {
     acme: Acme,
 }
 
 /// An account with an authority.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Account {
+pub(crate) struct Account {
     /// Its key, PKCS #8 in base64. Not printed: there is no `Debug`.
     pub(super) key: String,
     /// What the authority calls it; `None` until it was heard of.
@@ -51,7 +50,7 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub(in crate::server) fn open(acme: &Acme) -> Result<Self, Error> {
+    pub(crate) fn open(acme: &Acme) -> Result<Self, Error> {
         durable::create_directory(&acme.directory).map_err(|source| Error::Write {
             path: acme.directory.clone(),
             source,
@@ -65,7 +64,7 @@ impl Store {
     }
 
     /// Certificate and key, which are one file.
-    pub(in crate::server) fn files(&self) -> TlsFiles {
+    pub(crate) fn files(&self) -> TlsFiles {
         TlsFiles {
             certificate: self.path("certificate.pem"),
             private_key: self.path("certificate.pem"),
@@ -76,7 +75,7 @@ impl Store {
     ///
     /// # Errors
     /// When nobody knows whether there is one, or others may read its key.
-    pub(super) fn certificate(&self) -> Result<Option<Held>, Error> {
+    pub(crate) fn certificate(&self) -> Result<Option<Held>, Error> {
         let path = self.path("certificate.pem");
         let Some(bytes) = read(&path)? else {
             return Ok(None);
@@ -135,7 +134,7 @@ impl Store {
     ///
     /// # Errors
     /// When nobody knows whether there is one: a new one in its place would lose the old key.
-    pub(super) fn account(&self) -> Result<Option<Account>, Error> {
+    pub(crate) fn account(&self) -> Result<Option<Account>, Error> {
         self.read_json(&self.account_file())
     }
 
@@ -151,7 +150,7 @@ impl Store {
     ///
     /// # Errors
     /// When nobody knows whether they did.
-    pub(super) fn failed(&self) -> Result<Option<Failed>, Error> {
+    pub(crate) fn failed(&self) -> Result<Option<Failed>, Error> {
         self.read_json(&self.path("failure.json"))
     }
 
@@ -193,21 +192,8 @@ impl Store {
 
 /// From when to when, in Unix time, and for which names.
 fn look(leaf: &[u8]) -> Option<(u64, u64, BTreeSet<String>)> {
-    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
-    let names = leaf.subject_alternative_name().ok()??;
-    let names = names.value.general_names.iter().map(|name| {
-        if let GeneralName::DNSName(name) = name {
-            name.to_ascii_lowercase()
-        } else {
-            name.to_string()
-        }
-    });
-    let validity = leaf.validity();
-    Some((
-        u64::try_from(validity.not_before.timestamp()).ok()?,
-        u64::try_from(validity.not_after.timestamp()).ok()?,
-        names.collect(),
-    ))
+    let leaf = Leaf::parse(leaf).filter(|leaf| !leaf.names.is_empty())?;
+    Some((leaf.not_before, leaf.not_after, leaf.names))
 }
 
 /// A file's bytes; `None` where there is none.
@@ -247,7 +233,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::server::development_certificate;
+    use crate::server::tls::self_signed::development_certificate;
 
     const NOW: u64 = 1_700_000_000;
 

@@ -1,4 +1,4 @@
-//! The certificate: until when it is valid, how it was read again, and how an authority was asked for it.
+//! Metrics of the certificate: its validity, reloads of its files, and ACME orders.
 
 use std::sync::atomic::Ordering;
 
@@ -6,8 +6,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::super::certificates::{CertificateStatus, Reloads};
-use super::{Number, Outcome};
+use crate::server::metrics::label::{Number, Outcome};
+use crate::server::status::CertificateStatus;
 
 #[derive(Default)]
 pub(super) struct Certificate {
@@ -25,39 +25,39 @@ impl Certificate {
         let its = Self::default();
         registry.register_with_unit(
             "certificate_begin_time",
-            "From when on the certificate in force is valid, in Unix time; 0 where a proxy has it",
+            "When the validity of the certificate in force begins, in Unix time; 0 where a proxy terminates TLS",
             Unit::Seconds,
             its.begins.clone(),
         );
         registry.register_with_unit(
             "certificate_end_time",
-            "Until when the certificate in force is valid, in Unix time; 0 where a proxy has it",
+            "When the validity of the certificate in force ends, in Unix time; 0 where a proxy terminates TLS",
             Unit::Seconds,
             its.ends.clone(),
         );
         registry.register(
             "certificate_files_unusable",
-            "1 while the certificate's files cannot be used, and what was read before is in force",
+            "1 while the certificate's files cannot be used, and the previous certificate is in force",
             its.unusable.clone(),
         );
         registry.register(
             "certificate_reloads",
-            "How often the certificate's files were replaced and read again",
+            "Reloads of the certificate's files, by outcome",
             its.reloads.clone(),
         );
         registry.register(
             "certificate_orders",
-            "How often an authority was asked for a certificate",
+            "Orders for a certificate (ACME), by outcome",
             its.orders.clone(),
         );
         registry.register(
             "certificate_orders_failing",
-            "How many orders for a certificate have failed since the last one that did not",
+            "Orders for a certificate that failed since the last successful one",
             its.orders_failing.clone(),
         );
         registry.register_with_unit(
             "certificate_next_order_time",
-            "When an authority is next asked for a certificate, in Unix time; 0 where none is asked",
+            "When the next order for a certificate is due, in Unix time; 0 without ACME",
             Unit::Seconds,
             its.next_order.clone(),
         );
@@ -66,12 +66,12 @@ impl Certificate {
         its
     }
 
-    /// How it is.
-    pub(super) fn set(&self, status: &CertificateStatus, reloads: Reloads) {
+    /// `reloads` are the successful and the failed ones.
+    pub(super) fn set(&self, status: &CertificateStatus, [done, failed]: [u64; 2]) {
         self.begins.set(status.begins);
         self.ends.set(status.ends);
         self.unusable.set(u64::from(status.problem.is_some()));
-        count(&self.reloads, reloads.good, reloads.failed);
+        count(&self.reloads, done, failed);
         if let Some(acme) = &status.acme {
             count(&self.orders, acme.issued, acme.failed);
             let failing = acme.failure.as_ref().map_or(0, |failure| failure.times);

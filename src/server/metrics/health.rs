@@ -1,14 +1,14 @@
-//! How the server was when the metrics were asked for.
+//! Metrics of the server's health at the time of the scrape.
 
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Number;
+use crate::server::metrics::label::Number;
 use crate::server::status::Status;
 
-/// What a [`Status`] tells.
+/// The gauges that a [`Status`] sets.
 #[derive(Default)]
 pub(super) struct Health {
     ready: Number,
@@ -22,23 +22,23 @@ impl Health {
         let health = Self::default();
         registry.register(
             "ready",
-            "1 while phones can be sent here",
+            "1 while the server is ready for clients, as /readyz says",
             health.ready.clone(),
         );
         registry.register(
             "storage_writable",
-            "1 while the storage can be written to",
+            "1 while the storage is writable",
             health.storage_writable.clone(),
         );
         registry.register_with_unit(
             "storage_free",
-            "How much more can be stored; 0 also where the storage does not know",
+            "Free space of the storage; 0 where the storage does not report it",
             Unit::Bytes,
             health.storage_free.clone(),
         );
         registry.register_with_unit(
             "sweep_duration",
-            "How long the last sweep took",
+            "Duration of the last sweep",
             Unit::Seconds,
             health.sweep_duration.clone(),
         );

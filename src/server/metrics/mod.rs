@@ -1,51 +1,42 @@
-//! Metrics for Prometheus. Their labels have few values, and none that tells a person or a phone.
+//! Metrics for Prometheus. Their labels have few values, none of which identifies a person or a
+//! client.
 //!
-//! Each is explained in docs/OPERATIONS.md; `tests/it/docs/operations.rs` compares.
+//! docs/OPERATIONS.md explains each of them; `tests/it/docs/operations.rs` compares.
 
 mod certificate;
 mod health;
+mod label;
+pub(crate) mod limit;
+mod panics;
 mod requests;
 mod storage;
 mod traffic;
+pub(crate) mod upload_history;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::certificates::{CertificateStatus, Reloads};
-use super::limit::Refusals;
-use super::status::Status;
-use crate::account::Hashed;
+use crate::account::HashCounts;
 use crate::retention::Report;
+use crate::server::metrics::certificate::Certificate;
+use crate::server::metrics::health::Health;
+use crate::server::metrics::label::{Kind, Number, Outcome};
+use crate::server::metrics::limit::Refusals;
+use crate::server::metrics::storage::Storage;
+use crate::server::status::{CertificateStatus, Status};
 use crate::state::Scrubbed;
 
-use self::certificate::Certificate;
-use self::health::Health;
-use self::storage::Storage;
+pub(crate) use requests::{InFlightRequest, Requests};
+pub(crate) use traffic::Traffic;
 
-pub(super) use requests::{Begun, Requests};
-pub(super) use traffic::Traffic;
-
-/// A whole number that goes up and down.
-type Number = Gauge<u64, AtomicU64>;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
-    kind: &'static str,
-}
-
-pub(super) struct Metrics {
+/// All metrics of one server.
+pub(crate) struct Metrics {
     registry: Registry,
     requests: Requests,
     traffic: Arc<Traffic>,
@@ -61,7 +52,7 @@ pub(super) struct Metrics {
 
 impl Metrics {
     /// `started` is a Unix time in seconds.
-    pub(super) fn new(started: u64) -> Self {
+    pub(crate) fn new(started: u64) -> Self {
         let mut registry = Registry::with_prefix("safe");
         let metrics = Self {
             requests: Requests::register(&mut registry),
@@ -88,19 +79,23 @@ impl Metrics {
     fn register_process(&self, registry: &mut Registry, started: u64) {
         registry.register(
             "panics",
-            "Errors in the program that ended a piece of work; the log says where",
+            "Panics of the program; the log has their locations",
             self.panics.clone(),
         );
         registry.register(
             "config_reloads",
-            "How often the configuration was read again",
+            "Reloads of the configuration, by outcome",
             self.config_reloads.clone(),
         );
         for outcome in ["done", "failed"] {
             drop(self.config_reloads.get_or_create(&Outcome { outcome }));
         }
         let version = [("version", env!("CARGO_PKG_VERSION"))];
-        registry.register("build", "The program", Info::new(Vec::from(version)));
+        registry.register(
+            "build",
+            "The version of the program",
+            Info::new(Vec::from(version)),
+        );
         let start = Number::default();
         start.set(started);
         registry.register_with_unit(
@@ -114,81 +109,86 @@ impl Metrics {
     fn register_passwords(&self, registry: &mut Registry) {
         registry.register(
             "passwords_delayed",
-            "Checks of passwords that had to wait because many wrong ones came before",
+            "Checks of passwords that were delayed after too many wrong ones",
             self.passwords_delayed.clone(),
         );
         registry.register(
             "passwords_hashed",
-            "Passwords that were hashed to check them",
+            "Passwords that were hashed for a check, by kind of hash",
             self.passwords_hashed.clone(),
         );
-        self.hashed(Hashed { fast: 0, slow: 0 });
+        self.hashed(HashCounts { fast: 0, slow: 0 });
     }
 
-    /// How the server is.
-    pub(super) fn health(&self, status: &Status) {
+    /// Sets the gauges of a status.
+    pub(crate) fn health(&self, status: &Status) {
         self.health.set(status);
     }
 
-    /// The configuration was read again, with this outcome.
-    pub(super) fn config_reloaded(&self, outcome: &'static str) {
+    /// Counts a reload of the configuration.
+    pub(crate) fn config_reloaded(&self, outcome: &'static str) {
         self.config_reloads
             .get_or_create(&Outcome { outcome })
             .inc();
     }
 
-    /// How the certificate is.
-    pub(super) fn certificate(&self, certificate: &CertificateStatus, reloads: Reloads) {
+    /// Sets the gauges of the certificate; `reloads` are the successful and the failed ones.
+    pub(crate) fn certificate(&self, certificate: &CertificateStatus, reloads: [u64; 2]) {
         self.certificate.set(certificate, reloads);
     }
 
-    pub(super) fn password_delayed(&self) {
+    /// Counts a check of a password that was delayed.
+    pub(crate) fn password_delayed(&self) {
         self.passwords_delayed.inc();
     }
 
-    pub(super) fn hashed(&self, hashed: Hashed) {
+    /// Sets how many passwords were hashed since the start.
+    pub(crate) fn hashed(&self, hashed: HashCounts) {
         for (kind, number) in [("fast", hashed.fast), ("slow", hashed.slow)] {
             let counter = self.passwords_hashed.get_or_create(&Kind { kind });
             counter.inner().fetch_max(number, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn swept(&self, began: u64, report: Option<&Report>) {
+    /// Sets the gauges of a sweep; without a report it was aborted.
+    pub(crate) fn swept(&self, began: u64, report: Option<&Report>) {
         self.storage.swept(began, report);
     }
 
-    pub(super) fn scrubbed(&self, scrubbed: Scrubbed) {
+    /// Sets the gauges of a completed scrub.
+    pub(crate) fn scrubbed(&self, scrubbed: Scrubbed) {
         self.storage.scrubbed(scrubbed);
     }
 
-    /// The storage failed at what it was to do for a request.
-    pub(super) fn storage_failed(&self, operation: &'static str) {
+    /// Counts an operation of the storage that failed for a request.
+    pub(crate) fn storage_failed(&self, operation: &'static str) {
         self.storage.failed(operation, 1);
     }
 
-    /// For whoever refuses.
-    pub(super) fn refusals(&self) -> Refusals {
+    /// The counters of refusals.
+    pub(crate) fn refusals(&self) -> Refusals {
         self.refusals.clone()
     }
 
-    /// For whoever answers requests.
-    pub(super) fn requests(&self) -> &Requests {
+    /// The metrics of requests.
+    pub(crate) fn requests(&self) -> &Requests {
         &self.requests
     }
 
-    /// For whoever serves connections.
-    pub(super) fn traffic(&self) -> Arc<Traffic> {
+    /// The metrics of connections.
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
     }
 
-    /// Counts what the panic hook sees.
-    pub(super) fn panics(&self) -> Counter {
-        self.panics.clone()
+    /// The panic hook of the process, which logs and counts panics.
+    pub(crate) fn panic_hook(&self) -> panics::Hook {
+        panics::hook(self.panics.clone())
     }
 
-    pub(super) fn text(&self) -> String {
+    /// All metrics as OpenMetrics text.
+    pub(crate) fn text(&self) -> String {
         let mut all = String::new();
-        text::encode(&mut all, &self.registry).expect("a string takes all that is written");
+        text::encode(&mut all, &self.registry).expect("writing to a string does not fail");
         all
     }
 }

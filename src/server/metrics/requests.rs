@@ -1,109 +1,102 @@
-//! Requests: how many, how they ended, how long they took.
+//! Metrics of requests: their number, outcome and duration.
 
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Number;
+use crate::server::metrics::label::{Endpoint, Number, ResponseClass};
 
-/// Seconds. A durable upload takes milliseconds and a slow phone's a minute; an Android phone waits for half of one.
+/// Seconds. A durable upload takes milliseconds, that of a slow phone a minute; an Android phone
+/// waits 30 seconds.
 const BUCKETS: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 30.0,
 ];
 
-/// Methods that have a label of their own.
+/// Methods with a label of their own; the others are `other`.
 const METHODS: [&str; 6] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PROPFIND"];
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct What {
-    route: &'static str,
-    method: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Ended {
-    route: &'static str,
-    method: &'static str,
-    class: &'static str,
-}
-
-/// Counts requests.
+/// The metrics of requests.
 pub(crate) struct Requests {
-    ended: Family<Ended, Counter>,
-    durations: Family<What, Histogram>,
+    responses: Family<ResponseClass, Counter>,
+    durations: Family<Endpoint, Histogram>,
     in_flight: Number,
 }
 
-/// A request that is under way until this is dropped.
-pub(crate) struct Begun<'a>(&'a Requests);
+/// A request in flight, until this is dropped.
+pub(crate) struct InFlightRequest<'a>(&'a Requests);
 
 impl Requests {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let new: fn() -> Histogram = || Histogram::new(BUCKETS);
         let requests = Self {
-            ended: Family::default(),
+            responses: Family::default(),
             durations: Family::new_with_constructor(new),
             in_flight: Gauge::default(),
         };
         registry.register(
             "requests",
-            "Requests by their resource, their method and the class of their answer",
-            requests.ended.clone(),
+            "Requests, by resource, method and class of the response",
+            requests.responses.clone(),
         );
         registry.register_with_unit(
             "request_duration",
-            "From a request's header to its answer, with its body; without those that were refused",
+            "From the end of a request's header to its response, its body included; refused requests excluded",
             Unit::Seconds,
             requests.durations.clone(),
         );
         registry.register(
             "requests_in_flight",
-            "Requests whose answer is not ready",
+            "Requests in flight",
             requests.in_flight.clone(),
         );
-        // What apps do is there from the start, so that the first failure is an increase.
+        // The requests of apps are exported from the start, so that the first failure is an
+        // increase.
         for (route, method) in [
             ("config", "GET"),
             ("backup", "GET"),
             ("backup", "PUT"),
             ("backup", "DELETE"),
         ] {
-            drop(requests.durations.get_or_create(&What { route, method }));
+            drop(
+                requests
+                    .durations
+                    .get_or_create(&Endpoint { route, method }),
+            );
             for class in ["2xx", "401", "4xx", "5xx", "given_up"] {
-                let ended = Ended {
+                let response = ResponseClass {
                     route,
                     method,
                     class,
                 };
-                drop(requests.ended.get_or_create(&ended));
+                drop(requests.responses.get_or_create(&response));
             }
         }
         requests
     }
 
-    pub(crate) fn begin(&self) -> Begun<'_> {
+    /// Counts a request that starts.
+    pub(crate) fn start(&self) -> InFlightRequest<'_> {
         self.in_flight.inc();
-        Begun(self)
+        InFlightRequest(self)
     }
 
-    /// HTTP/1.1 could not read what came as a request.
+    /// Counts bytes that HTTP/1.1 could not parse as a request.
     pub(crate) fn unreadable(&self) {
-        let ended = Ended {
+        let response = ResponseClass {
             route: "unknown",
             method: "other",
             class: "4xx",
         };
-        self.ended.get_or_create(&ended).inc();
+        self.responses.get_or_create(&response).inc();
     }
 }
 
-impl Begun<'_> {
-    /// The request ended; without a status, there was nobody to answer.
+impl InFlightRequest<'_> {
+    /// Counts the response; without a status, the client was gone before it.
     pub(crate) fn ended(
         &self,
         route: &'static str,
@@ -115,27 +108,29 @@ impl Begun<'_> {
         let known = METHODS.into_iter().find(|known| *known == method);
         let method = known.unwrap_or("other");
         let class = class(status);
-        let ended = Ended {
+        let response = ResponseClass {
             route,
             method,
             class,
         };
-        requests.ended.get_or_create(&ended).inc();
-        // Refusals are quick, or slow on purpose, and would hide how long the others take.
+        requests.responses.get_or_create(&response).inc();
+        // Refusals are quick, or slow on purpose, and would distort the histogram.
         if ["2xx", "3xx", "5xx"].contains(&class) {
-            let durations = requests.durations.get_or_create(&What { route, method });
+            let durations = requests
+                .durations
+                .get_or_create(&Endpoint { route, method });
             durations.observe(took.as_secs_f64());
         }
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for InFlightRequest<'_> {
     fn drop(&mut self) {
         self.0.in_flight.dec();
     }
 }
 
-/// 401 has a class of its own: every request of an iPhone begins with one.
+/// The class of a status. 401 has a class of its own: each request of an iPhone begins with one.
 fn class(status: Option<u16>) -> &'static str {
     match status {
         None => "given_up",
@@ -153,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    fn told(registry: &Registry) -> String {
+    fn encoded(registry: &Registry) -> String {
         let mut all = String::new();
         text::encode(&mut all, registry).unwrap();
         all
@@ -177,16 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_makes_up_is_no_label() {
+    fn unknown_methods_share_one_label() {
         let mut registry = Registry::default();
         let requests = Requests::register(&mut registry);
 
         for method in ["REPORT", "other"] {
-            let begun = requests.begin();
-            begun.ended("unknown", method, Some(404), Duration::ZERO);
+            let request = requests.start();
+            request.ended("unknown", method, Some(404), Duration::ZERO);
         }
 
-        let all = told(&registry);
+        let all = encoded(&registry);
         let line = "requests_total{route=\"unknown\",method=\"other\",class=\"4xx\"} 2\n";
         assert!(all.contains(line), "{all}");
         assert!(!all.contains("REPORT"), "{all}");
@@ -198,16 +193,16 @@ mod tests {
         let requests = Requests::register(&mut registry);
         let second = Duration::from_secs(1);
 
-        let refused = requests.begin();
+        let refused = requests.start();
         refused.ended("backup", "PUT", Some(401), second);
-        let stored = requests.begin();
-        assert!(told(&registry).contains("requests_in_flight 2\n"));
+        let stored = requests.start();
+        assert!(encoded(&registry).contains("requests_in_flight 2\n"));
         drop(refused);
-        assert!(told(&registry).contains("requests_in_flight 1\n"));
+        assert!(encoded(&registry).contains("requests_in_flight 1\n"));
         stored.ended("backup", "PUT", Some(201), second);
         drop(stored);
 
-        let all = told(&registry);
+        let all = encoded(&registry);
         assert!(all.contains("requests_in_flight 0\n"), "{all}");
         let of = "{route=\"backup\",method=\"PUT\"}";
         let sum = format!("request_duration_seconds_sum{of} 1.0\n");

@@ -1,45 +1,19 @@
-//! What is stored, as sweeps and scrubs find it, and what of the storage failed.
+//! Metrics of the storage: backups and trash as sweeps and scrubs find them, and failed operations.
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Kind, Number};
 use crate::retention::{Refusal, Report};
+use crate::server::metrics::label::{Kind, Number, Operation, Reason, UpTo, Within, YoungerThan};
 use crate::state::Scrubbed;
 
-/// What may fail: what requests do, and the single files of a sweep.
+/// Operations that may fail: those of requests, and the single files of a sweep.
 const OPERATIONS: [&str; 6] = ["read", "stat", "list", "store", "remove", "sweep"];
-/// Days within which backups that were uploaded are told apart from the others.
+/// The periods, in days, for which renewed backups are counted.
 const RENEWED_WITHIN: [u32; 2] = [1, 7];
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct YoungerThan {
-    younger_than_days: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct UpTo {
-    up_to_percent: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Within {
-    within_days: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByOperation {
-    operation: &'static str,
-}
-
-/// What is known of the storage.
+/// The metrics of the storage.
 #[derive(Default)]
 pub(super) struct Storage {
     ages: Family<YoungerThan, Number>,
@@ -56,7 +30,7 @@ pub(super) struct Storage {
     stored_bytes: Family<Kind, Number>,
     scrub_time: Number,
     damaged: Family<Kind, Number>,
-    errors: Family<ByOperation, Counter>,
+    errors: Family<Operation, Counter>,
 }
 
 impl Storage {
@@ -67,25 +41,25 @@ impl Storage {
         storage.register_trash(registry);
         registry.register_with_unit(
             "scrub_last_time",
-            "When a scrub last ended, in Unix time",
+            "When a scrub last completed, in Unix time",
             Unit::Seconds,
             storage.scrub_time.clone(),
         );
         registry.register(
             "damaged_backups",
-            "Backups that the last scrub found damaged, by kind",
+            "Backups that the last scrub found damaged, by kind of damage",
             storage.damaged.clone(),
         );
         registry.register(
             "storage_errors",
-            "What of the storage failed, by what it was to do",
+            "Failed operations of the storage, by operation",
             storage.errors.clone(),
         );
         for reason in Refusal::WORDS {
             drop(storage.sweep_refused.get_or_create(&Reason { reason }));
         }
         for operation in OPERATIONS {
-            drop(storage.errors.get_or_create(&ByOperation { operation }));
+            drop(storage.errors.get_or_create(&Operation { operation }));
         }
         storage
     }
@@ -93,27 +67,27 @@ impl Storage {
     fn register_backups(&self, registry: &mut Registry) {
         registry.register(
             "backups",
-            "Backups by age, as the last sweep found them; each is counted once",
+            "Backups at the last sweep, by age; each is counted in one class",
             self.ages.clone(),
         );
         registry.register(
             "backups_renewed",
-            "Backups that were uploaded within so many days before the last sweep",
+            "Backups that were uploaded within this many days before the last sweep",
             self.renewed.clone(),
         );
         registry.register(
             "backups_by_size",
-            "Backups by size in percent of maxBackupBytes, as the last sweep found them; each is counted once",
+            "Backups at the last sweep, by size in percent of maxBackupBytes; each is counted in one class",
             self.sizes.clone(),
         );
         registry.register(
             "backups_expiring",
-            "Backups that expire within so many days after the last sweep unless they are renewed",
+            "Backups that expire within this many days after the last sweep unless renewed",
             self.expiring.clone(),
         );
         registry.register_with_unit(
             "stored",
-            "What the backups and the trash take, as the last sweep found them",
+            "Size of the backups and of the trash at the last sweep",
             Unit::Bytes,
             self.stored_bytes.clone(),
         );
@@ -122,23 +96,23 @@ impl Storage {
     fn register_sweep(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "sweep_last_time",
-            "When a sweep last went through, in Unix time",
+            "When a sweep last completed, in Unix time",
             Unit::Seconds,
             self.sweep_time.clone(),
         );
         registry.register(
             "sweeps_failed",
-            "Sweeps that broke off",
+            "Sweeps that were aborted",
             self.sweeps_failed.clone(),
         );
         registry.register(
             "sweep_refused",
-            "1 while sweeps do nothing for this reason",
+            "1 while sweeps remove nothing, by reason",
             self.sweep_refused.clone(),
         );
         registry.register(
             "backups_removed",
-            "Backups that expired and went into the trash",
+            "Backups that expired and were moved to the trash",
             self.removed.clone(),
         );
     }
@@ -157,9 +131,9 @@ impl Storage {
         );
     }
 
-    /// Something failed; `operation` is a word of the program's.
+    /// Counts failed operations; `operation` is one of [`OPERATIONS`].
     pub(super) fn failed(&self, operation: &'static str, times: u64) {
-        let errors = self.errors.get_or_create(&ByOperation { operation });
+        let errors = self.errors.get_or_create(&Operation { operation });
         errors.inc_by(times);
     }
 
@@ -170,15 +144,15 @@ impl Storage {
         };
         let refused = report.refused.map(Refusal::word);
         for reason in Refusal::WORDS {
-            let is_it = u64::from(refused == Some(reason));
+            let is_reason = u64::from(refused == Some(reason));
             self.sweep_refused
                 .get_or_create(&Reason { reason })
-                .set(is_it);
+                .set(is_reason);
         }
         if refused.is_none() {
             self.sweep_time.set(began);
         }
-        self.found(report);
+        self.set_backups(report);
         self.failed("sweep", report.failed);
         self.removed.inc_by(report.removed);
         self.trash.set(report.trash_kept);
@@ -186,8 +160,8 @@ impl Storage {
         self.trash_held.set(u64::from(report.trash_held.is_some()));
     }
 
-    fn found(&self, report: &Report) {
-        let ages = report.ages.classes();
+    fn set_backups(&self, report: &Report) {
+        let ages = report.ages.buckets();
         for class in ages {
             let younger_than_days = bound(class.younger_than_days);
             self.ages
@@ -195,15 +169,15 @@ impl Storage {
                 .set(class.backups);
         }
         for within_days in RENEWED_WITHIN {
-            let within = ages.iter().filter(|class| {
+            let renewed = ages.iter().filter(|class| {
                 let bound = class.younger_than_days;
                 bound.is_some_and(|bound| bound <= within_days)
             });
             self.renewed
                 .get_or_create(&Within { within_days })
-                .set(within.map(|class| class.backups).sum());
+                .set(renewed.map(|class| class.backups).sum());
         }
-        for class in report.sizes.classes() {
+        for class in report.sizes.buckets() {
             let up_to_percent = bound(class.up_to_percent);
             self.sizes
                 .get_or_create(&UpTo { up_to_percent })

@@ -1,9 +1,8 @@
-//! Connections: how many, their bytes, and how their handshakes went.
+//! Metrics of connections: their number, their bytes and their TLS handshakes.
 
 use std::io;
 use std::time::Instant;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,27 +12,23 @@ use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::{InspectReader, InspectWriter};
 
-use super::Number;
+use crate::server::metrics::label::{Kind, Number};
 
-/// Seconds. The server's part is a tenth of a millisecond, the rest is the way to the phone and back, twice.
+/// Seconds. The server takes a tenth of a millisecond of it, the rest is two round trips to the
+/// client.
 const BUCKETS: [f64; 10] = [0.0025, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByKind {
-    kind: &'static str,
-}
-
-/// Counts connections.
+/// The metrics of connections.
 pub(crate) struct Traffic {
     open: Number,
     accepted: Counter,
     received: Counter,
     sent: Counter,
     handshakes: Histogram,
-    failed: Family<ByKind, Counter>,
+    failed: Family<Kind, Counter>,
 }
 
-/// A connection that is open until this is dropped.
+/// An open connection, until this is dropped.
 pub(crate) struct Open<'a>(&'a Traffic);
 
 impl Traffic {
@@ -46,43 +41,43 @@ impl Traffic {
             handshakes: Histogram::new(BUCKETS),
             failed: Family::default(),
         };
-        registry.register("connections", "Connections now", traffic.open.clone());
+        registry.register("connections", "Open connections", traffic.open.clone());
         registry.register(
             "connections_accepted",
-            "Connections that were accepted",
+            "Connections accepted",
             traffic.accepted.clone(),
         );
         registry.register_with_unit(
             "received",
-            "What clients sent, with headers, without what TLS adds",
+            "Received from clients, headers included, TLS overhead excluded",
             Unit::Bytes,
             traffic.received.clone(),
         );
         registry.register_with_unit(
             "sent",
-            "What clients were sent, with headers, without what TLS adds",
+            "Sent to clients, headers included, TLS overhead excluded",
             Unit::Bytes,
             traffic.sent.clone(),
         );
         registry.register_with_unit(
             "handshake_duration",
-            "TLS handshakes that succeeded",
+            "Duration of successful TLS handshakes",
             Unit::Seconds,
             traffic.handshakes.clone(),
         );
         registry.register(
             "handshakes_failed",
-            "TLS handshakes that failed, by kind",
+            "Failed TLS handshakes, by kind of failure",
             traffic.failed.clone(),
         );
         for kind in Failure::ALL {
             let kind = kind.word();
-            drop(traffic.failed.get_or_create(&ByKind { kind }));
+            drop(traffic.failed.get_or_create(&Kind { kind }));
         }
         traffic
     }
 
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub(crate) fn opened(&self) -> Open<'_> {
         self.open.inc();
         self.accepted.inc();
@@ -103,15 +98,15 @@ impl Traffic {
         })
     }
 
-    /// Watches a TLS handshake; one that is dropped before it ends took too long.
+    /// Measures a TLS handshake; one that is dropped before it ends has timed out.
     pub(crate) async fn watch<T>(
         &self,
         handshake: impl Future<Output = io::Result<T>>,
     ) -> io::Result<T> {
-        let mut unended = Unended(Some(self));
+        let mut unfinished = UnfinishedHandshake(Some(self));
         let begun = Instant::now();
         let ended = handshake.await;
-        unended.0 = None;
+        unfinished.0 = None;
         match &ended {
             Ok(_) => self.handshakes.observe(begun.elapsed().as_secs_f64()),
             Err(error) => self.failed(Failure::of(error)),
@@ -121,7 +116,7 @@ impl Traffic {
 
     fn failed(&self, failure: Failure) {
         let kind = failure.word();
-        self.failed.get_or_create(&ByKind { kind }).inc();
+        self.failed.get_or_create(&Kind { kind }).inc();
     }
 }
 
@@ -131,10 +126,10 @@ impl Drop for Open<'_> {
     }
 }
 
-/// A handshake under way.
-struct Unended<'a>(Option<&'a Traffic>);
+/// A handshake in progress, which counts as timed out when this is dropped.
+struct UnfinishedHandshake<'a>(Option<&'a Traffic>);
 
-impl Drop for Unended<'_> {
+impl Drop for UnfinishedHandshake<'_> {
     fn drop(&mut self) {
         if let Some(traffic) = self.0 {
             traffic.failed(Failure::Timeout);
@@ -142,20 +137,20 @@ impl Drop for Unended<'_> {
     }
 }
 
-/// Why there was no handshake, as far as that helps somebody.
+/// Why a handshake failed, in the kinds that an operator can act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failure {
-    /// The client says that the certificate has expired.
+    /// The client reports an expired certificate.
     CertificateExpired,
-    /// The client does not know who has signed the certificate.
+    /// The client does not trust the certificate's issuer.
     UnknownAuthority,
-    /// The client does not like the certificate, and says no more.
+    /// The client refuses the certificate for another reason.
     CertificateRefused,
-    /// No version or cipher in common.
+    /// No protocol version or cipher in common.
     Incompatible,
-    /// Something else was spoken.
+    /// The client sent something other than TLS.
     NotTls,
-    /// The client went away.
+    /// The client disconnected.
     Gone,
     Timeout,
     Other,
@@ -207,7 +202,7 @@ impl Failure {
 
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "most of what rustls can say helps nobody"
+        reason = "most errors of rustls are of no use to an operator"
     )]
     fn of_tls(error: &rustls::Error) -> Self {
         match error {
@@ -249,7 +244,7 @@ mod tests {
         Failure::of(&io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    fn told(registry: &Registry) -> String {
+    fn encoded(registry: &Registry) -> String {
         let mut all = String::new();
         text::encode(&mut all, registry).unwrap();
         all
@@ -320,7 +315,7 @@ mod tests {
         }
 
         assert_eq!((done.ok(), gone.is_err()), (Some(1), true));
-        let all = told(&registry);
+        let all = encoded(&registry);
         for line in [
             "handshake_duration_seconds_count 1\n",
             "handshakes_failed_total{kind=\"gone\"} 1\n",
@@ -341,10 +336,10 @@ mod tests {
         client.write_all(&[0; 5]).await.unwrap();
         stream.read_exact(&mut [0; 5]).await.unwrap();
         stream.write_all(&[0; 7]).await.unwrap();
-        assert!(told(&registry).contains("connections 1\n"));
+        assert!(encoded(&registry).contains("connections 1\n"));
         drop(open);
 
-        let all = told(&registry);
+        let all = encoded(&registry);
         for line in [
             "connections 0\n",
             "connections_accepted_total 1\n",

@@ -1,31 +1,34 @@
-//! What a backup's bytes were when they were stored, kept beside them in an extended attribute of their file.
+//! Checksums of stored backups, in an extended attribute of each file.
 //!
-//! It serves to notice a disk that loses bits and a program that writes where it should not; against somebody who
-//! wants to deceive it is no help. It speaks of one version only, which it names by its time: whatever gives
-//! a file new bytes and a new time (rsync, a restored copy) makes it void. Copies that leave the attribute behind
-//! are remembered anew when they are read for the first time. Where a file system has no such attributes, nothing
-//! is remembered and nothing is missed.
+//! A checksum detects bit rot on a disk and accidental writes by other programs; it does not
+//! protect against an attacker. It is valid for one version of the file, which it identifies by the
+//! modification time: any program that gives a file new contents and a new time (rsync, a restored
+//! copy) invalidates it. A file that was copied without the attribute gets a new one when it is
+//! first verified. Where a file system has no extended attributes, there are no checksums, and
+//! verification finds no changes.
 
 use std::fs::File;
 use std::io::{self, Read};
 
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, fstat};
 
-/// The attribute's name. Short, so that ext4 has room for it in the inode.
-const NAME: &str = "user.safe";
-/// Longer than any value: three numbers and a time.
-const LONGEST: usize = 96;
-/// How much is read at once.
+/// Name of the extended attribute. Short, so that it fits into the inode on ext4. The value is
+/// text: the CRC-32 as 8 hexadecimal digits, the length in bytes, and the modification time in
+/// seconds with nine decimals, separated by spaces.
+const ATTRIBUTE: &str = "user.safe";
+/// Upper bound for the length of a value, in bytes.
+const MAX_VALUE_LENGTH: usize = 96;
+/// Length of one read, in bytes.
 const CHUNK: usize = 64 << 10;
 
-/// The length and the CRC-32 (that of gzip, RFC 1952 §8) of some bytes.
+/// The length in bytes and the CRC-32 (that of gzip, RFC 1952 §8) of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Checksum {
     pub(super) length: u64,
     crc: u32,
 }
 
-/// The checksum of `bytes`.
+/// Computes the checksum of `bytes`.
 pub(super) fn of(bytes: &[u8]) -> Checksum {
     Checksum {
         length: bytes.len() as u64,
@@ -34,7 +37,7 @@ pub(super) fn of(bytes: &[u8]) -> Checksum {
 }
 
 impl Checksum {
-    /// Reads a file to its end.
+    /// Computes the checksum of a file by reading it to its end.
     pub(super) fn of_file(file: &mut File) -> io::Result<Self> {
         let mut hasher = crc32fast::Hasher::new();
         let mut length = 0;
@@ -56,28 +59,29 @@ impl Checksum {
     }
 }
 
-/// Writes down the checksum of the version that the file is now. A failure is no failure of whoever asks: a backup
-/// is worth more than what is remembered of it.
-pub(super) fn remember(file: &File, sum: Checksum) {
-    if let Ok(time) = time_of(file) {
+/// Writes the checksum for the file's current version. A failure is ignored: an upload must not
+/// fail because its checksum cannot be stored.
+pub(super) fn write_attribute(file: &File, sum: Checksum) {
+    if let Ok(time) = modification_time(file) {
         let value = format!("{:08x} {} {time}", sum.crc, sum.length);
-        let _ = fsetxattr(file, NAME, value.as_bytes(), XattrFlags::empty());
+        let _ = fsetxattr(file, ATTRIBUTE, value.as_bytes(), XattrFlags::empty());
     }
 }
 
-/// What was written down of the version that the file is now.
-pub(super) fn remembered(file: &File) -> Option<Checksum> {
-    let mut value = [0; LONGEST];
-    let length = fgetxattr(file, NAME, value.as_mut_slice()).ok()?;
+/// Reads the checksum for the file's current version; `None` if there is none or it is for another
+/// version.
+pub(super) fn read_attribute(file: &File) -> Option<Checksum> {
+    let mut value = [0; MAX_VALUE_LENGTH];
+    let length = fgetxattr(file, ATTRIBUTE, value.as_mut_slice()).ok()?;
     let text = str::from_utf8(value.get(..length)?).ok()?;
     let mut words = text.split(' ');
     let crc = u32::from_str_radix(words.next()?, 16).ok()?;
     let length = words.next()?.parse().ok()?;
-    let is_of_this_version = words.next()? == time_of(file).ok()? && words.next().is_none();
-    is_of_this_version.then_some(Checksum { length, crc })
+    let is_this_version = words.next()? == modification_time(file).ok()? && words.next().is_none();
+    is_this_version.then_some(Checksum { length, crc })
 }
 
-fn time_of(file: &File) -> io::Result<String> {
+fn modification_time(file: &File) -> io::Result<String> {
     let found = fstat(file)?;
     Ok(format!("{}.{:09}", found.st_mtime, found.st_mtime_nsec))
 }

@@ -1,4 +1,4 @@
-//! A directory as a stream, a part at a time.
+//! Directory listing as a stream, read in chunks on a blocking thread.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -8,11 +8,11 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use super::super::Error;
 use crate::durable;
 
-/// How many directory entries are read in one go on a blocking thread: memory stays bounded however
-/// many backups there are.
+/// Number of directory entries per chunk, so that memory is bounded for any number of backups.
 const LIST_CHUNK: usize = 256;
 
-/// Streams the regular files of a directory whose names `parse` knows; others are not ours.
+/// Streams the regular files of a directory whose names `parse` recognises; other files are
+/// ignored.
 pub(super) fn read_directory<T: Send + 'static>(
     directory: &Path,
     parse: impl Fn(&str, &fs::Metadata) -> Option<T> + Clone + Send + 'static,

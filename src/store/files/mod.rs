@@ -1,20 +1,22 @@
-//! Backups as files: `backups/<64 hex>`, mode 0600, whose modification time is the time of the upload.
+//! File storage: one file per backup, `backups/<64 hex>`, mode 0600, with the time of the upload as
+//! modification time.
 //!
-//! The directory looks like one made by hand for any WebDAV server, so an existing one is taken over by
-//! pointing at it, and any tool that copies files copies it. There is no index: what is on disk is the
-//! truth.
+//! The layout is that of any WebDAV server: an existing directory is taken over by configuring its
+//! path, and any tool that copies files can copy it. There is no index: the files are the only
+//! state.
 //!
-//! Invariants: a name in `backups/` only ever points at a complete, synced file. Whoever replaces or
-//! removes an existing backup holds an exclusive `flock` on that file, so that retention cannot erase a
-//! backup that is being renewed, in this process or from another.
+//! Invariants: a name in `backups/` always points to a complete, synced file. Every operation that
+//! replaces or removes an existing backup holds an exclusive `flock` on its file, so that retention
+//! cannot remove a backup that is being replaced, in this process or by another one.
 
+mod backup_files;
 mod checksum;
-mod directories;
+mod error;
 mod listing;
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -23,117 +25,96 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use rustix::fs::{FlockOperation, flock};
 
-use self::directories::{Directories, erase, meta};
+use self::backup_files::{BackupFiles, erase, meta};
 use self::listing::read_directory;
-use super::{Error, Meta, Put, Restored, Store, Trashed, Verified};
+use super::{Error, Meta, OpenError, Put, Restored, Store, Trashed, Verified};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
 
-/// The name under which a start tries whether it can put files in a directory.
-const TRIAL: &str = ".trial.tmp";
+/// Name of the file with which a start tests whether files can be created in a directory.
+const TRIAL_NAME: &str = ".trial.tmp";
 
-/// Why a data directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A directory cannot be created, written or synced.
-    #[error("data directory {}: cannot be used", .path.display())]
-    Unusable {
-        /// The directory.
-        path: PathBuf,
-        /// What failed.
-        #[source]
-        source: durable::Error,
-    },
-    /// Another server runs on this directory.
-    #[error("data directory {}: another server is using it; stop that one first", .0.display())]
-    InUse(PathBuf),
-}
-
-/// Backups in a directory.
+/// A store of backups as files in a data directory.
 #[derive(Debug)]
 pub struct FileStore {
-    directories: Arc<Directories>,
-    /// Held as long as this server runs on the directory.
+    files: Arc<BackupFiles>,
+    /// The server's exclusive lock on the directory.
     _claim: Option<File>,
 }
 
 impl FileStore {
-    /// Opens `directory` beside a server that may be running on it: for the command line. Creates what
-    /// is missing.
+    /// Opens `directory` for a command, while a server may be using it. Creates what is missing.
     ///
     /// # Errors
-    /// When the directories cannot be created or written.
+    /// When the files cannot be created or written.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let directories = Directories {
+        let files = BackupFiles {
             backups: directory.join("backups"),
             trash: directory.join("trash"),
             tmp: directory.join("tmp"),
         };
-        for path in [
-            directory,
-            &directories.tmp,
-            &directories.backups,
-            &directories.trash,
-        ] {
-            let unusable = |source| OpenError::Unusable {
-                path: path.to_owned(),
-                source,
+        for path in [directory, &files.tmp, &files.backups, &files.trash] {
+            let unusable = |error: durable::Error| OpenError::Unusable {
+                place: place(path),
+                source: error.into(),
             };
             durable::create_directory(path).map_err(unusable)?;
             if path != directory {
-                try_rename(&directories.tmp, path).map_err(unusable)?;
+                try_rename(&files.tmp, path).map_err(unusable)?;
             }
         }
         Ok(Self {
-            directories: Arc::new(directories),
+            files: Arc::new(files),
             _claim: None,
         })
     }
 
-    /// Opens `directory` for the one server that runs on it, and sweeps what an earlier one left in
-    /// `tmp/`.
+    /// Opens `directory` for the one server that may use it, and removes leftovers of an earlier
+    /// server from `tmp/`.
     ///
     /// # Errors
-    /// As [`FileStore::open`], and when another server has the directory.
+    /// As [`FileStore::open`], and when another server is using the directory.
     pub fn claim(directory: &Path) -> Result<Self, OpenError> {
         if !directory.join("backups").exists() {
-            // Said aloud, because it may also be a disk that is not mounted.
-            tracing::warn!(directory = %directory.display(), "the data directory is new: it holds no backups");
+            // A warning, because the cause may also be a disk that is not mounted.
+            tracing::warn!(directory = %directory.display(), "new data directory: it contains no backups");
         }
         let mut store = Self::open(directory)?;
         let unusable = |operation| {
             move |source| OpenError::Unusable {
-                path: directory.to_owned(),
-                source: durable::Error { operation, source },
+                place: place(directory),
+                source: durable::Error { operation, source }.into(),
             }
         };
-        let claim = File::open(&store.directories.tmp).map_err(unusable("open tmp"))?;
+        let claim = File::open(&store.files.tmp).map_err(unusable("open tmp"))?;
         match flock(&claim, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(OpenError::InUse(directory.to_owned()));
+                return Err(OpenError::InUse {
+                    place: place(directory),
+                });
             }
-            // A file system without locks: the operator has to see to it that there is one server.
+            // A file system without locks: the operator has to ensure that only one server uses it.
             Err(error) => {
-                tracing::warn!(%error, "the file system of the data directory has no locks");
+                tracing::warn!(%error, "data directory: file system has no locks");
             }
         }
-        sweep_leftovers(&store.directories.tmp).map_err(unusable("sweep tmp"))?;
+        sweep_leftovers(&store.files.tmp).map_err(unusable("sweep tmp"))?;
         store._claim = Some(claim);
         Ok(store)
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Directories) -> Result<T, durable::Error> + Send + 'static,
+        work: impl FnOnce(&BackupFiles) -> Result<T, durable::Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let directories = Arc::clone(&self.directories);
-        // Once started, the work runs to its end, whoever is still waiting for it: a request that goes
-        // away in the middle leaves the old backup or the new one.
-        tokio::task::spawn_blocking(move || work(&directories))
+        let files = Arc::clone(&self.files);
+        // Once started, the work runs to its end even if its future is dropped: a request that is
+        // cancelled in the middle leaves the old backup or the new one.
+        tokio::task::spawn_blocking(move || work(&files))
             .await
             .unwrap_or_else(|_| {
-                // A panic's own text may hold anything; the panic hook says where it was.
+                // The panic message may contain anything; the panic hook logs where it was.
                 let source = io::Error::other("it panicked");
                 Err(durable::Error::at("task")(source))
             })
@@ -143,19 +124,19 @@ impl FileStore {
 
 impl Store for FileStore {
     fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
-        Box::pin(self.blocking(move |directories| directories.put(id, &body)))
+        Box::pin(self.blocking(move |files| files.put(id, &body)))
     }
 
     fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
-        Box::pin(self.blocking(move |directories| directories.get(id)))
+        Box::pin(self.blocking(move |files| files.get(id)))
     }
 
     fn stat(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>> {
-        Box::pin(self.blocking(move |directories| directories.stat(id)))
+        Box::pin(self.blocking(move |files| files.stat(id)))
     }
 
     fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.blocking(move |directories| directories.remove(id, now)))
+        Box::pin(self.blocking(move |files| files.remove(id, now)))
     }
 
     fn expire(
@@ -164,19 +145,19 @@ impl Store for FileStore {
         not_before: SystemTime,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.blocking(move |directories| directories.expire(id, not_before, now)))
+        Box::pin(self.blocking(move |files| files.expire(id, not_before, now)))
     }
 
     fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
-        read_directory(&self.directories.backups, |name, found| {
+        read_directory(&self.files.backups, |name, found| {
             Some((name.parse().ok()?, meta(found)))
         })
     }
 
     fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
-        read_directory(&self.directories.trash, |name, found| {
+        read_directory(&self.files.trash, |name, found| {
             let (id, removed_at) = name.split_once('.')?;
-            // In the one spelling that the name is made of again.
+            // Only the canonical spelling, from which the same name is formed again.
             if removed_at != "0" && removed_at.starts_with(['0', '+']) {
                 return None;
             }
@@ -190,32 +171,36 @@ impl Store for FileStore {
     }
 
     fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
-        Box::pin(self.blocking(move |directories| directories.restore(trashed, now)))
+        Box::pin(self.blocking(move |files| files.restore(trashed, now)))
     }
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
-        Box::pin(self.blocking(move |directories| directories.verify(id)))
+        Box::pin(self.blocking(move |files| files.verify(id)))
     }
 
     fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.blocking(Directories::try_write))
+        Box::pin(self.blocking(BackupFiles::try_write))
     }
 
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
-        Box::pin(self.blocking(Directories::free_bytes))
+        Box::pin(self.blocking(BackupFiles::free_bytes))
     }
 
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.blocking(move |directories| directories.erase_trashed(trashed)))
+        Box::pin(self.blocking(move |files| files.erase_trashed(trashed)))
     }
 }
 
-/// Does with an empty file what an upload does: what would fail then fails at the start.
+fn place(directory: &Path) -> String {
+    format!("data directory {}", directory.display())
+}
+
+/// Creates and renames an empty file as an upload does, so that errors show at the start.
 fn try_rename(from: &Path, to: &Path) -> Result<(), durable::Error> {
-    // Always the same name: what a crash leaves of it, the next start replaces and removes.
-    let target = to.join(TRIAL);
+    // Always the same name: the next start replaces and removes what a crash leaves.
+    let target = to.join(TRIAL_NAME);
     TempFile::create_in(from)?.rename_to(&target)?;
-    // Somebody who tries at the same time may have removed it already.
+    // Another process that starts at the same time may have removed it already.
     erase(&target).map(drop)
 }
 
@@ -223,7 +208,7 @@ fn sweep_leftovers(tmp: &Path) -> io::Result<()> {
     for entry in fs::read_dir(tmp)? {
         let entry = entry?;
         if entry.file_type()?.is_file() {
-            // A command beside it may just have given a file its name.
+            // A concurrent command may just have renamed the file.
             erase(&entry.path()).map_err(|error| error.source)?;
         }
     }
@@ -241,7 +226,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = FileStore::open(directory.path()).unwrap();
 
-        let work = |_: &Directories| -> Result<(), durable::Error> { panic!("hunter2") };
+        let work = |_: &BackupFiles| -> Result<(), durable::Error> { panic!("hunter2") };
         let error = store.blocking(work).await.unwrap_err();
 
         let cause = error.source().unwrap().source().unwrap().to_string();

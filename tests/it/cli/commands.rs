@@ -23,10 +23,7 @@ fn every_error_of_a_configuration_is_listed_and_nothing_is_started() {
             "{message}"
         );
         assert!(lines[2].starts_with("  listen[0]: must be"), "{message}");
-        assert!(
-            lines[3].starts_with("  tls.cert: there is no such key"),
-            "{message}"
-        );
+        assert!(lines[3].starts_with("  tls.cert: unknown key"), "{message}");
     }
     assert!(!folder.path("data").exists());
 }
@@ -57,7 +54,7 @@ fn without_a_configuration_there_is_a_hint() {
     let (code, message) = Folder::new().failed(&["serve"]);
     assert_eq!(code, 2);
     assert!(
-        message.contains("config.json does not exist\nhint: `init` writes one"),
+        message.contains("config.json does not exist\nhint: `init` creates one"),
         "{message}"
     );
     let (code, _) = Folder::new().failed(&["--config", "other.json", "serve"]);
@@ -103,7 +100,7 @@ fn accounts_are_added_listed_and_removed() {
     let (code, message) = folder.failed(&["account", "add", "boss"]);
     assert_eq!(
         (code, message.trim()),
-        (2, "error: there is an account \"boss\" already")
+        (2, "error: account \"boss\" already exists")
     );
     folder.done(&["account", "remove", "boss"]);
     assert_eq!(folder.failed(&["account", "remove", "boss"]).0, 2);
@@ -136,19 +133,20 @@ fn init_makes_an_installation_that_check_finds_good() {
 
     let (code, message) = folder.failed(&["init", "--yes"]);
     assert_eq!(code, 2);
-    assert!(message.contains("config.json exists"), "{message}");
+    assert!(message.contains("config.json already exists"), "{message}");
 
     std::fs::write(folder.path("config.json"), free_ports(&folder)).unwrap();
     let checked = folder.done(&["check"]);
     assert!(
-        checked.contains("ok       tls: certificate and private key are a pair\n"),
+        checked.contains("good      tls: certificate and private key are a pair\n"),
         "{checked}"
     );
     assert!(
-        checked.contains("warning  tls.certificateFile: no authority"),
+        checked
+            .contains("warning   tls.certificateFile: the certificate was issued by no authority"),
         "{checked}"
     );
-    assert!(checked.ends_with("0 errors, 1 warnings\n"), "{checked}");
+    assert!(checked.ends_with("0 critical, 1 warnings\n"), "{checked}");
     let json: serde_json::Value = serde_json::from_str(&folder.done(&["check", "--json"])).unwrap();
     assert_eq!(json[0]["severity"], "good");
 }
@@ -175,7 +173,7 @@ fn check_finds_what_phones_would_refuse() {
     assert_eq!(output.code, Some(1));
     let said = output.out;
     assert!(
-        said.contains("error    accountsFile: no account for phones"),
+        said.contains("critical  accountsFile: the accounts file contains no accounts"),
         "{said}"
     );
 }
@@ -187,17 +185,17 @@ fn the_demo_plays_both_phones_and_spares_the_folders_of_others() {
     for _ in 0..2 {
         let said = folder.done(&["demo", "--once", "--directory", "demo"]);
         assert!(
-            said.contains("Now an Android phone") && said.contains("Now an iPhone"),
+            said.contains("Test as an Android phone") && said.contains("Test as an iPhone"),
             "{said}"
         );
         assert_eq!(
-            said.matches("decrypt, and compare with what was backed up … ok")
+            said.matches("decrypt, and compare with the uploaded backup … ok")
                 .count(),
             2,
             "{said}"
         );
         assert!(
-            said.contains("what was backed up came back, byte for byte"),
+            said.contains("every restored backup was identical, byte for byte"),
             "{said}"
         );
     }

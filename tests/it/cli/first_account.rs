@@ -55,7 +55,7 @@ async fn a_server_without_accounts_makes_its_first_and_a_phone_is_served() {
         assert_eq!(status(&server, CHOSEN).await, 200, "{before:?}");
         assert_eq!(status(&server, &format!("{CHOSEN}\n")).await, 401);
         let (log, site) = server.stop();
-        assert!(log.contains("added the first account"), "{log}");
+        assert!(log.contains("first account added"), "{log}");
         assert!(!log.contains("phones"), "{log}");
         let accounts = fs::read_to_string(site.accounts_file()).unwrap();
         assert!(
@@ -123,12 +123,12 @@ fn half_of_it_or_a_password_that_is_none_starts_nothing() {
         (
             &[("SAFE_FIRST_ACCOUNT", "phones")][..],
             2,
-            "error: SAFE_FIRST_ACCOUNT is set and SAFE_FIRST_SECRET_FILE is not: set both, or neither\n",
+            "error: SAFE_FIRST_ACCOUNT is set but SAFE_FIRST_SECRET_FILE is not: set both or neither\n",
         ),
         (
             &[("SAFE_FIRST_SECRET_FILE", "empty")],
             2,
-            "error: SAFE_FIRST_SECRET_FILE is set and SAFE_FIRST_ACCOUNT is not: set both, or neither\n",
+            "error: SAFE_FIRST_SECRET_FILE is set but SAFE_FIRST_ACCOUNT is not: set both or neither\n",
         ),
         (
             &[

@@ -18,7 +18,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use threema_safe_server::backup::{App, BackupId, Document, MasterKey, SealedBackup};
-use threema_safe_server::client::{Error, Failure, Life, Login, OnFailure, Phone, Step, Trust};
+use threema_safe_server::client::{
+    EndToEndTest, Error, Failure, Login, OnFailure, Phone, Step, Trust,
+};
 use threema_safe_server::server::development_certificate;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -260,9 +262,9 @@ async fn a_wrong_password_is_tried_once_by_android_and_seven_times_by_ios() {
     }
 }
 
-fn life(key: &MasterKey) -> Life {
+fn end_to_end_test(key: &MasterKey) -> EndToEndTest {
     let document = |json: &str| Document::from_json(Zeroizing::new(json.into())).unwrap();
-    Life::new(key, document("{}"), document("{\"a\":1}"))
+    EndToEndTest::new(key, document("{}"), document("{\"a\":1}"))
 }
 
 /// An upload whose answer is bad may have arrived, and mostly has not: nothing to delete is no
@@ -275,21 +277,21 @@ async fn an_end_to_end_test_whose_uploads_break_off_tells_the_failure_and_no_oth
     for (on_failure, failing) in [
         (OnFailure::Stop, &[Step::Put][..]),
         (
-            OnFailure::GoOn,
+            OnFailure::Continue,
             &[
                 Step::Put,
                 Step::Get,
                 Step::Compare,
                 Step::Overwrite,
                 Step::GetAgain,
-                Step::Gone,
+                Step::VerifyDeleted,
             ],
         ),
     ] {
         let mut failed = Vec::new();
         let mut deleted = None;
-        let all_well = life(&key)
-            .live(&phone, on_failure, |outcome| match outcome.result {
+        let all_well = end_to_end_test(&key)
+            .run(&phone, on_failure, |outcome| match outcome.result {
                 Ok(said) if outcome.step == Step::Delete => deleted = Some(said),
                 Ok(_) => {}
                 Err(_) => failed.push(outcome.step),
@@ -297,7 +299,7 @@ async fn an_end_to_end_test_whose_uploads_break_off_tells_the_failure_and_no_oth
             .await;
         assert!(!all_well);
         assert_eq!(failed, failing);
-        assert_eq!(deleted.as_deref(), Some("there was none"));
+        assert_eq!(deleted.as_deref(), Some("no backup existed"));
     }
 }
 
@@ -308,11 +310,11 @@ async fn an_end_to_end_test_on_a_server_that_keeps_nothing_fails_and_leaves_noth
     let recorder = Recorder::start().await;
     let phone = recorder.phone(App::Android, "secret");
     let key = MasterKey::derive(&"a good password".into(), &"ECHOECHO".parse().unwrap());
-    let life = || life(&key);
+    let test = || end_to_end_test(&key);
 
     let mut stopped = Vec::new();
-    let all_well = life()
-        .live(&phone, OnFailure::Stop, |outcome| {
+    let all_well = test()
+        .run(&phone, OnFailure::Stop, |outcome| {
             stopped.push((outcome.step, outcome.result.is_ok()));
         })
         .await;
@@ -330,8 +332,8 @@ async fn an_end_to_end_test_on_a_server_that_keeps_nothing_fails_and_leaves_noth
     assert!(seen.last().unwrap().request.starts_with("DELETE "));
 
     let mut failures = Vec::new();
-    life()
-        .live(&phone, OnFailure::GoOn, |outcome| {
+    test()
+        .run(&phone, OnFailure::Continue, |outcome| {
             if let Err(failure) = outcome.result {
                 failures.push((outcome.step, failure));
             }
@@ -342,7 +344,7 @@ async fn an_end_to_end_test_on_a_server_that_keeps_nothing_fails_and_leaves_noth
         [
             (Step::Compare, Failure::Open(_)),
             (Step::GetAgain, Failure::Open(_)),
-            (Step::Gone, Failure::StillThere)
+            (Step::VerifyDeleted, Failure::StillThere)
         ]
     ));
 }

@@ -179,10 +179,10 @@ fn a_summary_has_the_identity_the_amounts_and_what_the_apps_would_not_restore() 
         &format!(
             "  size                {size} bytes encrypted, 0.1 % of the usual maxBackupBytes (524288)"
         ),
-        "what the apps would not restore as it stands:",
-        "  error: contacts[0].hidden: not true or false; Android: takes its default; iOS: cannot restore \
+        "findings, which the apps would not restore as they are:",
+        "  error: contacts[0].hidden: not a boolean; Android: uses its default; iOS: cannot restore \
          the backup (and 1 more like it)",
-        "  warning: distributionlists: distribution lists; iOS: has none and ignores them",
+        "  warning: distributionlists: distribution lists; iOS: has no distribution lists and ignores them",
     ] {
         let line = lines.next().unwrap();
         if expected.ends_with(", ") {
@@ -196,7 +196,7 @@ fn a_summary_has_the_identity_the_amounts_and_what_the_apps_would_not_restore() 
     assert!(days.parse::<u32>().unwrap() > 2_000, "{days}");
     assert_eq!(
         opened(DOCUMENT, &[]).lines().last(),
-        Some("nothing was found that an app would not restore")
+        Some("no findings: both apps would restore everything")
     );
 }
 
@@ -225,7 +225,7 @@ fn the_bound_for_unpacking_can_be_set() {
     let (code, message) = open(DOCUMENT.len() - 1);
     let bound = DOCUMENT.len() - 1;
     let expected = format!(
-        "error: too large: the document inside has more than {bound} bytes; --max-document-bytes sets the bound\n"
+        "error: too large: the document inside has more than {bound} bytes; --max-document-bytes sets the limit\n"
     );
     assert_eq!((code, message), (1, expected));
 }
@@ -250,7 +250,7 @@ fn redact_leaves_the_private_key_out_wherever_the_document_goes() {
 
     // What is said of the backup is not changed by it.
     let whole = summary.lines().nth_back(1).unwrap();
-    assert_eq!(whole, "nothing was found that an app would not restore");
+    assert_eq!(whole, "no findings: both apps would restore everything");
     let size = format!("document            {} bytes", DOCUMENT.len());
     assert!(summary.contains(&size), "{summary}");
 }
@@ -275,15 +275,15 @@ fn only_a_regular_file_that_is_not_read_is_replaced() {
         ("/dev/null", "not a regular file"),
         ("folder", "not a regular file"),
         ("link", "not a regular file"),
-        ("password", "cannot be written to as well"),
-        ("./document.json", "document.json is read"),
+        ("password", "cannot be the output as well"),
+        ("./document.json", "document.json is an input file"),
     ] {
         let (code, message) = folder.failed(&seal(out));
         assert_eq!(code, 2, "{message}");
         assert!(message.contains(why), "{message}");
     }
     let open = [&["client", "open", "blob"], &identity[..]].concat();
-    for (out, why) in [("blob", "blob is read"), ("-", "use --json")] {
+    for (out, why) in [("blob", "blob is an input file"), ("-", "use --json")] {
         let (code, message) = folder.failed(&[&open[..], &["--out", out]].concat());
         assert_eq!(code, 2, "{message}");
         assert!(message.contains(why), "{message}");
@@ -329,7 +329,7 @@ fn a_document_that_an_app_cannot_restore_is_sealed_only_by_force() {
     assert_eq!(code, 2);
     assert_eq!(
         message,
-        "error: document.json: an app could not restore this document (--force takes it nevertheless)\n  \
+        "error: document.json: an app could not restore this document (--force accepts it)\n  \
          error: settings: missing; Android: keeps its own settings; iOS: cannot restore the backup\n"
     );
     assert!(!folder.path("blob").exists());
@@ -347,10 +347,7 @@ fn a_document_that_an_app_cannot_restore_is_sealed_only_by_force() {
         folder.write("document.json", &format!("{{\"a\":{unreadable}}}"));
         let (code, message) = folder.failed(&seal);
         assert_eq!(code, 2, "{message}");
-        assert!(
-            message.contains("(--force takes it nevertheless): "),
-            "{message}"
-        );
+        assert!(message.contains("(--force accepts it): "), "{message}");
         let forced = folder.run(&[&seal[..], &["--force"]].concat());
         assert_eq!(forced.code, Some(0));
         let warned = forced.errors;
@@ -457,7 +454,7 @@ fn standard_input_can_be_named_once_only() {
     ] {
         let (code, message) = folder.failed(arguments);
         assert_eq!(code, 2, "{message}");
-        assert!(message.contains("one place only"), "{message}");
+        assert!(message.contains("can be used only once"), "{message}");
     }
 }
 
@@ -554,7 +551,7 @@ async fn check_stops_at_the_first_failure_or_goes_on() {
     assert_eq!(refused.lines().count(), 1, "{refused}");
     assert!(refused.contains("config     FAILED"), "{refused}");
     assert!(
-        refused.contains("refuses user name and password (401)"),
+        refused.contains("rejects user name and password (401)"),
         "{refused}"
     );
 
@@ -589,7 +586,7 @@ fn an_authority_that_cannot_be_trusted_says_why() {
     let url = "https://127.0.0.1:1/";
     for (file, why) in [
         ("missing.pem", "cannot be read: No such file"),
-        ("empty.pem", "holds no certificate"),
+        ("empty.pem", "contains no usable certificate"),
     ] {
         let (code, message) = folder.failed(&["client", "check", url, "--ca", file]);
         assert_eq!(code, 1, "{message}");
@@ -652,8 +649,8 @@ async fn a_server_that_is_not_trusted_is_told_from_one_that_cannot_be_reached() 
     let (config, check) = outputs.await.unwrap();
 
     let why = "the server's certificate is not trusted: invalid peer certificate: UnknownIssuer";
-    let hint = "hint: --ca FILE trusts an authority of your own, such as certs/development-ca.pem, which \
-                init makes\n";
+    let hint = "hint: --ca FILE adds a trusted certificate authority, such as \
+                certs/development-ca.pem from `init`\n";
     assert_eq!(config.code, Some(1));
     assert_eq!(config.errors, format!("error: {why}\n{hint}"));
     assert_eq!(check.code, Some(1));

@@ -46,7 +46,7 @@ fn the_private_key_is_printed_only_if_it_is_asked_for_by_name() {
     assert_eq!(json.out, format!("{without}\n"));
     assert_eq!(
         json.errors,
-        "the private key is left out; --private-key prints it\n"
+        "the private key is omitted; --private-key prints it\n"
     );
     assert_eq!((redacted.out, redacted.errors), (json.out, String::new()));
     assert_eq!(
@@ -69,7 +69,9 @@ fn a_document_out_of_which_no_key_can_be_taken_is_printed_whole_or_not_at_all() 
     assert_eq!((json.code, json.out), (Some(1), String::new()));
     let said = json.errors;
     assert!(
-        said.starts_with("error: the document cannot be taken apart to leave the private key out"),
+        said.starts_with(
+            "error: the document cannot be parsed, so the private key cannot be omitted"
+        ),
         "{said}"
     );
     assert!(
@@ -244,7 +246,7 @@ async fn an_address_without_config_is_called_wrong() {
 
     let said = output.out;
     assert_eq!((output.code, said.lines().count()), (Some(1), 1), "{said}");
-    let why = "there is no config at this address (404), so the address is probably wrong";
+    let why = "no config at this address (404); check the server's address";
     assert!(
         said.contains("FAILED") && said.trim_end().ends_with(why),
         "{said}"

@@ -1,5 +1,7 @@
 //! Documents, packages and source files compared with the program.
 
+mod examples;
+mod links;
 mod operations;
 mod packages;
 pub(crate) mod tidy;

@@ -1,5 +1,6 @@
-//! docs/OPERATIONS.md and docs/monitoring/ compared with the program: every metric, warning and
-//! alert is explained, and nothing is explained or queried that does not exist.
+//! docs/MONITORING.md, docs/LOG-MESSAGES.md and docs/monitoring/ compared with the program: every
+//! metric, log message and alert is explained, and nothing is explained or queried that does not
+//! exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,8 +23,8 @@ fn read(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap()
 }
 
-fn operations() -> String {
-    read("docs/OPERATIONS.md")
+fn monitoring() -> String {
+    read("docs/MONITORING.md")
 }
 
 /// A chapter, without those that follow.
@@ -33,16 +34,17 @@ fn chapter<'a>(text: &'a str, title: &str) -> &'a str {
     rest.split("\n## ").next().unwrap()
 }
 
-/// What stands between backticks in the first cell of each row.
+/// What stands between backticks in the first cell of each row that has an anchor. The anchor is the metric's name.
 fn first_cells(table: &str) -> Vec<String> {
-    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
-    rows.flat_map(|row| {
-        let cell = row.split(" | ").next().unwrap();
-        cell.split('`')
-            .step_by(2)
-            .filter(|code| !code.is_empty() && *code != ", ")
-            .map(String::from)
-            .collect::<Vec<_>>()
+    let rows = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| <a id=\"safe_"));
+    rows.map(|row| {
+        let (anchor, rest) = row.split_once("\"></a>`").unwrap();
+        let (cell, _) = rest.split_once("` | ").unwrap();
+        let name = cell.split('{').next().unwrap();
+        assert_eq!(name, format!("safe_{anchor}"));
+        cell.to_owned()
     })
     .collect()
 }
@@ -93,10 +95,9 @@ async fn metrics() -> BTreeMap<String, BTreeSet<String>> {
 #[tokio::test]
 async fn every_metric_is_explained_with_its_labels_and_none_that_does_not_exist() {
     let found = metrics().await;
-    let text = operations();
+    let text = monitoring();
     let explained: BTreeMap<_, BTreeSet<String>> = first_cells(chapter(&text, "Metrics"))
         .into_iter()
-        .filter(|cell| cell.starts_with("safe_"))
         .map(|cell| match cell.split_once('{') {
             Some((name, labels)) => {
                 let labels = labels.trim_end_matches('}').split(',');
@@ -112,7 +113,7 @@ async fn every_metric_is_explained_with_its_labels_and_none_that_does_not_exist(
 #[tokio::test]
 async fn every_word_of_a_label_is_explained() {
     let told = told().await;
-    let text = operations();
+    let text = monitoring();
     let explained: BTreeSet<_> = chapter(&text, "Metrics").split('`').skip(1).collect();
     let mut found = 0;
     for label in [
@@ -155,7 +156,7 @@ async fn alerts_their_tests_and_the_dashboard_ask_for_metrics_that_exist() {
         ("docs/monitoring/alerts.yaml", 15),
         ("docs/monitoring/alerts.test.yaml", 15),
         ("docs/monitoring/grafana-dashboard.json", 30),
-        ("docs/OPERATIONS.md", 30),
+        ("docs/MONITORING.md", 30),
     ] {
         let text = read(file);
         let named = named(&text);
@@ -194,7 +195,7 @@ async fn the_dashboard_shows_every_metric() {
 fn every_alert_says_where_it_is_explained_and_is_tested() {
     let alerts = read("docs/monitoring/alerts.yaml");
     let tests = read("docs/monitoring/alerts.test.yaml");
-    let text = operations();
+    let text = monitoring();
     let headings = text.lines().filter_map(|line| line.strip_prefix("### "));
     // As GitHub makes them.
     let anchors: BTreeSet<_> = headings
@@ -204,7 +205,7 @@ fn every_alert_says_where_it_is_explained_and_is_tested() {
     let mut count = 0;
     for alert in alerts.split("- alert: ").skip(1) {
         let name = alert.lines().next().unwrap();
-        let runbook = "runbook: docs/OPERATIONS.md#";
+        let runbook = "runbook: docs/MONITORING.md#";
         let (_, rest) = alert
             .split_once(runbook)
             .unwrap_or_else(|| panic!("{name}"));
@@ -263,30 +264,36 @@ fn the_texts_of_a_macro_are_found() {
 }
 
 #[test]
-fn every_warning_is_explained_and_none_that_does_not_exist() {
+fn every_log_message_is_explained_with_its_level_and_none_that_does_not_exist() {
     let mut said = BTreeSet::new();
     for file in rust_files("src") {
         let code = code(&file);
-        for call in ["tracing::warn!(", "tracing::error!("] {
-            for text in texts_of(&code, call) {
+        for (name, level) in [
+            ("info", "Information"),
+            ("warn", "Warning"),
+            ("error", "Error"),
+        ] {
+            for text in texts_of(&code, &format!("tracing::{name}!(")) {
                 assert!(!text.contains('{'), "{text} is not constant");
-                said.insert(text);
+                said.insert((text, level.to_owned()));
             }
-        }
-        // Calls by another name are not seen here.
-        let calls = |name: &str| code.matches(&format!("{name}!(")).count();
-        let qualified = |name: &str| code.matches(&format!("tracing::{name}!(")).count();
-        for name in ["warn", "error"] {
-            assert_eq!(calls(name), qualified(name), "{}", file.display());
+            // Calls by another name are not seen here.
+            let calls = code.matches(&format!("{name}!(")).count();
+            let qualified = code.matches(&format!("tracing::{name}!(")).count();
+            assert_eq!(calls, qualified, "{}", file.display());
         }
     }
-    assert!(said.len() > 20, "{said:?}");
-    let text = operations();
-    let explained: BTreeSet<_> = chapter(&text, "Warnings and errors")
-        .lines()
-        .filter_map(|line| line.strip_prefix("**“"))
-        .map(|line| line.split("”**").next().unwrap().to_owned())
-        .collect();
+    assert!(said.len() > 40, "{said:?}");
+    let text = read("docs/LOG-MESSAGES.md");
+    let mut explained = BTreeSet::new();
+    for title in ["Information", "Warnings and errors"] {
+        for entry in chapter(&text, title).split("\n### ").skip(1) {
+            let (message, explanation) = entry.split_once("\n\n**").unwrap();
+            let level = explanation.split(['.', '*']).next().unwrap();
+            assert_eq!(level == "Information", title == "Information", "{message}");
+            explained.insert((message.to_owned(), level.to_owned()));
+        }
+    }
 
     assert_eq!(said, explained);
 }

@@ -1,29 +1,17 @@
-//! Manual pages, Dockerfile and compose file compared with the program.
+//! Dockerfile, compose file, compiler version and features compared with the program.
 //!
 //! `packaging/check-image` and `packaging/check-package` build and try what is made of them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use threema_safe_server::config::Config;
 
-use crate::support::pages::{commands, options, write_pages};
+use crate::support::commands::finish;
 
-#[test]
-fn every_command_has_a_page_that_explains_its_options() {
-    let folder = tempfile::tempdir().unwrap();
-    write_pages(folder.path()).unwrap();
-    let folder = folder.path().join("man");
-
-    for (words, command) in commands() {
-        let page = folder.join(format!("{}.1", words.join("-")));
-        let page = fs::read_to_string(&page).unwrap_or_else(|_| panic!("{}", page.display()));
-        for option in options(&command) {
-            let written = format!("\\-\\-{}", option.replace('-', "\\-"));
-            assert!(page.contains(&written), "{words:?} lacks --{option}");
-        }
-    }
-}
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 const DOCKERFILE: &str = include_str!("../../../Dockerfile");
 const COMPOSE: &str = include_str!("../../../docs/compose.yaml");
@@ -101,4 +89,44 @@ fn own((name, value): (&str, &str)) -> (String, String) {
         "localhost",
     );
     (name.to_owned(), value)
+}
+
+#[test]
+fn every_file_that_names_the_compiler_names_the_oldest_supported_one() {
+    let minimum = env!("CARGO_PKG_RUST_VERSION");
+    let key = format!("rust-version = \"{minimum}\"");
+    let image = format!("image: rust:{minimum}-bookworm");
+    for (file, expected) in [
+        ("Cargo.toml", key.as_str()),
+        ("fuzz/Cargo.toml", &key),
+        ("packaging/xtask/Cargo.toml", &key),
+        (".github/workflows/ci.yml", &image),
+    ] {
+        let text = fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        assert!(text.contains(expected), "{file} lacks {expected}");
+    }
+}
+
+/// The dependencies along these edges, each with its features.
+fn features(edges: &str) -> BTreeSet<String> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["tree", "--locked", "--prefix", "none"])
+        .args(["--edges", edges, "--format", "{p} {f}"])
+        .current_dir(ROOT);
+    let ended = finish(cargo, b"");
+    let lines = ended.with_code(0).lines();
+    lines
+        .map(|line| line.trim_end_matches(" (*)").to_owned())
+        .collect()
+}
+
+#[test]
+fn tests_ask_for_no_feature_that_the_server_is_built_without() {
+    // Else `cargo build` and `cargo test` would not share the builds of what has the feature and of
+    // what uses it.
+    let server = features("normal,build");
+    let tests = features("normal,build,dev");
+    let changed: Vec<_> = server.difference(&tests).collect();
+    assert!(server.len() > 150 && changed.is_empty(), "{changed:?}");
 }

@@ -120,7 +120,7 @@ async fn floods_of_settings_and_pings_cost_the_connection() {
             "{frames:?}"
         );
     }
-    assert_eq!(server.refused("chatter").await, 8);
+    assert_eq!(server.refused("unsolicited_bytes").await, 8);
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn a_request_under_way_is_no_licence_for_floods() {
     let pings = frame(PING, 0, 0, &[0; 8]).repeat(1_000);
     assert!(flood(&server, &mut peer, &pings, 1_000).await);
 
-    assert_eq!(server.refused("chatter").await, 1);
+    assert_eq!(server.refused("unsolicited_bytes").await, 1);
 }
 
 #[tokio::test]

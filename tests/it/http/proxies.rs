@@ -84,11 +84,9 @@ async fn check_looks_at_a_socket_and_says_what_it_does_not_see() {
     let found = |site: &Site, place: &str| {
         let config = Config::load(Some(&site.config_file()), []).unwrap();
         let findings = check(&config, SystemTime::now());
-        let mut findings = findings
-            .into_iter()
-            .filter(|finding| finding.place == place);
+        let mut findings = findings.into_iter().filter(|finding| finding.key == place);
         let finding = findings.next().unwrap();
-        (finding.severity, finding.text)
+        (finding.alert.severity, finding.alert.text)
     };
     let (severity, text) = found(&site, "tls");
     assert!(
@@ -106,10 +104,10 @@ async fn check_looks_at_a_socket_and_says_what_it_does_not_see() {
     let site = site.with(json!({ "listen": ["unix:nowhere/safe.sock"] }));
     let (severity, text) = found(&site, "listen");
     assert!(
-        text.ends_with("nowhere is missing or cannot be written to"),
+        text.ends_with("nowhere is missing or not writable"),
         "{text}"
     );
-    assert_eq!(severity, Severity::Error);
+    assert_eq!(severity, Severity::Critical);
 }
 
 #[tokio::test]

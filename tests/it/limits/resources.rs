@@ -571,7 +571,7 @@ async fn what_is_no_request_does_not_come_without_end() {
     let (ended, ()) = tokio::join!(peer.raw.flood(&pings, 1_000), served);
 
     assert!(ended);
-    refused(&server, "chatter", 1).await;
+    refused(&server, "unsolicited_bytes", 1).await;
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ fn a_key_or_accounts_file_that_others_can_read_or_change_is_refused_with_the_rem
         for (exposed, problem) in [
             (0o644, "every user of this machine can read it: chmod 600"),
             (0o444, "every user of this machine can read it: chmod 600"),
-            (0o660, "others than its owner can change it: chmod 600"),
+            (0o660, "other users than its owner can change it: chmod 600"),
         ] {
             set_mode(&path, exposed);
 

@@ -40,7 +40,7 @@ async fn looks(server: &TestServer) -> (u16, Option<i32>, String, String) {
             "{checked:?} does not say {why}"
         );
         let (_, page) = ask(server, "/").await;
-        assert!(page.contains("Something is wrong"), "{page}");
+        assert!(page.contains("Critical: action required"), "{page}");
         // As it is written in HTML.
         assert!(
             page.contains(&first.replace('\'', "&#39;")) || page.contains(first),
@@ -84,7 +84,9 @@ async fn a_certificate_out_of_its_time_is_seen_everywhere() {
 
     assert_eq!((ready, code), (503, Some(2)));
     assert!(
-        line.starts_with("SAFE CRITICAL - the certificate has expired: no phone connects"),
+        line.starts_with(
+            "SAFE CRITICAL - the certificate has expired, so clients reject it; renew it"
+        ),
         "{line}"
     );
     let ends = metrics
@@ -129,7 +131,7 @@ async fn a_storage_that_cannot_be_written_is_seen_everywhere_until_it_can() {
 
         assert_eq!((ready, code), (503, Some(2)));
         assert!(
-            line.starts_with("SAFE CRITICAL - the storage cannot be written to"),
+            line.starts_with("SAFE CRITICAL - the storage is not writable"),
             "{line}"
         );
         assert!(metrics.contains("safe_storage_writable 0\n"));
@@ -154,7 +156,7 @@ async fn a_sweep_that_has_not_gone_through_for_hours_is_seen_everywhere() {
     let server = Site::new().start_over(store).await;
     server.swept().await;
     let status = ask(&server, "/status.json").await.1;
-    assert!(status.contains("the last sweep broke off"), "{status}");
+    assert!(status.contains("the last sweep was aborted"), "{status}");
     assert_eq!(ask(&server, "/readyz").await.0, 200);
 
     hours_later(3).await;
@@ -162,7 +164,7 @@ async fn a_sweep_that_has_not_gone_through_for_hours_is_seen_everywhere() {
     let (ready, code, line, metrics) = looks(&server).await;
     assert_eq!((ready, code), (503, Some(2)));
     assert!(
-        line.starts_with("SAFE CRITICAL - no sweep has gone through for 3 hours"),
+        line.starts_with("SAFE CRITICAL - no sweep has completed for 3 hours"),
         "{line}"
     );
     assert!(metrics.contains("safe_sweep_last_time_seconds 0\n"));
@@ -198,7 +200,7 @@ async fn accounts_that_no_client_can_use_are_seen_everywhere() {
     let (ready, code, line, _) = looks(&server).await;
     assert_eq!((ready, code), (503, Some(2)), "{line}");
     assert!(
-        line.contains("there is no account, so no phone comes in"),
+        line.contains("the accounts file contains no accounts"),
         "{line}"
     );
 }
@@ -250,7 +252,7 @@ async fn a_server_that_stops_is_not_ready() {
     };
 
     assert!(
-        why.ends_with("\r\n\r\nthe server was told to stop\n"),
+        why.ends_with("\r\n\r\nthe server is shutting down\n"),
         "{why}"
     );
     phone.write(b"kup").await;
@@ -270,7 +272,7 @@ fn a_server_that_does_not_answer_is_critical() {
     assert!(
         checked
             .out
-            .starts_with("SAFE CRITICAL - ask the server at "),
+            .starts_with("SAFE CRITICAL - cannot reach the server at "),
         "{checked:?}"
     );
     assert_eq!(checked.out.lines().count(), 1);

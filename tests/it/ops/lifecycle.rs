@@ -195,7 +195,7 @@ async fn a_second_server_on_the_same_data_is_refused_until_the_first_has_stopped
     assert_eq!(problems.len(), 1);
     assert_eq!(problems[0].place, "storage.files.directory");
     assert!(
-        problems[0].text.contains("another server is using it"),
+        problems[0].text.contains("in use by another server"),
         "{}",
         problems[0]
     );

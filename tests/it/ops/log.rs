@@ -24,7 +24,7 @@ async fn for_the_journal_each_line_begins_with_its_severity_and_has_no_time() {
     let lines = server.log_seen();
 
     for (priority, level, text) in [
-        (4, "WARN", "the data directory is new: it holds no backups "),
+        (4, "WARN", "new data directory: it contains no backups "),
         (6, "INFO", "listening version="),
         (3, "ERROR", "the accounts file is bad; "),
         (6, "INFO", "request method=\"GET\" "),

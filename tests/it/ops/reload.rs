@@ -103,11 +103,11 @@ async fn a_configuration_that_cannot_be_used_changes_nothing_and_is_told() {
     for (changes, problem) in [
         (
             json!({ "retentionDays": 0 }),
-            "retentionDays: must be a whole number",
+            "retentionDays: must be an integer",
         ),
         (
             json!({ "retentionDays": 90, "retentionDay": 1 }),
-            "retentionDay: there is no such key",
+            "retentionDay: unknown key",
         ),
     ] {
         let log = reload(&mut server, &changes);
@@ -155,9 +155,9 @@ async fn what_cannot_change_waits_for_a_restart_and_says_so() {
     let mut phone = server.phone(Protocol::Http1).await;
     assert_eq!(config(&mut phone).await["retentionDays"], 90);
     let shown = command(server.site(), server.admin_address(), &[]);
-    let attention =
-        "attention   changes of the configuration wait for a restart: listen, log.format\n";
-    assert!(shown.out.contains(attention), "{shown:?}");
+    let alert =
+        "alerts      warning: configuration changes wait for a restart: listen, log.format\n";
+    assert!(shown.out.contains(alert), "{shown:?}");
 
     reload(
         &mut server,

@@ -21,20 +21,20 @@ async fn the_page_shows_what_there_is_and_no_identity() {
     let page = page(&server).await;
 
     for text in [
-        "Everything is as it should be",
+        "No problems",
         "<dt>Backups</dt><dd>350<small>0 more in the trash",
         "<dt>Renewed within a day</dt><dd>240<small>311 within a week",
         "<dt>Expire within 14 days</dt><dd>5<small>5 within 30 days",
         "<dt>Certificate</dt><dd>36",
         "<dt>Disk space free</dt>",
         "<dt>Last sweep</dt>",
-        "How fresh the backups are",
-        "How large the backups are",
-        "Uploads each day",
+        "Backups by age",
+        "Backups by size",
+        "Uploads per day",
         "<tr><th scope=\"row\">under 1 day</th><td>240</td></tr>",
     ] {
         // A machine with little room on its disk says that too.
-        let is_there = page.contains(text) || text.starts_with("Everything");
+        let is_there = page.contains(text) || text.starts_with("No problems");
         assert!(is_there, "{text} is not in {page}");
     }
     assert_eq!(page.matches("<svg ").count(), 3);
@@ -59,11 +59,11 @@ async fn the_page_says_what_needs_attention() {
     let page = page(&server).await;
 
     assert!(
-        page.contains("<p class=\"state critical\">Something is wrong</p>"),
+        page.contains("<p class=\"state critical\">Critical: action required</p>"),
         "{page}"
     );
     assert!(
-        page.contains("<strong class=\"critical\">Wrong:</strong> the certificate"),
+        page.contains("<strong class=\"critical\">critical:</strong> the certificate"),
         "{page}"
     );
 }

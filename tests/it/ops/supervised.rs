@@ -254,7 +254,7 @@ async fn as_many_files_as_may_be_are_open_and_too_few_are_said() {
     let words = ["/bin/sh", "-c", "ulimit -n 600; exec \"$@\"", "sh"];
     let server = ServerProcess::start_under(&words, Site::new());
     let (log, _) = server.stop();
-    let warned = |line: &str| line.contains("WARN") && line.contains("may open fewer files");
+    let warned = |line: &str| line.contains("WARN") && line.contains("open file limit too low");
     assert!(log.lines().any(warned), "{log}");
 }
 

@@ -169,9 +169,13 @@ async fn after_retention_was_lowered_the_longer_holds_until_renewed_or_over() {
 
     assert_eq!(sweep_on(&site, short, 3, 40).await, [old, renewed]);
     assert_eq!(sweep_on(&site, short, 41, 187).await, [old]);
-    assert_eq!(remembered(&site).promises.len(), 2);
+    assert_eq!(remembered(&site).retention_periods.len(), 2);
     assert!(sweep_on(&site, short, 188, 190).await.is_empty());
-    assert_eq!(remembered(&site).promises.len(), 1, "nothing has it now");
+    assert_eq!(
+        remembered(&site).retention_periods.len(),
+        1,
+        "nothing has it now"
+    );
 }
 
 #[tokio::test]
@@ -184,7 +188,7 @@ async fn retention_that_is_raised_again_holds_for_all() {
 
     sweep_on(&site, short, 10, 30).await;
     assert_eq!(sweep_on(&site, long, 31, 189).await, [ID]);
-    assert_eq!(remembered(&site).promises.len(), 1);
+    assert_eq!(remembered(&site).retention_periods.len(), 1);
     assert!(sweep_on(&site, long, 190, 190).await.is_empty());
 }
 
@@ -245,8 +249,8 @@ async fn assert_refusal_is_said(site: Site, word: &str, reason: &str, text: &str
         ["safe_sweep_last_time_seconds 0"]
     );
     let shown = status(server.site(), admin, &[]);
-    let attention = format!("attention   nothing was removed: {text}");
-    assert!(shown.with_code(0).contains(&attention), "{shown:?}");
+    let alert = format!("alerts      warning: the sweep removed nothing: {text}");
+    assert!(shown.with_code(0).contains(&alert), "{shown:?}");
     assert!(shown.out.contains("`prune --force`"), "{shown:?}");
     let shown = status(server.site(), admin, &["--json"]).json();
     assert_eq!(shown["sweep"]["report"]["refused"]["reason"], reason);
@@ -272,26 +276,22 @@ fn remember_time(site: &Site, time: SystemTime) {
 async fn a_refusal_is_in_the_log_the_metrics_and_the_status() {
     let site = Site::new();
     place(&site, 11, 20, now());
-    let text = "11 of 20 backups would be removed at once, which is more than a fifth";
+    let text = "11 of 20 backups would be removed at once, more than a fifth";
     let site = assert_refusal_is_said(site, "too_many", "tooMany", text).await;
 
     remember_time(&site, now() - DAY * 91);
-    let text =
-        "the clock is 91 days after the last sweep, which is more than half of retentionDays";
+    let text = "the clock is 91 days ahead of the last sweep, more than half of retentionDays";
     let site = assert_refusal_is_said(site, "clock_ahead", "clockAhead", text).await;
 
     remember_time(&site, now() + DAY * 9 / 2);
-    let text = "the clock is 4 days before a time that it has shown already";
+    let text = "the clock is 4 days behind the latest time seen";
     let site = assert_refusal_is_said(site, "clock_behind", "clockBehind", text).await;
 
     assert_eq!(run(&site, &["prune", "--force"]).code, Some(0));
     let server = ServerProcess::start(site);
     let admin = server.admin_address();
     let calm = status(server.site(), admin, &[]);
-    assert!(
-        calm.out.ends_with("attention   nothing needs any\n"),
-        "{calm:?}"
-    );
+    assert!(calm.out.ends_with("alerts      none\n"), "{calm:?}");
     let refused = metrics(admin, "safe_sweep_refused{").await;
     assert!(
         refused.iter().all(|line| line.ends_with(" 0")),
@@ -330,7 +330,7 @@ backups: 10 kept, 11 would be removed
                 2 younger than 180 days
                13 older
 trash:   0 kept, 1 would be erased
-a sweep would do nothing without --force: 11 of 21 backups would be removed at once, which is more than a fifth
+a sweep would remove nothing without --force: 11 of 21 backups would be removed at once, more than a fifth
 ";
     assert_eq!(dry.with_code(0), expected);
     let wet = run(&site, &["prune"]);

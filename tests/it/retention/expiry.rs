@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::stream::StreamExt;
 use threema_safe_server::backup::BackupId;
-use threema_safe_server::retention::{self, Ages, Mode, Report, Retention, Sizes};
+use threema_safe_server::retention::{self, AgeHistogram, Mode, Report, Retention, SizeHistogram};
 use threema_safe_server::state::StateFile;
 use threema_safe_server::store::{FileStore, Put, Store};
 
@@ -37,8 +37,8 @@ async fn sweep(site: &Site, store: &dyn Store, now: SystemTime, mode: Mode) -> R
     let state = StateFile::in_directory(&site.data());
     let report = retention::sweep(store, &state, retention(), now, mode).await;
     Report {
-        ages: Ages::default(),
-        sizes: Sizes::default(),
+        ages: AgeHistogram::default(),
+        sizes: SizeHistogram::default(),
         expiring_in_14_days: 0,
         expiring_in_30_days: 0,
         ..report.unwrap()

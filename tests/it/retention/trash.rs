@@ -302,7 +302,9 @@ async fn a_burst_of_deletions_keeps_the_trash_until_an_operator_has_confirmed_it
         );
         let shown = status(server.site(), admin, &[]);
         assert!(
-            shown.with_code(0).contains(&format!("attention   {text}")),
+            shown
+                .with_code(0)
+                .contains(&format!("alerts      warning: {text}")),
             "{shown:?}"
         );
         let shown = status(server.site(), admin, &["--json"]).json();
@@ -343,15 +345,14 @@ async fn a_burst_of_deletions_keeps_the_trash_until_an_operator_has_confirmed_it
         ["safe_trash_held 0"]
     );
     let calm = status(server.site(), admin, &[]);
-    assert!(
-        calm.out.ends_with("attention   nothing needs any\n"),
-        "{calm:?}"
-    );
+    assert!(calm.out.ends_with("alerts      none\n"), "{calm:?}");
     let (log, site) = server.stop();
     assert!(!log.contains("within a day"), "{log}");
     let again = run(&site, &["trash", "confirm"]);
     assert!(
-        again.with_code(0).starts_with("Nothing was waiting"),
+        again
+            .with_code(0)
+            .starts_with("No deletion burst was pending"),
         "{again:?}"
     );
 }

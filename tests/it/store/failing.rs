@@ -116,6 +116,7 @@ async fn a_store_that_fails_is_reported_as_it_is_and_there_is_full_service_after
 
                 let status = match fault {
                     Fault::Full => 507,
+                    Fault::Unavailable => 503,
                     Fault::Io => 500,
                 };
                 if method == "HEAD" {
@@ -204,7 +205,7 @@ pub(crate) async fn status(server: &TestServer, is_it: impl Fn(&Status) -> bool)
 
 /// What needs a person.
 fn said(status: &Status) -> Vec<String> {
-    let lines = status.attention().into_iter();
+    let lines = status.alerts().into_iter();
     lines.map(|line| line.text).collect()
 }
 
@@ -238,7 +239,7 @@ async fn a_sweep_that_breaks_off_is_told_and_the_next_one_works() {
             assert_eq!(broken.sweep.as_ref().unwrap().report, None);
             assert_eq!(
                 said(&broken),
-                ["the last sweep broke off; the log says why"]
+                ["the last sweep was aborted; the log has the reason"]
             );
             let metrics = admin(&server, "/metrics").await;
             assert!(metrics.contains("safe_sweeps_failed_total 1"), "{metrics}");
@@ -255,7 +256,7 @@ async fn a_sweep_that_breaks_off_is_told_and_the_next_one_works() {
             let went_through = |status: &Status| status.sweep.as_ref().unwrap().report.is_some();
             let whole = status(&server, went_through).await;
 
-            assert!(whole.attention().is_empty(), "{:?}", whole.attention());
+            assert!(whole.alerts().is_empty(), "{:?}", whole.alerts());
             let report = whole.sweep.unwrap().report.unwrap();
             let removed_now = u64::from(listing == Operation::List);
             assert_eq!((report.kept, report.removed), (1, removed_now));
@@ -286,7 +287,7 @@ async fn a_sweep_in_which_one_removal_fails_does_the_rest_and_says_so() {
 
         assert_eq!(
             said(&failed),
-            ["1 file could not be removed; the log says why"]
+            ["1 file could not be removed; the log has the reason"]
         );
         let report = failed.sweep.unwrap().report.unwrap();
         let of_expired = u64::from(operation == Operation::Expire);

@@ -8,3 +8,4 @@ pub(crate) mod failing;
 mod flaws;
 mod races;
 mod scrub;
+mod seam;

@@ -49,7 +49,7 @@ async fn what_the_server_finds_is_in_the_log_the_metrics_and_the_status() {
     ];
     assert_eq!(metrics(admin, "safe_damaged_backups").await, damaged);
     let text = format!(
-        "attention   {} backups are damaged (2 too short, {changed} changed, 0 unreadable); `scrub` says which\n",
+        "alerts      warning: {} backups are damaged (2 too short, {changed} changed, 0 unreadable); run `scrub` to list them\n",
         2 + changed
     );
     let shown = status(server.site(), admin, &[]);

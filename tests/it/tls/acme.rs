@@ -113,12 +113,12 @@ async fn check_looks_at_what_an_authority_is_to_be_asked_for() {
         let text = fs::read(site.config_file()).unwrap();
         let config = Config::from_json(&text, &site.config_file()).unwrap();
         let about = server::check(&config, now()).into_iter();
-        let lines = about.filter(|finding| finding.place.starts_with("tls"));
+        let lines = about.filter(|finding| finding.key.starts_with("tls"));
         lines
             .map(|finding| {
                 (
-                    finding.severity,
-                    format!("{}: {}", finding.place, finding.text),
+                    finding.alert.severity,
+                    format!("{}: {}", finding.key, finding.alert.text),
                 )
             })
             .collect::<Vec<_>>()
@@ -132,10 +132,10 @@ async fn check_looks_at_what_an_authority_is_to_be_asked_for() {
     has(
         &fine,
         Severity::Good,
-        "tls.acme.domains: the host of publicUrl is among",
+        "tls.acme.domains: include the host of publicUrl",
     );
     has(&fine, Severity::Good, "tls.acme.authorityFile: is trusted");
-    has(&fine, Severity::Good, "tls.acme.directory: can be written");
+    has(&fine, Severity::Good, "tls.acme.directory: is writable");
     has(
         &fine,
         Severity::Warning,
@@ -143,7 +143,7 @@ async fn check_looks_at_what_an_authority_is_to_be_asked_for() {
     );
     assert!(
         fine.iter()
-            .all(|(severity, _)| *severity != Severity::Error)
+            .all(|(severity, _)| *severity != Severity::Critical)
     );
 
     place_certificate(&site, "other.example");
@@ -151,7 +151,7 @@ async fn check_looks_at_what_an_authority_is_to_be_asked_for() {
     has(
         &other,
         Severity::Warning,
-        "tls.acme: the certificate that is there is for other",
+        "tls.acme: the stored certificate is for other",
     );
     has(
         &other,
@@ -160,7 +160,7 @@ async fn check_looks_at_what_an_authority_is_to_be_asked_for() {
     );
     place_certificate(&site, "localhost");
     set_mode(&site.folder().join("acme/certificate.pem"), 0o644);
-    has(&found(&site), Severity::Error, "tls.acme.directory: ");
+    has(&found(&site), Severity::Critical, "tls.acme.directory: ");
     set_mode(&site.folder().join("acme/certificate.pem"), 0o600);
     set_mode(&site.folder().join("acme"), 0o755);
     let open = found(&site);
@@ -172,10 +172,10 @@ async fn check_looks_at_what_an_authority_is_to_be_asked_for() {
     let bad = found(&site);
     has(
         &bad,
-        Severity::Error,
-        "tls.acme.domains: the host of publicUrl is not among",
+        Severity::Critical,
+        "tls.acme.domains: do not include the host of publicUrl",
     );
-    has(&bad, Severity::Error, "tls.acme.authorityFile: ");
+    has(&bad, Severity::Critical, "tls.acme.authorityFile: ");
     let Err(server::StartError::Configuration(problems)) = site.bind().await else {
         panic!("it starts");
     };

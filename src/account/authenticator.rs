@@ -1,0 +1,602 @@
+//! Verification of credentials against the accounts file, which may change at any time.
+//!
+//! A chosen password costs 15 ms of hashing on purpose. A phone pays that once: verified
+//! credentials are cached by a keyed hash until the file changes. Refusals are never cached, and
+//! each costs the same as any other, whether the name exists or not. Attempts are rate limited by
+//! the caller; this module only separates passwords that can be guessed ([`Authenticator::verify`])
+//! from generated secrets, which cannot ([`Authenticator::verify_generated`]).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
+
+use arc_swap::ArcSwap;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tokio::sync::Semaphore;
+
+use super::basic::Decoding;
+use super::file::{self, Account, FileError};
+use super::{Caller, Credentials, Secret};
+use crate::file_version::FileVersion;
+
+/// Verifies credentials against the accounts file, and reloads it when it was replaced.
+pub struct Authenticator {
+    path: PathBuf,
+    current: ArcSwap<Loaded>,
+    /// One reload at a time. Holds the state of the file (`None`: missing) that was last found to
+    /// be bad, so that it is read and reported once.
+    bad: Mutex<Option<Option<FileVersion>>>,
+    /// One permit for each concurrent argon2id hash, which takes a core and 19 MiB.
+    hashing: Arc<Semaphore>,
+    hashed: Arc<Counters>,
+    cache_key: [u8; 32],
+}
+
+/// Numbers of hashed passwords since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HashCounts {
+    /// SHA-256 hashes, for comparison with generated secrets.
+    pub fast: u64,
+    /// argon2id hashes, for comparison with chosen passwords.
+    pub slow: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    fast: AtomicU64,
+    slow: AtomicU64,
+}
+
+/// The kind of a secret's hash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HashKind {
+    /// SHA-256 of a generated secret.
+    Fast,
+    /// argon2id of a chosen password.
+    Slow,
+}
+
+/// The secrets of one kind, over all accounts.
+struct SecretStats {
+    /// The largest number of them in one account: the number of hashes of every refusal.
+    max_per_account: usize,
+    /// Hashed in place of the secrets that an account lacks, so that all refusals cost the same.
+    dummy: Option<Secret>,
+}
+
+/// The accounts of one version of the file, and the cache of credentials verified against them.
+struct Loaded {
+    version: Option<FileVersion>,
+    accounts: HashMap<String, Account>,
+    fast: SecretStats,
+    slow: SecretStats,
+    verified: Mutex<HashMap<[u8; 32], Caller>>,
+}
+
+impl Authenticator {
+    /// Loads the accounts file.
+    ///
+    /// # Errors
+    /// When it is missing, unreadable, not valid, or its permissions are too open; when the system
+    /// provides no randomness.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        Self::of(path, Loaded::read(path)?)
+    }
+
+    /// An authenticator without accounts, until a file is written to `path`.
+    ///
+    /// # Errors
+    /// When the system provides no randomness.
+    pub fn without_accounts(path: &Path) -> Result<Self, FileError> {
+        Self::of(path, Loaded::new(None, Vec::new()))
+    }
+
+    fn of(path: &Path, loaded: Loaded) -> Result<Self, FileError> {
+        let mut cache_key = [0; 32];
+        getrandom::fill(&mut cache_key).map_err(|error| FileError::Read {
+            path: path.to_owned(),
+            source: std::io::Error::other(error),
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            current: ArcSwap::from_pointee(loaded),
+            bad: Mutex::new(None),
+            hashing: Arc::new(Semaphore::new(
+                available_parallelism().map_or(1, usize::from),
+            )),
+            hashed: Arc::default(),
+            cache_key,
+        })
+    }
+
+    /// Whether the accounts file as it is now cannot be used, so that those read before are in
+    /// force. Reads the file again first if it was replaced.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        let loaded = self.current();
+        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = FileVersion::of(&self.path);
+        version != loaded.version && *bad == Some(version)
+    }
+
+    /// True if there are no accounts. Reloads the file first if it was replaced.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.current().accounts.is_empty()
+    }
+
+    /// Verifies a generated secret, which no dictionary contains. `None` if the password does not
+    /// look generated or does not match: the credentials may still pass [`Self::verify`]. Reloads
+    /// the file first if it was replaced.
+    #[must_use]
+    pub fn verify_generated(&self, credentials: &Credentials) -> Option<Caller> {
+        let loaded = self.current();
+        let mut decodings = credentials.decodings();
+        decodings.find_map(|decoding| {
+            // A weak password that an operator stored as SHA-256 must not pass here.
+            let generated = Secret::looks_generated(&decoding.password);
+            let caller = generated.then(|| loaded.check(&decoding, HashKind::Fast, &self.hashed));
+            caller.flatten()
+        })
+    }
+
+    /// The account of credentials that were verified before, from any address. Rate limit this
+    /// call: without a limit, an attacker could guess at full speed. Reloads the file first if it
+    /// was replaced.
+    #[must_use]
+    pub fn verify_cached(&self, credentials: &Credentials) -> Option<Caller> {
+        self.current().cached(&self.cache_key(credentials))
+    }
+
+    /// Verifies credentials; `None` if the name is unknown, the account disabled or the secret
+    /// wrong, and neither time nor work tells which. Reloads the file first if it was replaced.
+    pub async fn verify(&self, credentials: &Credentials) -> Option<Caller> {
+        let loaded = self.current();
+        let key = self.cache_key(credentials);
+        if let Some(caller) = loaded.cached(&key) {
+            return Some(caller);
+        }
+        let mut decodings = credentials.decodings();
+        let fast =
+            decodings.find_map(|decoding| loaded.check(&decoding, HashKind::Fast, &self.hashed));
+        let caller = match fast {
+            Some(caller) => caller,
+            None if loaded.slow.max_per_account == 0 => return None,
+            None => self.verify_slow(&loaded, credentials).await?,
+        };
+        loaded.cache(key, caller.clone());
+        Some(caller)
+    }
+
+    /// The numbers of hashed passwords, for the metrics.
+    #[must_use]
+    pub fn hashed(&self) -> HashCounts {
+        HashCounts {
+            fast: self.hashed.fast.load(Ordering::Relaxed),
+            slow: self.hashed.slow.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn verify_slow(&self, loaded: &Arc<Loaded>, credentials: &Credentials) -> Option<Caller> {
+        let permit = Arc::clone(&self.hashing).acquire_owned().await.ok()?;
+        let decodings: Vec<_> = credentials.decodings().collect();
+        let loaded = Arc::clone(loaded);
+        let hashed = Arc::clone(&self.hashed);
+        tokio::task::spawn_blocking(move || {
+            // Released when the hashes are done, not when the request is cancelled: otherwise
+            // clients that send requests and disconnect would fill the memory.
+            let _permit = permit;
+            let mut decodings = decodings.iter();
+            decodings.find_map(|decoding| loaded.check(decoding, HashKind::Slow, &hashed))
+        })
+        .await
+        .ok()
+        .flatten()
+    }
+
+    /// The accounts as the file has them now; the last good ones if the file went bad.
+    fn current(&self) -> Arc<Loaded> {
+        let loaded = self.current.load_full();
+        let version = FileVersion::of(&self.path);
+        if version.is_some() && version == loaded.version {
+            return loaded;
+        }
+        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have read it while this thread waited.
+        let loaded = self.current.load_full();
+        if version == loaded.version || *bad == Some(version) {
+            return loaded;
+        }
+        match Loaded::read(&self.path) {
+            Ok(read) => {
+                tracing::info!(accounts = read.accounts.len(), "accounts were read again");
+                *bad = None;
+                self.current.store(Arc::new(read));
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the accounts file is bad; the accounts read before stay in force"
+                );
+                *bad = Some(version);
+            }
+        }
+        self.current.load_full()
+    }
+
+    fn cache_key(&self, credentials: &Credentials) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.cache_key)
+            .expect("HMAC takes a key of any length");
+        mac.update(credentials.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl Loaded {
+    fn read(path: &Path) -> Result<Self, FileError> {
+        let version = FileVersion::of(path);
+        file::check_permissions(path)?;
+        Ok(Self::new(version, file::load(path)?))
+    }
+
+    fn new(version: Option<FileVersion>, accounts: Vec<Account>) -> Self {
+        Self {
+            version,
+            fast: SecretStats::of(&accounts, HashKind::Fast),
+            slow: SecretStats::of(&accounts, HashKind::Slow),
+            accounts: accounts
+                .into_iter()
+                .map(|a| (a.name.as_str().to_owned(), a))
+                .collect(),
+            verified: Mutex::default(),
+        }
+    }
+
+    /// Compares a password with the account's secrets of this kind. The number of hashes is the
+    /// same for every name, so that neither time nor work tells which names exist.
+    fn check(&self, decoding: &Decoding, kind: HashKind, hashed: &Counters) -> Option<Caller> {
+        let (secrets, counter) = match kind {
+            HashKind::Fast => (&self.fast, &hashed.fast),
+            HashKind::Slow => (&self.slow, &hashed.slow),
+        };
+        let account = self.accounts.get(&decoding.name);
+        let account = account.filter(|account| !account.disabled);
+        let own = account.into_iter().flat_map(|account| &account.secrets);
+        let own = own.filter(|secret| HashKind::of(secret) == kind);
+        let dummies =
+            std::iter::repeat_n(secrets.dummy.as_ref(), secrets.max_per_account).flatten();
+        let found = own
+            .map(|secret| (secret, true))
+            .chain(dummies.map(|secret| (secret, false)))
+            .take(secrets.max_per_account)
+            .fold(false, |found, (secret, is_own)| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                (secret.verify(&decoding.password) & is_own) | found
+            });
+        account.filter(|_| found).map(caller)
+    }
+
+    fn cached(&self, key: &[u8; 32]) -> Option<Caller> {
+        self.verified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
+    }
+
+    /// Adds verified credentials only, so the cache holds a few entries for each secret in the
+    /// file.
+    fn cache(&self, key: [u8; 32], caller: Caller) {
+        self.verified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, caller);
+    }
+}
+
+impl HashKind {
+    fn of(secret: &Secret) -> Self {
+        if secret.is_slow() {
+            Self::Slow
+        } else {
+            Self::Fast
+        }
+    }
+}
+
+impl SecretStats {
+    fn of(accounts: &[Account], kind: HashKind) -> Self {
+        let of_account = |account: &Account| {
+            let secrets = account.secrets.iter();
+            secrets
+                .filter(|secret| HashKind::of(secret) == kind)
+                .count()
+        };
+        let mut all = accounts.iter().flat_map(|account| &account.secrets);
+        Self {
+            max_per_account: accounts.iter().map(of_account).max().unwrap_or_default(),
+            // A secret of the file itself, with the same cost parameters.
+            dummy: all.find(|secret| HashKind::of(secret) == kind).cloned(),
+        }
+    }
+}
+
+fn caller(account: &Account) -> Caller {
+    Caller {
+        name: Some(account.name.clone()),
+        role: account.role,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+    use std::fs;
+
+    use super::*;
+    use crate::account::Role;
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self {
+                directory: tempfile::tempdir().unwrap(),
+            }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("accounts.json")
+        }
+
+        fn set(&self, accounts: Vec<(&str, Role, bool, Vec<Secret>)>) {
+            file::update(&self.path(), |all| {
+                *all = accounts
+                    .into_iter()
+                    .map(|(name, role, disabled, secrets)| Account {
+                        name: name.parse().unwrap(),
+                        role,
+                        disabled,
+                        secrets,
+                    })
+                    .collect();
+                Ok::<_, FileError>(())
+            })
+            .unwrap();
+        }
+    }
+
+    fn basic(text: &[u8]) -> Credentials {
+        let header = format!("Basic {}", BASE64_STANDARD.encode(text));
+        Credentials::parse(header.as_bytes()).unwrap()
+    }
+
+    async fn name(authenticator: &Authenticator, text: &[u8]) -> Option<String> {
+        Some(
+            authenticator
+                .verify(&basic(text))
+                .await?
+                .name()?
+                .to_string(),
+        )
+    }
+
+    #[tokio::test]
+    async fn generated_and_chosen_secrets_open_and_wrong_ones_do_not() {
+        let fixture = Fixture::new();
+        let (text, generated) = Secret::generate().unwrap();
+        let chosen = Secret::of_password("chosen password").unwrap();
+        fixture.set(vec![
+            ("phones", Role::Phone, false, vec![generated]),
+            ("boss", Role::Operator, false, vec![chosen]),
+        ]);
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
+
+        let phones = format!("phones:{}", text.reveal());
+        assert_eq!(
+            name(&authenticator, phones.as_bytes()).await.as_deref(),
+            Some("phones")
+        );
+        for _ in 0..2 {
+            let boss = authenticator
+                .verify(&basic(b"boss:chosen password"))
+                .await
+                .unwrap();
+            assert_eq!(
+                (boss.role(), boss.name().unwrap().as_str()),
+                (Role::Operator, "boss")
+            );
+        }
+        for wrong in [
+            "phones:",
+            "phones:x",
+            "boss:Chosen password",
+            "nobody:chosen password",
+            ":",
+        ] {
+            assert_eq!(
+                name(&authenticator, wrong.as_bytes()).await,
+                None,
+                "{wrong}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn both_charsets_of_a_password_open() {
+        let fixture = Fixture::new();
+        fixture.set(vec![(
+            "jörg",
+            Role::Phone,
+            false,
+            vec![Secret::of_password("pässwört").unwrap()],
+        )]);
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
+
+        assert!(
+            name(&authenticator, "jörg:pässwört".as_bytes())
+                .await
+                .is_some()
+        );
+        assert!(
+            name(&authenticator, b"j\xf6rg:p\xe4ssw\xf6rt")
+                .await
+                .is_some()
+        );
+        assert!(name(&authenticator, b"j?rg:p?ssw?rt").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_in_force_at_once() {
+        let fixture = Fixture::new();
+        let secret = Secret::of_password("password").unwrap();
+        fixture.set(vec![("phones", Role::Phone, false, vec![secret.clone()])]);
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
+        assert!(name(&authenticator, b"phones:password").await.is_some());
+
+        fixture.set(vec![("phones", Role::Phone, true, vec![secret.clone()])]);
+        assert!(name(&authenticator, b"phones:password").await.is_none());
+        fixture.set(vec![("phones", Role::Phone, false, vec![secret])]);
+        assert!(name(&authenticator, b"phones:password").await.is_some());
+        fixture.set(vec![]);
+        assert!(name(&authenticator, b"phones:password").await.is_none());
+        assert!(authenticator.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_bad_or_missing_file_leaves_the_accounts_in_force() {
+        let fixture = Fixture::new();
+        fixture.set(vec![(
+            "phones",
+            Role::Phone,
+            false,
+            vec![Secret::of_password("password").unwrap()],
+        )]);
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
+
+        crate::durable::replace(&fixture.path(), b"{").unwrap();
+        assert!(name(&authenticator, b"phones:password").await.is_some());
+        fs::remove_file(fixture.path()).unwrap();
+        assert!(name(&authenticator, b"phones:password").await.is_some());
+        assert!(name(&authenticator, b"phones:wrong").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn hashes_of_a_cancelled_request_keep_their_permit_until_they_are_done() {
+        let fixture = Fixture::new();
+        let secrets = vec![Secret::of_password("password").unwrap()];
+        fixture.set(vec![("phones", Role::Phone, false, secrets)]);
+        let mut authenticator = Authenticator::open(&fixture.path()).unwrap();
+        authenticator.hashing = Arc::new(Semaphore::new(1));
+
+        let wrong = basic(b"phones:wrong");
+        let begun = futures_util::FutureExt::now_or_never(authenticator.verify(&wrong));
+
+        assert!(begun.is_none(), "a slow hash was done at once");
+        assert_eq!(authenticator.hashing.available_permits(), 0);
+        // The next request waits for the permit, and gets it.
+        assert!(name(&authenticator, b"phones:password").await.is_some());
+    }
+
+    #[tokio::test]
+    async fn two_secrets_open_during_a_rotation() {
+        let fixture = Fixture::new();
+        let secrets = vec![
+            Secret::of_password("old").unwrap(),
+            Secret::of_password("new").unwrap(),
+        ];
+        fixture.set(vec![("phones", Role::Phone, false, secrets)]);
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
+
+        assert!(name(&authenticator, b"phones:old").await.is_some());
+        assert!(name(&authenticator, b"phones:new").await.is_some());
+        assert!(name(&authenticator, b"phones:older").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn every_refusal_costs_the_same_hashes() {
+        let fixture = Fixture::new();
+        let generated = || Secret::generate().unwrap();
+        let chosen = Secret::of_password("chosen password").unwrap();
+        let (right, one) = generated();
+        fixture.set(vec![
+            ("phones", Role::Phone, false, vec![one, generated().1]),
+            ("former", Role::Phone, true, vec![chosen.clone()]),
+            ("boss", Role::Operator, false, vec![chosen.clone(), chosen]),
+        ]);
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
+        let mut cost = HashCounts { fast: 0, slow: 0 };
+
+        let guess = generated().0;
+        for password in ["wrong", "chosen password", guess.reveal()] {
+            let looks_generated = u64::from(password == guess.reveal());
+            for account in ["phones", "former", "nobody", ""] {
+                let credentials = basic(format!("{account}:{password}").as_bytes());
+                assert_eq!(
+                    authenticator.verify_generated(&credentials),
+                    None,
+                    "{account}"
+                );
+                assert_eq!(authenticator.verify(&credentials).await, None, "{account}");
+                cost.fast += 2 + 2 * looks_generated;
+                cost.slow += 2;
+                assert_eq!(authenticator.hashed(), cost, "{account}:{password}");
+            }
+        }
+        let right = format!("phones:{}", right.reveal());
+        assert!(
+            authenticator
+                .verify_generated(&basic(right.as_bytes()))
+                .is_some()
+        );
+    }
+
+    #[tokio::test]
+    async fn generated_secrets_verify_without_guesses_and_verified_credentials_are_cached() {
+        let fixture = Fixture::new();
+        let (text, generated) = Secret::generate().unwrap();
+        let weak = "sha256:5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
+        fixture.set(vec![
+            ("phones", Role::Phone, false, vec![generated]),
+            ("weak", Role::Phone, false, vec![weak.parse().unwrap()]),
+            (
+                "boss",
+                Role::Phone,
+                false,
+                vec![Secret::of_password("password").unwrap()],
+            ),
+        ]);
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
+
+        let phones = basic(format!("phones:{}", text.reveal()).as_bytes());
+        assert!(authenticator.verify_generated(&phones).is_some());
+        assert!(authenticator.verify_cached(&phones).is_none());
+        for guessable in ["weak:password", "boss:password"] {
+            let credentials = basic(guessable.as_bytes());
+            assert_eq!(
+                authenticator.verify_cached(&credentials),
+                None,
+                "{guessable}"
+            );
+            assert!(
+                authenticator.verify(&credentials).await.is_some(),
+                "{guessable}"
+            );
+            assert_eq!(
+                authenticator.verify_generated(&credentials),
+                None,
+                "{guessable}"
+            );
+            assert!(
+                authenticator.verify_cached(&credentials).is_some(),
+                "{guessable}"
+            );
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Bar charts as SVG, each with the same figures as a table for readers who cannot see it.
+
+use std::fmt::Write;
+
+use indicatif::HumanCount;
+
+use crate::html::escape;
+
+/// Width and height of the drawing, in units of its own; the page scales it.
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 220.0;
+/// Room below the bars for their labels, and above for the figures of the highest.
+const BELOW: f64 = 30.0;
+const ABOVE: f64 = 22.0;
+/// At most this many bars have labels and figures; of more bars, every second, third, …
+const WRITTEN: usize = 10;
+/// Room at both sides for the labels of the outermost bars.
+const BESIDE: f64 = 24.0;
+/// Bars closer to each other than this have no figures above them, except for the highest: they
+/// would overlap.
+const CLOSE: f64 = 40.0;
+
+/// The colour of a bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Warning,
+}
+
+/// One bar.
+pub(super) struct Bar {
+    pub(super) label: String,
+    pub(super) value: u64,
+    pub(super) tone: Tone,
+}
+
+/// A chart.
+pub(super) struct Chart<'a> {
+    /// The prefix of its HTML ids, unique on the page.
+    pub(super) name: &'a str,
+    pub(super) title: &'a str,
+    /// What it shows, in a sentence.
+    pub(super) summary: String,
+    /// The headings of the table.
+    pub(super) columns: [&'a str; 2],
+    pub(super) bars: Vec<Bar>,
+}
+
+impl Chart<'_> {
+    /// Renders the figure.
+    pub(super) fn render(&self) -> String {
+        let (name, title) = (self.name, self.title);
+        let summary = escape(&self.summary);
+        format!(
+            r#"<figure>
+<figcaption><h2 id="{name}-title">{title}</h2><p id="{name}-summary">{summary}</p></figcaption>
+<svg viewBox="-{BESIDE} 0 {all} {HEIGHT}" role="img" aria-labelledby="{name}-title" aria-describedby="{name}-summary">
+{bars}<line class="axis" x1="0" y1="{base}" x2="{WIDTH}" y2="{base}"/>
+</svg>
+<details><summary>The figures as a table</summary>
+{table}</details>
+</figure>
+"#,
+            all = WIDTH + 2.0 * BESIDE,
+            bars = self.bars(),
+            base = HEIGHT - BELOW,
+            table = self.table()
+        )
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "bars are drawn to a few hundred steps"
+    )]
+    fn bars(&self) -> String {
+        let highest = self
+            .bars
+            .iter()
+            .map(|bar| bar.value)
+            .max()
+            .unwrap_or(0)
+            .max(1);
+        let step = WIDTH / self.bars.len().max(1) as f64;
+        let every = self.bars.len().div_ceil(WRITTEN).max(1);
+        let room = HEIGHT - BELOW - ABOVE;
+        let mut svg = String::new();
+        // The last one always has a label: of days, the last is today.
+        let last = self.bars.len().saturating_sub(1);
+        let peak = self.bars.iter().position(|bar| bar.value == highest);
+        for (position, bar) in self.bars.iter().enumerate() {
+            let height = bar.value as f64 / highest as f64 * room;
+            // A value above zero is visible, however small.
+            let height = if bar.value == 0 { 0.0 } else { height.max(2.0) };
+            let (left, top) = (position as f64 * step + step * 0.1, HEIGHT - BELOW - height);
+            let (middle, width) = (left + step * 0.4, step * 0.8);
+            let class = match bar.tone {
+                Tone::Plain => "bar",
+                Tone::Warning => "bar warning",
+            };
+            let label = escape(&bar.label);
+            let value = HumanCount(bar.value);
+            let _ = writeln!(
+                svg,
+                r#"<rect class="{class}" x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"><title>{label}: {value}</title></rect>"#
+            );
+            if step >= CLOSE || Some(position) == peak {
+                let above = top - 6.0;
+                let _ = writeln!(
+                    svg,
+                    r#"<text class="value" x="{middle:.1}" y="{above:.1}">{value}</text>"#
+                );
+            }
+            if (last - position).is_multiple_of(every) {
+                let below = HEIGHT - 10.0;
+                let _ = writeln!(
+                    svg,
+                    r#"<text x="{middle:.1}" y="{below:.1}">{label}</text>"#
+                );
+            }
+        }
+        svg
+    }
+
+    fn table(&self) -> String {
+        let [what, value] = self.columns;
+        let mut table = format!(
+            "<table><thead><tr><th scope=\"col\">{what}</th><th scope=\"col\">{value}</th></tr></thead><tbody>\n"
+        );
+        for bar in &self.bars {
+            let _ = writeln!(
+                table,
+                "<tr><th scope=\"row\">{}</th><td>{}</td></tr>",
+                escape(&bar.label),
+                HumanCount(bar.value)
+            );
+        }
+        table + "</tbody></table>"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(values: &[u64]) -> Chart<'static> {
+        Chart {
+            name: "test",
+            title: "A title",
+            summary: "Less & more".into(),
+            columns: ["what", "how many"],
+            bars: values
+                .iter()
+                .enumerate()
+                .map(|(position, &value)| Bar {
+                    label: format!("<{position}"),
+                    value,
+                    tone: Tone::Plain,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_highest_bar_fills_the_room_and_a_small_one_can_be_seen() {
+        let svg = chart(&[0, 1, 1_000_000]).render();
+
+        assert!(
+            svg.contains("height=\"0.0\"><title>&lt;0: 0</title>"),
+            "{svg}"
+        );
+        assert!(
+            svg.contains("height=\"2.0\"><title>&lt;1: 1</title>"),
+            "{svg}"
+        );
+        let full = format!(
+            "height=\"{:.1}\"><title>&lt;2: 1,000,000</title>",
+            HEIGHT - BELOW - ABOVE
+        );
+        assert!(svg.contains(&full), "{svg}");
+        assert!(svg.contains("Less &amp; more"));
+        assert!(svg.contains("<tr><th scope=\"row\">&lt;2</th><td>1,000,000</td></tr>"));
+    }
+
+    #[test]
+    fn an_empty_chart_is_rendered() {
+        for values in [&[][..], &[0, 0]] {
+            assert!(!chart(values).render().contains("NaN"));
+        }
+    }
+
+    #[test]
+    fn of_many_bars_a_few_have_labels_and_the_last_does() {
+        let svg = chart(&[7; 30]).render();
+
+        assert_eq!(
+            svg.matches("class=\"value\"").count(),
+            1,
+            "they would overlap"
+        );
+        assert_eq!(svg.matches("<text x=").count(), 10);
+        assert!(svg.contains(">&lt;29</text>"));
+    }
+}

@@ -1,0 +1,72 @@
+//! Types that the metrics share: whole numbers, and the sets of labels.
+//!
+//! Values of labels are words of this program, never text from a client, so that the number of
+//! series is bounded.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::gauge::Gauge;
+
+/// A gauge of whole numbers.
+pub(super) type Number = Gauge<u64, AtomicU64>;
+
+/// `done` or `failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Outcome {
+    pub(super) outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Kind {
+    pub(super) kind: &'static str,
+}
+
+/// A limit that refused a client ([`super::limit::Limit::word`]).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct LimitName {
+    pub(super) limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Endpoint {
+    pub(super) route: &'static str,
+    pub(super) method: &'static str,
+}
+
+/// A kind of response.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ResponseClass {
+    pub(super) route: &'static str,
+    pub(super) method: &'static str,
+    pub(super) class: &'static str,
+}
+
+/// Why sweeps remove nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Reason {
+    pub(super) reason: &'static str,
+}
+
+/// An operation of the storage.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Operation {
+    pub(super) operation: &'static str,
+}
+
+/// The upper bound of a class of ages.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct YoungerThan {
+    pub(super) younger_than_days: String,
+}
+
+/// The upper bound of a class of sizes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct UpTo {
+    pub(super) up_to_percent: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Within {
+    pub(super) within_days: u32,
+}

@@ -1,0 +1,111 @@
+//! Limits that refuse clients, and a counter of refusals for each.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::server::metrics::label::LimitName;
+
+/// Why a client was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Connections of all clients; an idle one was evicted.
+    Connections,
+    ConnectionsPerAddress,
+    Handshake,
+    /// Time, bytes or lines of a request's header.
+    Header,
+    /// Time or rate of a request's body.
+    Body,
+    /// The client read the response too slowly.
+    Answer,
+    /// Bytes beyond requests.
+    UnsolicitedBytes,
+    Resets,
+    /// Memory for uploads, or concurrent requests.
+    Overload,
+    /// Not a limit: a request without TLS from a client that is no trusted proxy.
+    Plaintext,
+    /// Not a limit: ambiguous request framing.
+    Framing,
+    WrongPasswordsPerAccount,
+    WrongPasswordsPerAddress,
+    UnknownBackupsPerAccount,
+    UnknownBackupsPerAddress,
+    NewBackupsPerAddress,
+    MaxBackups,
+    MaxTotalBytes,
+    MinFreeBytes,
+    NewBackupsPerAccountAndDay,
+}
+
+impl Limit {
+    const ALL: [Self; 20] = [
+        Self::Connections,
+        Self::ConnectionsPerAddress,
+        Self::Handshake,
+        Self::Header,
+        Self::Body,
+        Self::Answer,
+        Self::UnsolicitedBytes,
+        Self::Resets,
+        Self::Overload,
+        Self::Plaintext,
+        Self::Framing,
+        Self::WrongPasswordsPerAccount,
+        Self::WrongPasswordsPerAddress,
+        Self::UnknownBackupsPerAccount,
+        Self::UnknownBackupsPerAddress,
+        Self::NewBackupsPerAddress,
+        Self::MaxBackups,
+        Self::MaxTotalBytes,
+        Self::MinFreeBytes,
+        Self::NewBackupsPerAccountAndDay,
+    ];
+
+    /// The limit's name in metrics and in the log.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections_per_address",
+            Self::Handshake => "handshake",
+            Self::Header => "header",
+            Self::Body => "body",
+            Self::Answer => "answer",
+            Self::UnsolicitedBytes => "unsolicited_bytes",
+            Self::Resets => "resets",
+            Self::Overload => "overload",
+            Self::Plaintext => "plaintext",
+            Self::Framing => "framing",
+            Self::WrongPasswordsPerAccount => "wrong_passwords_per_account",
+            Self::WrongPasswordsPerAddress => "wrong_passwords_per_address",
+            Self::UnknownBackupsPerAccount => "unknown_backups_per_account",
+            Self::UnknownBackupsPerAddress => "unknown_backups_per_address",
+            Self::NewBackupsPerAddress => "new_backups_per_address",
+            Self::MaxBackups => "max_backups",
+            Self::MaxTotalBytes => "max_total_bytes",
+            Self::MinFreeBytes => "min_free_bytes",
+            Self::NewBackupsPerAccountAndDay => "new_backups_per_account_and_day",
+        }
+    }
+}
+
+/// Counts refusals by limit.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusals(Family<LimitName, Counter>);
+
+impl Refusals {
+    pub(crate) fn count(&self, limit: Limit) {
+        let limit = limit.word();
+        self.0.get_or_create(&LimitName { limit }).inc();
+    }
+
+    /// Registers the counters of all limits, so that each is exported from the start.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register("refused", "Refusals of clients, by limit", self.0.clone());
+        for limit in Limit::ALL {
+            let limit = limit.word();
+            drop(self.0.get_or_create(&LimitName { limit }));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The history of uploads per day for a month, kept from one run to the next.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use crate::lock::lock;
+use crate::state::{DayOfUploads, Error, State, StateStore};
+use crate::time::{DAY, unix};
+
+/// The length of the history, today included.
+const DAYS: u64 = 30;
+
+/// Uploads per day, in UTC.
+#[derive(Default)]
+pub(crate) struct Uploads {
+    days: Mutex<BTreeMap<u64, u64>>,
+    /// True while there are uploads that are not saved.
+    is_dirty: AtomicBool,
+}
+
+impl Uploads {
+    /// Counts an upload.
+    pub(crate) fn count(&self, now: SystemTime) {
+        *self.days().entry(unix(now) / DAY).or_default() += 1;
+        self.is_dirty.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds the history of an earlier run.
+    pub(crate) fn add(&self, remembered: &[DayOfUploads]) {
+        let mut days = self.days();
+        for day in remembered {
+            *days.entry(day.day).or_default() += day.uploads;
+        }
+    }
+
+    /// The last days, the oldest first, also those without uploads.
+    pub(crate) fn last_days(&self, now: SystemTime) -> Vec<DayOfUploads> {
+        let today = unix(now) / DAY;
+        let mut days = self.days();
+        // Also removes days in the future, which a wrong clock left.
+        days.retain(|day, _| *day + DAYS > today && *day <= today);
+        let first = (today + 1).saturating_sub(DAYS);
+        let of = |day| DayOfUploads {
+            day,
+            uploads: days.get(&day).copied().unwrap_or_default(),
+        };
+        (first..=today).map(of).collect()
+    }
+
+    /// Saves the history if there are new uploads.
+    pub(crate) async fn remember(
+        &self,
+        state: &dyn StateStore,
+        now: SystemTime,
+    ) -> Result<(), Error> {
+        if !self.is_dirty.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut days = self.last_days(now);
+        days.retain(|day| day.uploads > 0);
+        let change = move |state: &mut State| state.uploads.clone_from(&days);
+        state
+            .update(change)
+            .await
+            .inspect_err(|_| self.is_dirty.store(true, Ordering::Relaxed))
+    }
+
+    fn days(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        lock(&self.days)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::state::StateFile;
+
+    fn noon(day: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(day * DAY + DAY / 2)
+    }
+
+    #[tokio::test]
+    async fn a_month_is_remembered_from_one_run_to_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("tmp")).unwrap();
+        let state = StateFile::in_directory(directory.path());
+        let before = Uploads::default();
+        for day in [1_000, 1_001, 1_030, 1_030] {
+            before.count(noon(day));
+        }
+        before.remember(&state, noon(1_030)).await.unwrap();
+
+        let after = Uploads::default();
+        after.add(&state.load().unwrap().uploads);
+        after.count(noon(1_030));
+
+        let days = after.last_days(noon(1_030));
+        assert_eq!(days.len(), 30);
+        assert_eq!((days[0].day, days[0].uploads), (1_001, 1));
+        assert_eq!((days[29].day, days[29].uploads), (1_030, 3));
+        assert_eq!(days.iter().map(|day| day.uploads).sum::<u64>(), 4);
+    }
+
+    #[test]
+    fn a_clock_that_went_back_leaves_no_day_of_the_future() {
+        let uploads = Uploads::default();
+        uploads.count(noon(2_000));
+
+        let days = uploads.last_days(noon(1_000));
+
+        assert!(days.iter().all(|day| day.uploads == 0));
+        assert!(uploads.last_days(UNIX_EPOCH).len() == 1);
+    }
+}

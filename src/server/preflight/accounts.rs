@@ -1,0 +1,47 @@
+//! `check` of the accounts.
+
+use super::{Findings, check_private};
+use crate::account::{self, Authenticator, Role};
+use crate::config::Config;
+use crate::error_chain::with_causes;
+use crate::server::status::{Alert, Severity};
+
+/// The accounts of a configuration; where anonymous access is on, the file may be missing.
+pub(crate) fn open_authenticator(config: &Config) -> Result<Authenticator, account::FileError> {
+    if config.allow_anonymous && !config.accounts_file.exists() {
+        return Authenticator::without_accounts(&config.accounts_file);
+    }
+    Authenticator::open(&config.accounts_file)
+}
+
+pub(super) fn check(findings: &mut Findings, config: &Config) {
+    let key = "accountsFile";
+    if config.allow_anonymous {
+        let text = "is on; every client on the Internet may store backups here";
+        findings.add(Severity::Warning, "allowAnonymous", text);
+    }
+    if let Err(error) = open_authenticator(config) {
+        return findings.add(Severity::Critical, key, with_causes(&error));
+    }
+    let accounts = account::load(&config.accounts_file).unwrap_or_default();
+    let phones = accounts
+        .iter()
+        .filter(|account| account.role == Role::Phone && !account.disabled)
+        .count();
+    match (phones, config.allow_anonymous) {
+        (0, true) => {}
+        (0, false) if accounts.is_empty() => findings.push(key, Alert::no_accounts()),
+        (0, false) => {
+            let text = "contains no enabled account for phones; run `account add NAME`";
+            findings.add(Severity::Warning, key, text);
+        }
+        (1, _) => findings.add(Severity::Good, key, "contains 1 account for phones"),
+        (many, _) => {
+            let text = format!("contains {many} accounts for phones");
+            findings.add(Severity::Good, key, text);
+        }
+    }
+    if config.accounts_file.exists() {
+        check_private(findings, key, &config.accounts_file);
+    }
+}

@@ -1,0 +1,102 @@
+//! `check`: tests a configuration for what the server would refuse, and for what would fail later.
+
+mod accounts;
+mod acme;
+mod certificate;
+mod network;
+mod storage;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::config::{Config, Listen, Tls};
+use crate::server::status::{Alert, Finding, Renewal, Severity};
+
+pub(crate) use accounts::open_authenticator;
+
+/// The findings so far.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, severity: Severity, key: &'static str, text: impl Into<String>) {
+        self.push(key, Alert::new(severity, text));
+    }
+
+    fn push(&mut self, key: &'static str, alert: Alert) {
+        self.0.push(Finding { key, alert });
+    }
+}
+
+/// Checks everything that a configuration names; changes nothing but that missing data directories
+/// are made.
+#[must_use]
+pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    check_tls(&mut findings, config, now);
+    accounts::check(&mut findings, config);
+    storage::check(&mut findings, config);
+    for listen in &config.listen {
+        match listen {
+            Listen::Tcp(address) => network::check_address(&mut findings, "listen", *address),
+            Listen::Unix(path) => network::check_socket(&mut findings, path),
+        }
+    }
+    network::check_address(&mut findings, "admin.listen", config.admin_listen);
+    check_settings(&mut findings, config);
+    if rustix::process::geteuid().is_root() {
+        let text = "root may read and write every file; run check as the server's user to test that user's rights";
+        findings.add(Severity::Good, "rights", text);
+    }
+    findings.0
+}
+
+fn check_tls(findings: &mut Findings, config: &Config, now: SystemTime) {
+    match &config.tls {
+        Tls::Off => {
+            let text = "is off: a proxy in front has the certificate, which is not checked here; without TLS, the \
+                        server accepts clients only on loopback, Unix sockets and from trustedProxies";
+            findings.add(Severity::Good, "tls", text);
+        }
+        Tls::Files(files) => {
+            let key = "tls.certificateFile";
+            certificate::check(findings, config, files, (key, Renewal::Manual), now);
+        }
+        Tls::Acme(acme) => acme::check(findings, config, acme, now),
+    }
+}
+
+fn check_settings(findings: &mut Findings, config: &Config) {
+    if !config.admin_listen.ip().is_loopback() {
+        let text =
+            "is not a loopback address; every client that reaches it has access without a password";
+        findings.add(Severity::Warning, "admin.listen", text);
+    }
+    if !config.anonymous_restore {
+        let text = "is off; iOS 7.2 to 7.2.2 cannot restore from this server (it sends the wrong password)";
+        findings.add(Severity::Warning, "anonymousRestore", text);
+    }
+    if config.retention_margin_days == 0 {
+        let text = "is 0; an iPhone renews unchanged data only after the full retentionDays, so its backup may be \
+                    removed just before";
+        findings.add(Severity::Warning, "retentionMarginDays", text);
+    }
+}
+
+/// Warns where other users of this machine have any access to a file or directory.
+fn check_private(findings: &mut Findings, key: &'static str, path: &Path) {
+    if std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o007 != 0) {
+        let mode = if path.is_dir() { "700" } else { "600" };
+        let path = path.display();
+        let text = format!("{path} is accessible to every user of this machine; run chmod {mode}");
+        findings.add(Severity::Warning, key, text);
+    }
+}
+
+/// The host of the public URL.
+fn public_host(config: &Config) -> Option<String> {
+    let url = config.public_url.as_deref()?.parse::<::http::Uri>().ok()?;
+    let host = url.host()?;
+    Some(host.trim_matches(['[', ']']).to_owned())
+}

@@ -1,0 +1,59 @@
+//! `check` of the storage: a trial write, free space, the state.
+
+use super::{Findings, check_private};
+use crate::config::Config;
+use crate::error_chain::with_causes;
+use crate::server::status::{Alert, Severity};
+use crate::state::{self, State};
+use crate::store::{self, Access, Opened};
+
+pub(super) fn check(findings: &mut Findings, config: &Config) {
+    let storage = config.storage.description();
+    let (key, local) = (storage.key, storage.local_directory);
+    let opened = match store::open(&config.storage, Access::Command) {
+        Ok(opened) => opened,
+        Err(error) => return findings.push(key, Alert::storage_failure(&with_causes(&error))),
+    };
+    let (written, free, state) = match probe(&opened) {
+        Ok(probed) => probed,
+        Err(error) => return findings.push(key, Alert::storage_failure(&with_causes(&error))),
+    };
+    if let Err(error) = written {
+        return findings.push(key, Alert::storage_failure(&with_causes(&error)));
+    }
+    findings.add(Severity::Good, key, "is writable");
+    check_private(findings, key, local);
+    if let Err(error) = state {
+        let text = format!("sweeps remove nothing: {}", with_causes(&error));
+        findings.add(Severity::Warning, key, text);
+    }
+    if let Ok(Some(free)) = free {
+        findings.push(key, Alert::free_space(free, config.max_backup_bytes as u64));
+    }
+}
+
+/// The results of a trial write, of measuring the free space and of reading the state.
+type Probed = (
+    Result<(), store::Error>,
+    Result<Option<u64>, store::Error>,
+    Result<State, state::Error>,
+);
+
+/// Probes a storage on a thread with a runtime of its own, because the caller may already be inside
+/// of one.
+fn probe(opened: &Opened) -> std::io::Result<Probed> {
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(runtime.block_on(async {
+            (
+                opened.store.try_write().await,
+                opened.store.free_bytes().await,
+                opened.state.load().await,
+            )
+        }))
+    };
+    std::thread::scope(|scope| scope.spawn(work).join())
+        .unwrap_or_else(|_| Err(std::io::Error::other("the probe of the storage panicked")))
+}

@@ -1,0 +1,107 @@
+//! Facts about this run of the server that no other part keeps: the last sweep and scrub,
+//! configuration reloads, graceful shutdown.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::Sweep;
+use crate::lock::lock;
+use crate::retention::Report;
+use crate::state::Scrubbed;
+use crate::time::unix;
+
+/// The facts of this run.
+pub(crate) struct RunState {
+    started: SystemTime,
+    /// The same on a clock that does not jump.
+    started_at: Instant,
+    facts: Mutex<Facts>,
+    draining: AtomicBool,
+}
+
+/// The facts at one time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    pub(crate) sweep: Option<Sweep>,
+    /// Unix seconds.
+    pub(crate) last_sweep: Option<u64>,
+    completed: Option<Instant>,
+    pub(crate) scrub: Option<Scrubbed>,
+    pub(crate) config_problem: Option<String>,
+    pub(crate) waiting_for_restart: Vec<String>,
+}
+
+impl RunState {
+    pub(crate) fn new(started: SystemTime) -> Self {
+        Self {
+            started,
+            started_at: Instant::now(),
+            facts: Mutex::default(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// When the server was started, in Unix seconds.
+    pub(crate) fn started(&self) -> u64 {
+        unix(self.started)
+    }
+
+    /// A copy of the facts.
+    pub(crate) fn facts(&self) -> Facts {
+        self.lock().clone()
+    }
+
+    /// Seconds since a sweep last completed, or since the start. Measured on a clock that does not
+    /// jump.
+    pub(crate) fn seconds_without_sweep(&self) -> u64 {
+        let since = self.lock().completed.unwrap_or(self.started_at);
+        since.elapsed().as_secs()
+    }
+
+    /// The configuration was reloaded; changes of the keys in `waiting` need a restart.
+    pub(crate) fn config_reloaded(&self, waiting: &[&str]) {
+        let mut facts = self.lock();
+        facts.config_problem = None;
+        facts.waiting_for_restart = waiting.iter().map(|&key| key.to_owned()).collect();
+    }
+
+    /// A reload of the configuration failed.
+    pub(crate) fn config_failed(&self, problem: String) {
+        self.lock().config_problem = Some(problem);
+    }
+
+    /// A sweep ended; without a report it was aborted.
+    pub(crate) fn sweep_ended(&self, began: SystemTime, took: Duration, report: Option<Report>) {
+        let mut facts = self.lock();
+        if report.is_some() {
+            facts.last_sweep = Some(unix(began));
+            facts.completed = Some(Instant::now());
+        }
+        facts.sweep = Some(Sweep {
+            began: unix(began),
+            seconds: took.as_secs_f64(),
+            report,
+        });
+    }
+
+    /// A scrub ended, in this run or an earlier one.
+    pub(crate) fn scrub_ended(&self, scrubbed: Scrubbed) {
+        self.lock().scrub = Some(scrubbed);
+    }
+
+    /// The graceful shutdown has begun.
+    pub(crate) fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        lock(&self.facts)
+    }
+}

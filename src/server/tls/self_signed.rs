@@ -1,0 +1,68 @@
+//! Certificates for trying things out: an authority of its own and a leaf under it, because TLS clients
+//! rightly refuse a self-signed certificate that is an authority and a server at once.
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
+};
+
+use crate::time::DAY;
+
+/// How long such a certificate is valid: less than the 398 days that Apple allows.
+const VALID: Duration = Duration::from_secs(365 * DAY);
+/// How long it has been valid already when it is made, for clocks that are behind.
+const VALID_BEFORE: Duration = Duration::from_secs(DAY);
+
+/// A certificate, its key, and the authority that phones or tests must be told to trust. ECDSA P-256.
+pub struct DevelopmentCertificate {
+    /// The authority's certificate, PEM.
+    pub authority_pem: String,
+    /// The server's certificate and the authority's, leaf first, PEM.
+    pub chain_pem: String,
+    /// The server's private key, PEM. The authority's key is thrown away.
+    pub private_key_pem: String,
+}
+
+/// Makes a certificate for these DNS names and IP addresses, valid for a year from `now`.
+///
+/// # Errors
+/// When a name cannot stand in a certificate.
+pub fn development_certificate(
+    names: &[String],
+    now: SystemTime,
+) -> Result<DevelopmentCertificate, rcgen::Error> {
+    let authority_key = KeyPair::generate()?;
+    let mut authority = CertificateParams::default();
+    authority.distinguished_name = called("threema-safe-server development authority");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    authority.not_before = (now - VALID_BEFORE).into();
+    authority.not_after = (now + VALID).into();
+    let authority_pem = authority.self_signed(&authority_key)?.pem();
+    let issuer = Issuer::new(authority, authority_key);
+
+    let key = KeyPair::generate()?;
+    let mut leaf = CertificateParams::new(names)?;
+    leaf.distinguished_name = called("threema-safe-server development");
+    leaf.is_ca = IsCa::ExplicitNoCa;
+    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    leaf.use_authority_key_identifier_extension = true;
+    leaf.not_before = (now - VALID_BEFORE).into();
+    leaf.not_after = (now + VALID).into();
+    let leaf_pem = leaf.signed_by(&key, &issuer)?.pem();
+
+    Ok(DevelopmentCertificate {
+        chain_pem: format!("{leaf_pem}{authority_pem}"),
+        authority_pem,
+        private_key_pem: key.serialize_pem(),
+    })
+}
+
+fn called(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}

@@ -1,0 +1,93 @@
+//! The data that the state store keeps, as it is serialized. Times are Unix times in seconds.
+
+use serde::{Deserialize, Serialize};
+
+/// What a server keeps from one run to the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct State {
+    /// When a sweep last completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_sweep: Option<u64>,
+    /// The highest time that a sweep has seen on a clock that it had no reason to doubt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub highest_time: Option<u64>,
+    /// The retention periods announced to phones, the oldest first. A later period does not shorten
+    /// an earlier one.
+    #[serde(alias = "promises")]
+    pub retention_periods: Vec<RetentionPeriod>,
+    /// The deletion burst because of which no trash is erased, until an operator acknowledges it.
+    #[serde(alias = "burst", skip_serializing_if = "Option::is_none")]
+    pub deletion_burst: Option<DeletionBurst>,
+    /// Removals up to this time were acknowledged by an operator.
+    #[serde(alias = "confirmed", skip_serializing_if = "Option::is_none")]
+    pub acknowledged_until: Option<u64>,
+    /// Uploads of the last days, the oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uploads: Vec<DayOfUploads>,
+    /// The result of the last scrub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<Scrubbed>,
+}
+
+/// A retention period, and when it took effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetentionPeriod {
+    /// When it took effect.
+    pub since: u64,
+    /// How long a backup is kept after its last upload, in seconds.
+    pub keep_seconds: u64,
+    /// Whether a command recorded it: a running server may still announce the period before.
+    #[serde(alias = "byHand", default, skip_serializing_if = "std::ops::Not::not")]
+    pub manual: bool,
+}
+
+/// More removals in one day than phones make by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionBurst {
+    /// When a sweep noticed it.
+    pub noticed: u64,
+    /// The start of the day with the most removals.
+    #[serde(default)]
+    pub since: u64,
+    /// How many backups were removed within that day.
+    pub removed: u64,
+    /// How many backups there were before.
+    pub of: u64,
+}
+
+/// The uploads of one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DayOfUploads {
+    /// Days since 1970-01-01, in UTC.
+    pub day: u64,
+    /// How many.
+    pub uploads: u64,
+}
+
+/// The result of a scrub.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Scrubbed {
+    /// When it ended.
+    pub finished: u64,
+    /// Backups that are as they were stored, or were seen for the first time.
+    pub sound: u64,
+    /// Backups that are shorter than any valid one.
+    pub short: u64,
+    /// Backups whose contents changed without an upload.
+    pub changed: u64,
+    /// Backups that cannot be read.
+    pub unreadable: u64,
+}
+
+impl Scrubbed {
+    /// The number of damaged backups.
+    #[must_use]
+    pub fn findings(&self) -> u64 {
+        self.short + self.changed + self.unreadable
+    }
+}

@@ -1,0 +1,90 @@
+//! What an error of the operating system says of the storage: full, out of reach, or failed.
+
+use std::io::{self, ErrorKind};
+
+use rustix::io::Errno;
+
+use super::super::Error;
+use crate::durable;
+
+/// What only a file system behind a network or behind another process (FUSE) answers, while that is
+/// away. An error that a local disk can give as well is none of these, above all EIO: it may mean
+/// damage that an operator has to see.
+const OUT_OF_REACH: [ErrorKind; 9] = [
+    ErrorKind::StaleNetworkFileHandle,
+    ErrorKind::TimedOut,
+    ErrorKind::HostUnreachable,
+    ErrorKind::NetworkUnreachable,
+    ErrorKind::NetworkDown,
+    ErrorKind::NotConnected,
+    ErrorKind::ConnectionRefused,
+    ErrorKind::ConnectionReset,
+    ErrorKind::ConnectionAborted,
+];
+
+impl From<durable::Error> for Error {
+    fn from(error: durable::Error) -> Self {
+        let kind = error.source.kind();
+        if [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&kind) {
+            Self::Full(error.into())
+        } else if OUT_OF_REACH.contains(&kind) || is_host_down(&error.source) {
+            Self::Unavailable(error.into())
+        } else {
+            Self::Other(error.into())
+        }
+    }
+}
+
+/// EHOSTDOWN, as CIFS answers it; the standard library has no kind for it.
+fn is_host_down(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::HOSTDOWN.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_system_are_told_apart_by_what_a_client_can_do() {
+        let of = |errno: Errno| {
+            let source = io::Error::from(errno);
+            Error::from(durable::Error {
+                operation: "test",
+                source,
+            })
+        };
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            assert!(matches!(of(errno), Error::Full(_)), "{errno}");
+        }
+        for errno in [
+            Errno::STALE,
+            Errno::TIMEDOUT,
+            Errno::HOSTDOWN,
+            Errno::HOSTUNREACH,
+            Errno::NETUNREACH,
+            Errno::NETDOWN,
+            Errno::NOTCONN,
+            Errno::CONNREFUSED,
+            Errno::CONNRESET,
+            Errno::CONNABORTED,
+        ] {
+            assert!(matches!(of(errno), Error::Unavailable(_)), "{errno}");
+        }
+        for errno in [
+            Errno::IO,
+            Errno::ROFS,
+            Errno::ACCESS,
+            Errno::PERM,
+            Errno::NOENT,
+            Errno::NOTDIR,
+            Errno::NODEV,
+            Errno::NXIO,
+            Errno::MFILE,
+            Errno::NOMEM,
+            Errno::AGAIN,
+            Errno::INTR,
+        ] {
+            assert!(matches!(of(errno), Error::Other(_)), "{errno}");
+        }
+    }
+}
