@@ -13,7 +13,7 @@
 //! | [`state`] | state file: what a server keeps from one run to the next |
 //! | [`store`] | the [`store::Store`] trait, and its implementation with files |
 //! | [`audit`] | audit log of operators' commands |
-//! | [`file_version`] | detection of replaced files |
+//! | [`reloaded`] | values that are reloaded when their files are replaced |
 //! | [`private_file`] | permission check of files with secrets |
 //! | [`error_chain`] | an error and its causes on one line |
 //! | [`html`] | HTML escaping and templates |
@@ -35,10 +35,10 @@ pub mod client;
 pub mod config;
 pub mod durable;
 pub mod error_chain;
-pub mod file_version;
 pub mod html;
 pub mod lock;
 pub mod private_file;
+pub mod reloaded;
 pub mod retention;
 pub mod scrub;
 pub mod server;

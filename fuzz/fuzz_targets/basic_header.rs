@@ -4,14 +4,13 @@
 
 #![no_main]
 
-use std::pin::pin;
 use std::sync::LazyLock;
-use std::task::{Context, Poll, Waker};
 
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
-use threema_safe_server::account::{Authenticator, Caller, Credentials, Role};
+use threema_safe_server::account::{Caller, Credentials, Authenticator, Role};
 use threema_safe_server_fuzz::installation::{add_account, scratch};
+use tokio::runtime::{Builder, Runtime};
 
 /// An account: its name and role, and base64 of name and secret in the charsets that the apps use.
 struct TestAccount {
@@ -43,6 +42,7 @@ const ACCOUNTS: [TestAccount; 3] = [
 
 struct Fixture {
     authenticator: Authenticator,
+    runtime: Runtime,
     _folder: TempDir,
 }
 
@@ -55,6 +55,9 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     add_account(&file, "gone", Role::Operator, "secret", true);
     Fixture {
         authenticator: Authenticator::open(&file).expect("the accounts were just written"),
+        runtime: Builder::new_current_thread()
+            .build()
+            .expect("a runtime starts"),
         _folder: folder,
     }
 });
@@ -100,11 +103,7 @@ fn account_of(header: &[u8]) -> Option<&'static TestAccount> {
     })
 }
 
-/// Verifies without a runtime: the verification of a generated secret never waits.
+/// Verifies in a runtime: the accounts file is checked on a thread that may block.
 fn verify(credentials: &Credentials) -> Option<Caller> {
-    let verified = pin!(FIXTURE.authenticator.verify(credentials));
-    match verified.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(caller) => caller,
-        Poll::Pending => panic!("a fast secret was not verified at once"),
-    }
+    FIXTURE.runtime.block_on(FIXTURE.authenticator.verify(credentials))
 }

@@ -93,7 +93,7 @@ fuzz_target!(|input: &[u8]| {
         let (client, stream) = tokio::io::duplex(BUFFER);
         let exchange = async {
             tokio::join!(
-                server.answer(stream, version),
+                server.serve_connection(stream, version),
                 exchange(client, &sent, pieces, end)
             )
             .1

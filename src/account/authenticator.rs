@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 
-use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
@@ -20,15 +19,11 @@ use tokio::sync::Semaphore;
 use super::basic::Decoding;
 use super::file::{self, Account, FileError};
 use super::{Caller, Credentials, Secret};
-use crate::file_version::FileVersion;
+use crate::reloaded::{FileSource, Reloaded};
 
-/// Verifies credentials against the accounts file, and reloads it when it was replaced.
+/// Verifies credentials against the accounts file, which is reloaded when it is replaced.
 pub struct Authenticator {
-    path: PathBuf,
-    current: ArcSwap<Loaded>,
-    /// One reload at a time. Holds the state of the file (`None`: missing) that was last found to
-    /// be bad, so that it is read and reported once.
-    bad: Mutex<Option<Option<FileVersion>>>,
+    file: Arc<Reloaded<AccountsFile>>,
     /// One permit for each concurrent argon2id hash, which takes a core and 19 MiB.
     hashing: Arc<Semaphore>,
     hashed: Arc<Counters>,
@@ -67,9 +62,11 @@ struct SecretStats {
     dummy: Option<Secret>,
 }
 
+/// The accounts file, by its path.
+pub(crate) struct AccountsFile(PathBuf);
+
 /// The accounts of one version of the file, and the cache of credentials verified against them.
-struct Loaded {
-    version: Option<FileVersion>,
+pub(crate) struct Loaded {
     accounts: HashMap<String, Account>,
     fast: SecretStats,
     slow: SecretStats,
@@ -83,27 +80,42 @@ impl Authenticator {
     /// When it is missing, unreadable, not valid, or its permissions are too open; when the system
     /// provides no randomness.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        Self::of(path, Loaded::read(path)?)
+        let file = Reloaded::open(AccountsFile(path.to_owned()))?;
+        Self::with(path, file)
     }
 
-    /// An authenticator without accounts, until a file is written to `path`.
+    /// An authenticator without accounts, until the accounts file is written.
     ///
     /// # Errors
     /// When the system provides no randomness.
     pub fn without_accounts(path: &Path) -> Result<Self, FileError> {
-        Self::of(path, Loaded::new(None, Vec::new()))
+        let source = AccountsFile(path.to_owned());
+        Self::with(
+            path,
+            Reloaded::without_files(source, Loaded::new(Vec::new())),
+        )
     }
 
-    fn of(path: &Path, loaded: Loaded) -> Result<Self, FileError> {
+    /// As [`Authenticator::open`]; where accounts are optional and there is no file, as
+    /// [`Authenticator::without_accounts`].
+    ///
+    /// # Errors
+    /// As [`Authenticator::open`].
+    pub fn open_optional(path: &Path, is_optional: bool) -> Result<Self, FileError> {
+        if is_optional && !path.exists() {
+            return Self::without_accounts(path);
+        }
+        Self::open(path)
+    }
+
+    fn with(path: &Path, file: Reloaded<AccountsFile>) -> Result<Self, FileError> {
         let mut cache_key = [0; 32];
         getrandom::fill(&mut cache_key).map_err(|error| FileError::Read {
             path: path.to_owned(),
             source: std::io::Error::other(error),
         })?;
         Ok(Self {
-            path: path.to_owned(),
-            current: ArcSwap::from_pointee(loaded),
-            bad: Mutex::new(None),
+            file: Arc::new(file),
             hashing: Arc::new(Semaphore::new(
                 available_parallelism().map_or(1, usize::from),
             )),
@@ -112,28 +124,29 @@ impl Authenticator {
         })
     }
 
-    /// Whether the accounts file as it is now cannot be used, so that those read before are in
-    /// force. Reads the file again first if it was replaced.
-    #[must_use]
-    pub fn is_bad(&self) -> bool {
-        let loaded = self.current();
-        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = FileVersion::of(&self.path);
-        version != loaded.version && *bad == Some(version)
+    /// The accounts file. A change of it is in force once it was refreshed.
+    pub(crate) fn file(&self) -> &Arc<Reloaded<AccountsFile>> {
+        &self.file
     }
 
-    /// True if there are no accounts. Reloads the file first if it was replaced.
+    /// Whether the accounts file could not be used at the last check, so that the accounts read
+    /// before are in force.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        self.file.problem().is_some()
+    }
+
+    /// Whether there are no accounts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.current().accounts.is_empty()
+        self.file.current().accounts.is_empty()
     }
 
     /// Verifies a generated secret, which no dictionary contains. `None` if the password does not
-    /// look generated or does not match: the credentials may still pass [`Self::verify`]. Reloads
-    /// the file first if it was replaced.
+    /// look generated or does not match: the credentials may still pass [`Self::verify`].
     #[must_use]
     pub fn verify_generated(&self, credentials: &Credentials) -> Option<Caller> {
-        let loaded = self.current();
+        let loaded = self.file.current();
         let mut decodings = credentials.decodings();
         decodings.find_map(|decoding| {
             // A weak password that an operator stored as SHA-256 must not pass here.
@@ -148,17 +161,20 @@ impl Authenticator {
     /// was replaced.
     #[must_use]
     pub fn verify_cached(&self, credentials: &Credentials) -> Option<Caller> {
-        self.current().cached(&self.cache_key(credentials))
+        let loaded = self.file.current();
+        loaded.cached(&self.cache_key(credentials))
     }
 
     /// Verifies credentials; `None` if the name is unknown, the account disabled or the secret
-    /// wrong, and neither time nor work tells which. Reloads the file first if it was replaced.
+    /// wrong, and neither time nor work tells which. Checks the accounts file first unless the
+    /// credentials are cached, so that a new account and a new password work at once.
     pub async fn verify(&self, credentials: &Credentials) -> Option<Caller> {
-        let loaded = self.current();
         let key = self.cache_key(credentials);
-        if let Some(caller) = loaded.cached(&key) {
+        if let Some(caller) = self.file.current().cached(&key) {
             return Some(caller);
         }
+        self.file.refresh().await;
+        let loaded = self.file.current();
         let mut decodings = credentials.decodings();
         let fast =
             decodings.find_map(|decoding| loaded.check(&decoding, HashKind::Fast, &self.hashed));
@@ -197,36 +213,6 @@ impl Authenticator {
         .flatten()
     }
 
-    /// The accounts as the file has them now; the last good ones if the file went bad.
-    fn current(&self) -> Arc<Loaded> {
-        let loaded = self.current.load_full();
-        let version = FileVersion::of(&self.path);
-        if version.is_some() && version == loaded.version {
-            return loaded;
-        }
-        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        // Somebody else may have read it while this thread waited.
-        let loaded = self.current.load_full();
-        if version == loaded.version || *bad == Some(version) {
-            return loaded;
-        }
-        match Loaded::read(&self.path) {
-            Ok(read) => {
-                tracing::info!(accounts = read.accounts.len(), "accounts were read again");
-                *bad = None;
-                self.current.store(Arc::new(read));
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the accounts file is bad; the accounts read before stay in force"
-                );
-                *bad = Some(version);
-            }
-        }
-        self.current.load_full()
-    }
-
     fn cache_key(&self, credentials: &Credentials) -> [u8; 32] {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.cache_key)
             .expect("HMAC takes a key of any length");
@@ -235,16 +221,34 @@ impl Authenticator {
     }
 }
 
-impl Loaded {
-    fn read(path: &Path) -> Result<Self, FileError> {
-        let version = FileVersion::of(path);
-        file::check_permissions(path)?;
-        Ok(Self::new(version, file::load(path)?))
+impl FileSource for AccountsFile {
+    type Value = Loaded;
+    type Error = FileError;
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.0]
     }
 
-    fn new(version: Option<FileVersion>, accounts: Vec<Account>) -> Self {
+    fn read(&self) -> Result<Loaded, FileError> {
+        file::check_permissions(&self.0)?;
+        Ok(Loaded::new(file::load(&self.0)?))
+    }
+
+    fn reloaded(&self, _: &Loaded, new: &Loaded) {
+        tracing::info!(accounts = new.accounts.len(), "accounts reloaded");
+    }
+
+    fn failed(&self, error: &FileError) {
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            "accounts reload failed; previous accounts stay in force"
+        );
+    }
+}
+
+impl Loaded {
+    fn new(accounts: Vec<Account>) -> Self {
         Self {
-            version,
             fast: SecretStats::of(&accounts, HashKind::Fast),
             slow: SecretStats::of(&accounts, HashKind::Slow),
             accounts: accounts
@@ -453,7 +457,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_file_is_in_force_at_once() {
+    async fn a_changed_file_is_in_force_once_it_is_refreshed() {
         let fixture = Fixture::new();
         let secret = Secret::of_password("password").unwrap();
         fixture.set(vec![("phones", Role::Phone, false, vec![secret.clone()])]);
@@ -461,12 +465,45 @@ mod tests {
         assert!(name(&authenticator, b"phones:password").await.is_some());
 
         fixture.set(vec![("phones", Role::Phone, true, vec![secret.clone()])]);
+        authenticator.file().refresh().await;
         assert!(name(&authenticator, b"phones:password").await.is_none());
+        // A refusal is always by the current file.
         fixture.set(vec![("phones", Role::Phone, false, vec![secret])]);
         assert!(name(&authenticator, b"phones:password").await.is_some());
         fixture.set(vec![]);
+        authenticator.file().refresh().await;
         assert!(name(&authenticator, b"phones:password").await.is_none());
         assert!(authenticator.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_new_account_and_a_new_password_open_without_a_refresh() {
+        let fixture = Fixture::new();
+        let authenticator = Authenticator::without_accounts(&fixture.path()).unwrap();
+        assert!(authenticator.is_empty());
+        assert!(name(&authenticator, b"phones:password").await.is_none());
+        for (account, secret) in [("phones", "password"), ("phones", "new"), ("boss", "new")] {
+            let secrets = vec![Secret::of_password(secret).unwrap()];
+            fixture.set(vec![(account, Role::Phone, false, secrets)]);
+            let credentials = format!("{account}:{secret}");
+            assert!(
+                name(&authenticator, credentials.as_bytes()).await.is_some(),
+                "{credentials}"
+            );
+        }
+    }
+
+    #[test]
+    fn optional_accounts_may_be_missing_but_not_bad() {
+        let fixture = Fixture::new();
+        assert!(Authenticator::open_optional(&fixture.path(), false).is_err());
+        assert!(
+            Authenticator::open_optional(&fixture.path(), true)
+                .unwrap()
+                .is_empty()
+        );
+        crate::durable::replace(&fixture.path(), b"{").unwrap();
+        assert!(Authenticator::open_optional(&fixture.path(), true).is_err());
     }
 
     #[tokio::test]
@@ -480,9 +517,14 @@ mod tests {
         )]);
         let authenticator = Authenticator::open(&fixture.path()).unwrap();
 
+        assert!(!authenticator.is_bad());
         crate::durable::replace(&fixture.path(), b"{").unwrap();
+        authenticator.file().refresh().await;
+        assert!(authenticator.is_bad());
         assert!(name(&authenticator, b"phones:password").await.is_some());
         fs::remove_file(fixture.path()).unwrap();
+        authenticator.file().refresh().await;
+        assert!(authenticator.is_bad());
         assert!(name(&authenticator, b"phones:password").await.is_some());
         assert!(name(&authenticator, b"phones:wrong").await.is_none());
     }
@@ -496,9 +538,15 @@ mod tests {
         authenticator.hashing = Arc::new(Semaphore::new(1));
 
         let wrong = basic(b"phones:wrong");
-        let begun = futures_util::FutureExt::now_or_never(authenticator.verify(&wrong));
+        {
+            let mut begun = std::pin::pin!(authenticator.verify(&wrong));
+            while authenticator.hashing.available_permits() > 0 {
+                let polled = futures_util::FutureExt::now_or_never(begun.as_mut());
+                assert!(polled.is_none(), "a slow hash was done at once");
+                tokio::task::yield_now().await;
+            }
+        }
 
-        assert!(begun.is_none(), "a slow hash was done at once");
         assert_eq!(authenticator.hashing.available_permits(), 0);
         // The next request waits for the permit, and gets it.
         assert!(name(&authenticator, b"phones:password").await.is_some());

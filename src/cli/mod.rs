@@ -26,7 +26,7 @@ mod terminal;
 mod trash;
 mod when;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -98,8 +98,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let load = || read().map_err(anyhow::Error::from);
     match arguments.command {
         Command::Serve => {
-            let file = file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
-            serve::run(file, read)
+            let path = file.clone();
+            let path = path.unwrap_or_else(|| PathBuf::from(config::DEFAULT_FILE));
+            serve::run(path, move || {
+                Config::load(file.as_deref(), std::env::vars())
+            })
         }
         Command::Demo(command) => command.run(),
         Command::Init(command) => command.run(file),

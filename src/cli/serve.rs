@@ -1,12 +1,14 @@
-//! `serve`: runs the server until it is told to stop, and reads its configuration again when that changes.
+//! `serve`: runs the server until it is stopped, and reloads its configuration.
 
 use std::convert::Infallible;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::log::LogLevel;
@@ -14,18 +16,18 @@ use super::systemd::{self, Supervisor};
 use super::{first_account, log, process};
 use crate::config::{self, Config, Log, Tls};
 use crate::error_chain::with_causes;
-use crate::file_version::FileVersion;
+use crate::reloaded::{FileSource, FileVersions, Reloaded};
 use crate::server::{Reloader, Server};
 
-/// How often it is looked whether the configuration's file was replaced.
-const LOOK: Duration = Duration::from_secs(2);
+/// Time between two checks whether the configuration's file was replaced.
+const CHECK: Duration = Duration::from_secs(2);
 
 /// Runs under the configuration that `load` reads, from `file` among others.
-pub(super) fn run(
-    file: &Path,
-    load: impl Fn() -> Result<Config, config::Error>,
-) -> anyhow::Result<ExitCode> {
-    let version = FileVersion::of(file);
+pub(super) fn run<L>(file: PathBuf, load: L) -> anyhow::Result<ExitCode>
+where
+    L: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
+{
+    let version = FileVersions::of([&*file]);
     let config = load()?;
     let level = log::start(config.log);
     process::allow_connections(config.limits.connections);
@@ -33,33 +35,39 @@ pub(super) fn run(
     tokio::runtime::Runtime::new()
         .context("start the asynchronous runtime")?
         .block_on(async {
-            // First of all: whoever is told to read again before that would end.
-            let told = signal(SignalKind::hangup()).context("listen for signals")?;
+            // First of all: until there is a handler, SIGHUP ends the process.
+            let hangup = signal(SignalKind::hangup()).context("listen for signals")?;
             let mut signals = Signals::new()?;
             let supervisor = Supervisor::new();
             let server = Server::bind_to(systemd::sockets()?, &config, super::now).await?;
             std::panic::set_hook(server.panic_hook());
-            tell_of(&server, &config)?;
-            let source = Source {
+            log_start(&server, &config)?;
+            let source = ConfigurationFile {
+                was_there: !version.are_missing(),
                 file,
                 load,
                 level,
+                reloader: server.reloader(),
+            };
+            let in_force = InForce {
                 log: config.log,
+                waiting: Vec::new(),
+            };
+            let reloading = Reloading {
+                configuration: Arc::new(Reloaded::already_read(source, in_force, version)),
                 reloader: server.reloader(),
                 supervisor: &supervisor,
-                version,
-                had_file: version.is_some(),
             };
             supervisor.ready();
             tokio::select! {
-                code = signals.run_until_told(server, &supervisor) => code,
-                never = source.keep_up(told) => match never {},
-                never = supervisor.keep_watchdog_quiet() => match never {},
+                code = signals.run_until_stopped(server, &supervisor) => code,
+                never = reloading.run(hangup) => match never {},
+                never = supervisor.notify_watchdog() => match never {},
             }
         })
 }
 
-fn tell_of(server: &Server, config: &Config) -> anyhow::Result<()> {
+fn log_start(server: &Server, config: &Config) -> anyhow::Result<()> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = ?server.addresses()?,
@@ -78,88 +86,141 @@ fn tell_of(server: &Server, config: &Config) -> anyhow::Result<()> {
         "listening"
     );
     for problem in server.alerts() {
-        tracing::warn!(
-            problem = problem.text,
-            "this needs a look; `status` says it too"
-        );
+        tracing::warn!(problem = problem.text, "startup warning");
     }
     Ok(())
 }
 
-/// Where the configuration comes from, and where it goes.
-struct Source<'a, L> {
-    file: &'a Path,
+/// The configuration's file. To read it is to put it in force, so that a configuration that the
+/// server refuses is reported like one that cannot be parsed.
+struct ConfigurationFile<L> {
+    file: PathBuf,
+    /// Whether it existed at the start; otherwise the configuration comes from the environment
+    /// alone.
+    was_there: bool,
     load: L,
     level: LogLevel,
-    log: Log,
     reloader: Reloader,
-    supervisor: &'a Supervisor,
-    /// The state of the file that was read last.
-    version: Option<FileVersion>,
-    /// Whether there was one at the start: without, the environment says all.
-    had_file: bool,
 }
 
-impl<L: Fn() -> Result<Config, config::Error>> Source<'_, L> {
-    /// Reads the configuration again when its file was replaced, and on SIGHUP.
-    async fn keep_up(mut self, mut told: Signal) -> Infallible {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// What was put in force.
+struct InForce {
+    log: Log,
+    /// Changed keys that need a restart.
+    waiting: Vec<&'static str>,
+}
+
+/// Why a configuration cannot be used, on one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
+
+impl<L> FileSource for ConfigurationFile<L>
+where
+    L: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
+{
+    type Value = InForce;
+    type Error = Refused;
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.file]
+    }
+
+    fn read(&self) -> Result<InForce, Refused> {
+        if self.was_there && FileVersions::of(self.files()).are_missing() {
+            return Err(Refused("its file is missing".to_owned()));
+        }
+        let config = (self.load)().map_err(|error| Refused(problems(&error)))?;
+        let waiting = self.reloader.reload(&config);
+        Ok(InForce {
+            log: config.log,
+            waiting: waiting.map_err(|problem| Refused(problem.to_string()))?,
+        })
+    }
+
+    fn reloaded(&self, old: &InForce, new: &InForce) {
+        // Logged if either level includes it.
+        self.level.set(old.log.level.max(new.log.level));
+        tracing::info!("configuration reloaded");
+        self.level.set(new.log.level);
+        if !new.waiting.is_empty() {
+            tracing::warn!(
+                keys = new.waiting.join(", "),
+                "configuration changes need a restart"
+            );
+        }
+    }
+
+    fn failed(&self, error: &Refused) {
+        tracing::error!(
+            problem = error.0,
+            "configuration reload failed; previous configuration stays in force"
+        );
+        self.reloader.failed(error.0.clone());
+    }
+}
+
+/// Reloads while the server runs.
+struct Reloading<'a, L>
+where
+    L: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
+{
+    configuration: Arc<Reloaded<ConfigurationFile<L>>>,
+    reloader: Reloader,
+    supervisor: &'a Supervisor,
+}
+
+impl<L> Reloading<'_, L>
+where
+    L: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
+{
+    /// Reloads the configuration when its file is replaced; on SIGHUP, accounts, certificate and
+    /// configuration.
+    async fn run(self, mut hangup: Signal) -> Infallible {
+        let mut checks = interval(CHECK);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let is_told = tokio::select! {
-                Some(()) = told.recv() => true,
-                _ = looks.tick() => false,
+            let is_signalled = tokio::select! {
+                Some(()) = hangup.recv() => true,
+                _ = checks.tick() => false,
             };
-            // Who is about to stop says no more.
+            // A server that stops reloads nothing, and sends no READY=1.
             if self.reloader.is_stopping() {
                 std::future::pending::<()>().await;
             }
-            let version = FileVersion::of(self.file);
-            if is_told || version != self.version {
+            if is_signalled || self.is_replaced().await {
                 self.supervisor.reloading();
-                self.reload(version);
-                self.version = version;
+                self.reload(is_signalled).await;
                 self.supervisor.ready();
             }
         }
     }
 
-    fn reload(&mut self, version: Option<FileVersion>) {
-        if version.is_none() && self.had_file {
-            return self.refuse("its file is gone");
-        }
-        let config = match (self.load)() {
-            Ok(config) => config,
-            Err(error) => return self.refuse(&problems(&error)),
-        };
-        match self.reloader.reload(&config) {
-            Ok(waiting) => {
-                // Whoever hears one of the two hears it.
-                let before = std::mem::replace(&mut self.log, config.log);
-                self.level.set(before.level.max(config.log.level));
-                tracing::info!("the configuration was read again");
-                self.level.set(config.log.level);
-                if !waiting.is_empty() {
-                    tracing::warn!(
-                        keys = waiting.join(", "),
-                        "changes of the configuration wait for a restart"
-                    );
-                }
-            }
-            Err(problem) => self.refuse(&problem.to_string()),
-        }
+    async fn is_replaced(&self) -> bool {
+        let configuration = Arc::clone(&self.configuration);
+        spawn_blocking(move || configuration.is_replaced())
+            .await
+            .unwrap_or(false)
     }
 
-    fn refuse(&self, problem: &str) {
-        tracing::error!(
-            problem,
-            "the configuration cannot be used; the one read before stays in force"
-        );
-        self.reloader.failed(problem.to_owned());
+    async fn reload(&self, is_signalled: bool) {
+        let configuration = Arc::clone(&self.configuration);
+        let reloader = self.reloader.clone();
+        let reload = spawn_blocking(move || {
+            if is_signalled {
+                // First the accounts: whether a configuration can be used depends on them.
+                reloader.reread_files();
+                configuration.reread();
+            } else {
+                configuration.look();
+            }
+        });
+        // A panic was logged by the hook, and the previous configuration stays in force.
+        drop(reload.await);
     }
 }
 
-/// All that is wrong, on one line.
+/// All problems, on one line.
 fn problems(error: &config::Error) -> String {
     if let config::Error::Invalid { problems, .. } = error {
         let each: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -183,8 +244,9 @@ impl Signals {
         })
     }
 
-    /// Runs the server until the first signal, and then until it has drained or a second signal comes.
-    pub(super) async fn run_until_told(
+    /// Runs the server until the first signal, and then until it has drained or a second signal
+    /// arrives.
+    pub(super) async fn run_until_stopped(
         &mut self,
         server: Server,
         supervisor: &Supervisor,
@@ -201,13 +263,13 @@ impl Signals {
         tokio::select! {
             () = &mut running => Ok(ExitCode::SUCCESS),
             () = self.next() => {
-                tracing::warn!("told to stop a second time: not waiting for requests under way");
+                tracing::warn!("second stop signal: open requests are dropped");
                 Ok(ExitCode::FAILURE)
             }
         }
     }
 
-    /// Waits for one of them.
+    /// Waits for one of the signals.
     pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

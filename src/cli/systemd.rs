@@ -1,5 +1,5 @@
-//! What passes between the server and whoever supervises it: sockets that are open already, and how it is
-//! (sd_listen_fds(3), sd_notify(3)). Without a supervisor, nothing of it happens.
+//! systemd: socket activation (sd_listen_fds(3)) and state notifications (sd_notify(3)). Both do
+//! nothing without it.
 
 use std::convert::Infallible;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,15 +11,15 @@ use sd_notify::NotifyState;
 
 use crate::server::{Socket, Sockets};
 
-/// What `FileDescriptorName=` calls the socket of the admin listener.
+/// `FileDescriptorName=` of the admin listener's socket.
 const ADMIN: &str = "admin";
 
-/// How many words may wait to be told.
-const WORDS: usize = 16;
-/// How long the last of them may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Notifications that may wait to be sent.
+const QUEUED: usize = 16;
+/// Time limit for the last of them.
+const LAST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The sockets that were handed over, told apart by their names.
+/// The sockets that systemd has opened, distinguished by their names.
 pub(super) fn sockets() -> anyhow::Result<Sockets> {
     let mut given = ListenFd::from_env();
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -35,106 +35,110 @@ pub(super) fn sockets() -> anyhow::Result<Sockets> {
             }
             (Ok(Some(listener)), _) => Socket::Tcp(listener),
             (Ok(None), _) => continue,
-            (Err(_), ADMIN) => bail!("the socket called {ADMIN} must be of TCP"),
-            // It says so too where it is of another kind.
+            (Err(_), ADMIN) => bail!("the socket named {ADMIN} must be a TCP socket"),
+            // An error too where the socket is of another kind.
             (Err(_), _) => given
                 .take_unix_listener(position)
-                .with_context(|| format!("socket {position} listens on neither TCP nor Unix"))?
+                .with_context(|| {
+                    format!("socket {position} must listen on TCP or be a Unix stream socket")
+                })?
                 .map(Socket::Unix)
-                .context("a socket was handed over twice")?,
+                .with_context(|| format!("socket {position} was passed twice"))?,
         };
         sockets.public.push(socket);
     }
     Ok(sockets)
 }
 
-/// What a supervisor is told.
+/// A state to send.
 #[derive(Debug, Clone, Copy)]
-enum Word {
+enum State {
     Ready,
     Reloading,
     Stopping,
     Watchdog,
 }
 
-/// The supervisor. A thread of its own tells it, as its socket may be full: then the server goes on all the same.
+/// The service manager. A thread of its own writes to its socket, which may be full: the server
+/// never waits for it.
 pub(super) struct Supervisor {
-    /// Nobody listens where there is none.
-    words: Option<SyncSender<Word>>,
-    told: Receiver<()>,
+    /// `None` where there is no service manager.
+    states: Option<SyncSender<State>>,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
 }
 
 impl Supervisor {
-    /// The one that the environment names, if it does.
+    /// The service manager that `NOTIFY_SOCKET` names, if it is set.
     pub(super) fn new() -> Self {
-        let (end, told) = sync_channel(0);
-        let words = std::env::var_os("NOTIFY_SOCKET").map(|_| {
-            let (words, said) = sync_channel(WORDS);
+        let (end, ended) = sync_channel(0);
+        let states = std::env::var_os("NOTIFY_SOCKET").map(|_| {
+            let (states, queue) = sync_channel(QUEUED);
             // Not joined: where the socket stays full, the program ends without it.
             std::thread::spawn(move || {
-                said.into_iter().for_each(tell);
+                queue.into_iter().for_each(notify);
                 drop(end);
             });
-            words
+            states
         });
-        Self { words, told }
+        Self { states, ended }
     }
 
-    /// The server answers from now on.
+    /// The server accepts connections.
     pub(super) fn ready(&self) {
-        self.say(Word::Ready);
+        self.send(State::Ready);
     }
 
-    /// It reads its configuration again, until it is [`Supervisor::ready`].
+    /// The server reloads its configuration, until it is [`Supervisor::ready`].
     pub(super) fn reloading(&self) {
-        self.say(Word::Reloading);
+        self.send(State::Reloading);
     }
 
-    /// It does not take new connections any more.
+    /// The server accepts no new connections.
     pub(super) fn stopping(&self) {
-        self.say(Word::Stopping);
+        self.send(State::Stopping);
     }
 
-    /// Tells, as often as the supervisor wants to hear it, that work goes on. It is said from among the tasks that serve:
-    /// where these are stuck, there is silence, and the supervisor starts another server.
-    pub(super) async fn keep_watchdog_quiet(&self) -> Infallible {
-        let Some(patience) = sd_notify::watchdog_enabled() else {
+    /// Notifies the watchdog twice in each of its periods. Runs among the tasks that serve: where
+    /// these are stuck, the notifications stop, and the service manager restarts the server.
+    pub(super) async fn notify_watchdog(&self) -> Infallible {
+        let Some(period) = sd_notify::watchdog_enabled() else {
             return std::future::pending().await;
         };
-        let mut times = tokio::time::interval((patience / 2).max(Duration::from_millis(1)));
+        let mut ticks = tokio::time::interval((period / 2).max(Duration::from_millis(1)));
         loop {
-            times.tick().await;
-            self.say(Word::Watchdog);
+            ticks.tick().await;
+            self.send(State::Watchdog);
         }
     }
 
-    fn say(&self, word: Word) {
-        if let Some(words) = &self.words {
-            // One that does not listen misses something.
-            let _ = words.try_send(word);
+    fn send(&self, state: State) {
+        if let Some(states) = &self.states {
+            // Dropped where the service manager does not read.
+            let _ = states.try_send(state);
         }
     }
 }
 
 impl Drop for Supervisor {
-    /// Lets what was said be told, for a moment.
+    /// Waits a moment for queued notifications to be sent.
     fn drop(&mut self) {
-        drop(self.words.take());
-        let _ = self.told.recv_timeout(LAST_WORDS);
+        drop(self.states.take());
+        let _ = self.ended.recv_timeout(LAST_TIMEOUT);
     }
 }
 
-fn tell(word: Word) {
-    let states = match word {
-        Word::Ready => vec![NotifyState::Ready],
-        Word::Stopping => vec![NotifyState::Stopping],
-        Word::Watchdog => vec![NotifyState::Watchdog],
-        Word::Reloading => {
+fn notify(state: State) {
+    let states = match state {
+        State::Ready => vec![NotifyState::Ready],
+        State::Stopping => vec![NotifyState::Stopping],
+        State::Watchdog => vec![NotifyState::Watchdog],
+        State::Reloading => {
             let now = NotifyState::monotonic_usec_now();
             [NotifyState::Reloading].into_iter().chain(now).collect()
         }
     };
     if let Err(error) = sd_notify::notify(&states) {
-        tracing::warn!(%error, "the supervisor that started this server cannot be told how it is");
+        tracing::warn!(%error, "sd_notify failed");
     }
 }

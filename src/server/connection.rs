@@ -1,8 +1,9 @@
-//! One listener's connections: accept, TLS, HTTP/1.1 or HTTP/2, until the client or the server has had enough.
+//! Connections of one public listener: accept, TLS handshake, HTTP/1.1 or HTTP/2, shutdown.
 //!
-//! Accepting only accepts: the handshake runs in each connection's own task under a deadline, so that no
-//! silent client delays another. Whoever is too many makes an idle client lose its place (`places.rs`), or, where
-//! all are at work, waits: one in each listener's hand, the others in the kernel's queue.
+//! The accept loop only accepts. The handshake runs in each connection's own task under a deadline,
+//! so that a silent client delays no other. Where a limit is reached, a new connection evicts an
+//! idle one (`net/connection_limiter.rs`). Where none can be evicted, new connections wait: one in
+//! each listener, the others in the kernel's backlog.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,90 +23,95 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Limits;
-use crate::server::acme;
 use crate::server::metrics::Traffic;
 use crate::server::metrics::limit::{Limit, Refusals};
 use crate::server::net::client_address::ClientAddress;
-use crate::server::net::connection_limiter::{Held, NoPlace, Place, Places};
+use crate::server::net::connection_limiter::{
+    ConnectionLimiter, ConnectionSlot, LimitReached, SlotGuard,
+};
 use crate::server::net::listener::{Listener, Stream, back_off};
-use crate::server::net::metered_body::Metered;
-use crate::server::net::rate_limited_stream::{Chatter, Pace, Paced};
-use crate::server::net::request_framing::Framed;
-use crate::server::net::trusted_proxies::Proxies;
-use crate::server::request::handler::App;
+use crate::server::net::metered_body::MeteredBody;
+use crate::server::net::min_rate::MinRate;
+use crate::server::net::rate_limited_stream::{RateLimitedStream, UnsolicitedBytesLimit};
+use crate::server::net::request_framing::FramingGuard;
+use crate::server::net::trusted_proxies::TrustedProxies;
+use crate::server::request::handler::RequestHandler;
 use crate::server::request::reply::Body;
-use crate::server::settings::Live;
-use crate::server::tls::pem as tls;
+use crate::server::settings::SettingsHandle;
+use crate::server::tls::alpn;
 
-/// How long a stop waits for whoever has connected and not yet said anything: else those who came at the last moment
-/// would be turned away, although another server is about to take this one's place.
-const LAST_CALL: Duration = Duration::from_secs(1);
-/// Bytes that may be under way in one HTTP/2 stream.
-const READ_AHEAD: u32 = 64 << 10;
-/// Bytes that a client may send at the least while it begins no request: pings, settings, and what is left of a body
-/// that was refused. While it has requests under way, so many for each that there may be.
-const CHATTER_AT_LEAST: u64 = 4 << 20;
+/// How long a graceful shutdown waits for the first request of a connection that was just accepted.
+/// Without it, clients that connect at the last moment would be turned away, although another
+/// process may be about to take over the socket.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+/// Flow-control window of one HTTP/2 stream, in bytes.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// Bytes that a client may always send without starting a request: PING and SETTINGS frames, and
+/// the rest of a body that was refused. While requests are in flight, this many for each stream.
+const MIN_UNSOLICITED_BYTES: u64 = 4 << 20;
 
-/// What a connection needs to be served.
+/// Everything that serves one connection.
 #[derive(Clone)]
 pub(super) struct Connection {
-    /// `None` where a proxy ends TLS.
+    /// `None` where a proxy terminates TLS.
     pub(super) tls: Option<TlsAcceptor>,
-    pub(super) live: Arc<Live>,
-    pub(super) places: Arc<Places>,
-    /// As they were when it began.
+    pub(super) live: Arc<SettingsHandle>,
+    pub(super) limiter: Arc<ConnectionLimiter>,
+    /// As they were when the connection was accepted.
     pub(super) limits: Limits,
     pub(super) max_backup_bytes: usize,
     pub(super) refusals: Refusals,
     pub(super) traffic: Arc<Traffic>,
+    /// True from the graceful shutdown on.
     pub(super) stopped: watch::Receiver<bool>,
 }
 
-/// Serves whoever comes to `listener`, until the server is told to stop.
+/// Accepts and serves connections of `listener` until the graceful shutdown, then drains them.
 pub(super) async fn accept(listener: Listener, connection: Connection) {
-    let places = Arc::clone(&connection.places);
+    let limiter = Arc::clone(&connection.limiter);
     let mut connections = JoinSet::new();
     let mut stopped = connection.stopped.clone();
-    // Accepted, and waiting for a place. A listener to which nobody comes takes no place from the others.
+    // Accepted, and waiting for a slot.
     let mut waiting: Option<(Stream, ClientAddress)> = None;
     loop {
         tokio::select! {
             biased;
-            () = told(&mut stopped) => break,
-            Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
+            () = shutdown(&mut stopped) => break,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => log_panic(ended),
             accepted = listener.accept(), if waiting.is_none() => match accepted {
                 Ok((_, peer)) if connection.tls.is_none()
-                    && !connection.proxies().may_speak_plainly(peer) => {
+                    && !connection.proxies().allows_plaintext(peer) => {
                     connection.refusals.count(Limit::Plaintext);
-                    tracing::debug!("a client that is no trusted proxy would speak without TLS");
+                    tracing::debug!("plaintext connection refused: not a trusted proxy");
                 }
                 Ok(accepted) => waiting = Some(accepted),
                 Err(error) => {
                     if is_out_of_descriptors(&error) {
-                        places.make_room();
+                        limiter.evict_one();
                     }
                     back_off(&error).await;
                     continue;
                 }
             },
-            () = places.freed(), if waiting.is_some() => {}
+            () = limiter.freed(), if waiting.is_some() => {}
         }
         let Some(peer) = waiting.as_ref().map(|(_, peer)| *peer) else {
             continue;
         };
-        match places.take(peer, connection.proxies().trust(peer)) {
-            Ok(held) => {
+        match limiter.acquire(peer, connection.proxies().trusts(peer)) {
+            Ok(guard) => {
                 let Some((stream, _)) = waiting.take() else {
                     continue;
                 };
-                connections.spawn(connection.begin().serve(stream, held));
-                // Two places that become free at once are told of once, and another listener may wait too.
-                places.pass_on();
+                connections.spawn(connection.with_current_settings().serve(stream, guard));
+                // Two slots that become free at once notify once, and another listener may wait
+                // too.
+                limiter.notify_next();
             }
-            Err(NoPlace::ForAnybody) => {}
-            Err(NoPlace::ForThisAddress) => {
+            Err(LimitReached::Total) => {}
+            Err(LimitReached::PerAddress) => {
                 waiting = None;
-                places.pass_on();
+                limiter.notify_next();
             }
         }
     }
@@ -113,33 +119,37 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
     drop(listener);
     let drained = async {
         while let Some(ended) = connections.join_next().await {
-            report(ended);
+            log_panic(ended);
         }
     };
-    let limits = connection.begin().limits;
+    let limits = connection.with_current_settings().limits;
     if timeout(limits.drain, drained).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
-            "requests under way were cut off by the stop"
+            "shutdown timeout: connections closed"
         );
     }
 }
 
-/// Done when the server is told to stop.
-async fn told(stopped: &mut watch::Receiver<bool>) {
-    // An error means that the server is gone altogether.
+/// Resolves when the graceful shutdown begins.
+async fn shutdown(stopped: &mut watch::Receiver<bool>) {
+    // An error means that the server is dropped.
     drop(stopped.wait_for(|stopped| *stopped).await);
 }
 
-/// Done when the server is told to stop, and the client has had its chance to ask for something: whether it did.
-async fn told_and_asked(stopped: &mut watch::Receiver<bool>, place: &Place) -> bool {
-    told(stopped).await;
-    timeout(LAST_CALL, place.asked()).await.is_ok()
+/// Resolves when the graceful shutdown begins and the connection has had the time for its first
+/// request; true if it has sent one.
+async fn shutdown_after_first_request(
+    stopped: &mut watch::Receiver<bool>,
+    slot: &ConnectionSlot,
+) -> bool {
+    shutdown(stopped).await;
+    timeout(SHUTDOWN_GRACE, slot.first_request()).await.is_ok()
 }
 
-fn report(ended: Result<(), tokio::task::JoinError>) {
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if ended.is_err_and(|error| error.is_panic()) {
-        tracing::error!("a connection ended in a panic; this is a bug");
+        tracing::error!("connection task panicked");
     }
 }
 
@@ -150,9 +160,9 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 }
 
 impl Connection {
-    /// One connection under the settings that are in force now.
-    pub(super) fn begin(&self) -> Self {
-        let settings = self.live.now();
+    /// A connection under the settings in force now.
+    pub(super) fn with_current_settings(&self) -> Self {
+        let settings = self.live.current();
         Self {
             limits: settings.config.limits,
             max_backup_bytes: settings.config.max_backup_bytes,
@@ -160,66 +170,67 @@ impl Connection {
         }
     }
 
-    fn proxies(&self) -> Arc<Proxies> {
-        Arc::clone(&self.live.now().shared.proxies)
+    fn proxies(&self) -> Arc<TrustedProxies> {
+        Arc::clone(&self.live.current().shared.proxies)
     }
 
-    async fn serve(self, mut stream: Stream, mut held: Held) {
+    async fn serve(self, mut stream: Stream, mut guard: SlotGuard) {
         let traffic = Arc::clone(&self.traffic);
         let _open = traffic.opened();
-        let peer = held.place().address();
+        let peer = guard.slot().address();
         let proxies = self.proxies();
-        if proxies.speaks_first(peer) {
-            let place = held.place();
-            let header = Proxies::read_header(peer, &mut stream);
+        if proxies.uses_proxy_protocol(peer) {
+            let slot = guard.slot();
+            let header = TrustedProxies::read_header(peer, &mut stream);
             let client = tokio::select! {
-                client = self.shake(header) => client,
-                () = place.lost() => return,
+                client = self.handshake(header) => client,
+                () = slot.closed() => return,
             };
             let Some(client) = client else { return };
-            // From now on it has a place of the client's.
-            drop((place, held));
-            match self.places.take(client, proxies.trust(client)) {
-                Ok(its) => held = its,
+            // From now on the slot is one of the client's address.
+            drop((slot, guard));
+            match self.limiter.acquire(client, proxies.trusts(client)) {
+                Ok(of_client) => guard = of_client,
                 Err(_) => return,
             }
         }
-        let place = held.place();
+        let slot = guard.slot();
         tokio::select! {
-            () = self.shake_and_answer(stream, &held) => {}
-            () = place.lost() => tracing::debug!("connection lost its place"),
+            () = self.handshake_and_serve(stream, &guard) => {}
+            () = slot.closed() => tracing::debug!("connection evicted: limit reached"),
         }
     }
 
-    async fn shake_and_answer(self, stream: Stream, held: &Held) {
+    async fn handshake_and_serve(self, stream: Stream, guard: &SlotGuard) {
         let Some(tls) = self.tls.clone() else {
-            return self.answer(stream, Version::HTTP_11, held).await;
+            return self.serve_http(stream, Version::HTTP_11, guard).await;
         };
         let handshake = self.traffic.watch(tls.accept(stream));
-        let Some(mut stream) = self.shake(handshake).await else {
+        let Some(mut stream) = self.handshake(handshake).await else {
             return;
         };
         let version = match stream.get_ref().1.alpn_protocol() {
-            Some(tls::HTTP_2) => Version::HTTP_2,
-            Some(acme::ALPN) => {
-                // An authority has seen in the handshake what it came for.
-                self.shake(stream.shutdown()).await;
+            Some(alpn::HTTP_2) => Version::HTTP_2,
+            Some(alpn::ACME_TLS_1) => {
+                // The handshake itself answers an authority's challenge (RFC 8737).
+                self.handshake(stream.shutdown()).await;
                 return;
             }
             _ => Version::HTTP_11,
         };
-        self.answer(stream, version, held).await;
+        self.serve_http(stream, version, guard).await;
     }
 
-    /// Does what comes before HTTP, unless it takes too long or the server has stopped a moment ago.
-    async fn shake<T>(&self, handshake: impl Future<Output = io::Result<T>>) -> Option<T> {
+    /// Runs what comes before HTTP, under the handshake timeout; `None` if it fails, takes too
+    /// long, or the graceful shutdown began [`SHUTDOWN_GRACE`] ago.
+    async fn handshake<T>(&self, handshake: impl Future<Output = io::Result<T>>) -> Option<T> {
         let mut stopped = self.stopped.clone();
         tokio::select! {
             () = async {
-                told(&mut stopped).await;
-                sleep(LAST_CALL).await;
+                shutdown(&mut stopped).await;
+                sleep(SHUTDOWN_GRACE).await;
             } => None,
-            shaken = timeout(self.limits.handshake, handshake) => match shaken {
+            ended = timeout(self.limits.handshake, handshake) => match ended {
                 Ok(Ok(done)) => Some(done),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "handshake failed");
@@ -227,32 +238,33 @@ impl Connection {
                 }
                 Err(_) => {
                     self.refusals.count(Limit::Handshake);
-                    tracing::debug!("handshake took too long");
+                    tracing::debug!("handshake timed out");
                     None
                 }
             },
         }
     }
 
-    /// Answers one connection whose handshake is done, until it ends.
-    pub(super) async fn answer<S>(self, stream: S, version: Version, held: &Held)
+    /// Serves a connection whose handshake is done, until it ends.
+    pub(super) async fn serve_http<S>(self, stream: S, version: Version, guard: &SlotGuard)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (refusals, live) = (self.refusals.clone(), Arc::clone(&self.live));
-        let idle = CHATTER_AT_LEAST.max(self.max_backup_bytes as u64 * 4);
-        let at_work = idle * u64::from(self.limits.streams);
-        let chatter = Chatter { idle, at_work };
+        let idle = MIN_UNSOLICITED_BYTES.max(self.max_backup_bytes as u64 * 4);
+        let active = idle * u64::from(self.limits.streams);
+        let unsolicited = UnsolicitedBytesLimit { idle, active };
         let stream = self.traffic.count(stream);
-        let stream = Paced::new(stream, held.place(), Pace::new(&self.limits), chatter);
+        let min_rate = MinRate::new(&self.limits);
+        let stream = RateLimitedStream::new(stream, guard.slot(), min_rate, unsolicited);
         let served = if version == Version::HTTP_2 {
-            self.serve_http_2(stream, held.place()).await
+            self.serve_http_2(stream, guard.slot()).await
         } else {
-            self.serve_http_1(stream, held.place()).await
+            self.serve_http_1(stream, guard.slot()).await
         };
         if let Err(error) = served {
-            let never_came = error.is_timeout() && held.place().requests_begun() == 0;
-            if never_came || error.is_parse_too_large() {
+            let has_no_request = error.is_timeout() && guard.slot().requests_started() == 0;
+            if has_no_request || error.is_parse_too_large() {
                 refusals.count(Limit::Header);
             }
             if error.is_parse() {
@@ -261,20 +273,22 @@ impl Connection {
                 } else {
                     StatusCode::BAD_REQUEST
                 };
-                live.now().app.unreadable(held.place().address(), status);
+                live.current()
+                    .handler
+                    .unreadable(guard.slot().address(), status);
             }
             tracing::debug!(%error, "connection ended");
         }
     }
 
-    async fn serve_http_1<S>(mut self, stream: S, place: Arc<Place>) -> hyper::Result<()>
+    async fn serve_http_1<S>(mut self, stream: S, slot: Arc<ConnectionSlot>) -> hyper::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let bytes = self.limits.header_bytes as usize;
-        let stream = Framed::new(stream, bytes, self.refusals);
+        let stream = FramingGuard::new(stream, bytes, self.refusals);
         let live = self.live;
-        let its = Arc::clone(&place);
+        let of_requests = Arc::clone(&slot);
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -284,13 +298,17 @@ impl Connection {
                 .serve_connection(
                     TokioIo::new(stream),
                     service_fn(move |request| {
-                        work(Arc::clone(&live.now().app), Arc::clone(&place), request)
+                        handle(
+                            Arc::clone(&live.current().handler),
+                            Arc::clone(&of_requests),
+                            request,
+                        )
                     }),
                 )
         );
         tokio::select! {
             served = &mut connection => return served,
-            asked = told_and_asked(&mut self.stopped, &its) => if !asked {
+            has_request = shutdown_after_first_request(&mut self.stopped, &slot) => if !has_request {
                 return Ok(());
             },
         }
@@ -298,12 +316,12 @@ impl Connection {
         connection.await
     }
 
-    async fn serve_http_2<S>(mut self, stream: S, place: Arc<Place>) -> hyper::Result<()>
+    async fn serve_http_2<S>(mut self, stream: S, slot: Arc<ConnectionSlot>) -> hyper::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let live = self.live;
-        let its = Arc::clone(&place);
+        let of_requests = Arc::clone(&slot);
         let mut connection = pin!(
             http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -311,58 +329,62 @@ impl Connection {
                 .max_pending_accept_reset_streams(self.limits.resets as usize)
                 .max_local_error_reset_streams(self.limits.resets as usize)
                 .max_header_list_size(self.limits.header_bytes)
-                .initial_stream_window_size(READ_AHEAD)
-                .initial_connection_window_size(READ_AHEAD.saturating_mul(self.limits.streams))
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(STREAM_WINDOW.saturating_mul(self.limits.streams))
                 .serve_connection(
                     TokioIo::new(stream),
                     service_fn(move |request| {
-                        let (app, place) = (Arc::clone(&live.now().app), Arc::clone(&its));
+                        let (handler, slot) = (
+                            Arc::clone(&live.current().handler),
+                            Arc::clone(&of_requests),
+                        );
                         async move {
-                            let answer = work(app, Arc::clone(&place), request).await?;
-                            Ok::<_, Infallible>(answer.map(|body| Metered::new(body, &place)))
+                            let response = handle(handler, Arc::clone(&slot), request).await?;
+                            Ok::<_, Infallible>(response.map(|body| MeteredBody::new(body, &slot)))
                         }
                     }),
                 )
         );
-        let pace = Pace::new(&self.limits);
+        let min_rate = MinRate::new(&self.limits);
         tokio::select! {
             served = &mut connection => return served,
-            () = place.answers().one_is_slow(pace) => place.refused(Limit::Answer),
-            asked = told_and_asked(&mut self.stopped, &place) => if !asked {
+            () = slot.responses().slow_response(min_rate) => slot.count_refusal(Limit::Answer),
+            has_request = shutdown_after_first_request(&mut self.stopped, &slot) => if !has_request {
                 return Ok(());
             },
-            () = place.idle_for(self.limits.header) => if place.requests_begun() == 0 {
-                place.refused(Limit::Header);
+            () = slot.idle_for(self.limits.header) => if slot.requests_started() == 0 {
+                slot.count_refusal(Limit::Header);
                 return Ok(());
             },
         }
         connection.as_mut().graceful_shutdown();
-        // What is on its way arrives: a proxy has many clients on one connection, of which one is slow. But a client
-        // that leaves answers lying, or does not answer the ping that ends the connection, is not waited for.
+        // Responses in flight are finished: a proxy carries many clients on one connection, of
+        // which one is slow. A client that does not read, or does not answer the PING of the
+        // GOAWAY, is not waited for.
         let slow = async {
-            place.answers().one_is_slow(pace).await;
+            slot.responses().slow_response(min_rate).await;
             sleep(self.limits.grace).await;
         };
         tokio::select! {
             served = &mut connection => served,
             () = slow => Ok(()),
-            () = place.stuck(pace) => Ok(()),
+            () = slot.stalled(min_rate) => Ok(()),
         }
     }
 }
 
-/// Answers one request; the connection is at work meanwhile.
-async fn work(
-    app: Arc<App>,
-    place: Arc<Place>,
+/// Handles one request; the connection is active meanwhile.
+async fn handle(
+    handler: Arc<RequestHandler>,
+    slot: Arc<ConnectionSlot>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let Some(work) = place.begin_request() else {
-        // The connection ends before anything waits for this.
+    let Some(in_flight) = slot.start_request() else {
+        // The connection was evicted: its task ends before it polls this again.
         return std::future::pending().await;
     };
-    let answered = app.handle(&place, request).await;
+    let response = handler.handle(&slot, request).await;
     let success = |response: &Response<Body>| response.status().is_success();
-    work.answered(answered.as_ref().is_ok_and(success));
-    answered
+    in_flight.responded(response.as_ref().is_ok_and(success));
+    response
 }

@@ -1,26 +1,26 @@
-//! Why a server does not start.
+//! Errors at the start of a server.
 
 use std::io;
 
 use crate::config::{Listen, Problem};
 
-/// Why a server does not start.
+/// An error at the start of a server.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// What the configuration names cannot be used.
-    #[error("the configuration names things that cannot be used")]
+    /// Something that the configuration names cannot be used.
+    #[error("invalid configuration")]
     Configuration(Vec<Problem>),
-    /// A socket that was handed over cannot be used.
-    #[error("a socket that was handed over cannot be used")]
-    Given(#[source] io::Error),
-    /// An address cannot be listened on.
+    /// An inherited socket cannot be used.
+    #[error("cannot use an inherited socket")]
+    Inherited(#[source] io::Error),
+    /// An address cannot be bound.
     #[error("{key}: cannot listen on {address}")]
     Listen {
         /// The key of the configuration that names the address.
         key: &'static str,
         /// The address.
         address: Listen,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },

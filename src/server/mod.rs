@@ -1,5 +1,7 @@
-//! The server's life: open what is configured, listen, hand each listener to `connection.rs`, work in the
-//! background, stop.
+//! HTTPS server: opens what the configuration names, binds the listeners, serves, and shuts down.
+//!
+//! `connection.rs` serves the connections of each listener; maintenance and the admin listener run
+//! as background tasks.
 
 mod acme;
 mod admin;
@@ -23,30 +25,32 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ::http::Version;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::account::Authenticator;
 use crate::config::{Config, Listen, Problem, Tls};
 use crate::error_chain::with_causes;
 use crate::store::{self, Access, OpenError, Opened};
 use crate::time::unix;
 
-use self::acme::Keeper;
+use self::acme::{Progress, Renewer};
 use self::admin::collector::StatusCollector;
 use self::connection::{Connection, accept};
-use self::maintenance::Background;
+use self::maintenance::Maintenance;
 use self::metrics::Metrics;
 use self::net::client_address::ClientAddress;
-use self::net::connection_limiter::Places;
-use self::net::listener::{Listener, bind_tcp, given_tcp};
-use self::preflight::open_authenticator;
-use self::request::context::Means;
-use self::settings::Live;
+use self::net::connection_limiter::ConnectionLimiter;
+use self::net::listener::{Listener, bind_tcp, inherited_tcp};
+use self::request::context::Services;
+use self::settings::SettingsHandle;
 use self::status::RunState;
 use self::tls::certificates::Certificates;
+use self::tls::{alpn, config::server_config};
 
 pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use error::StartError;
@@ -60,30 +64,41 @@ pub use status::{
 pub use tls::pem::{Error as TlsError, load as load_tls, load_certificates};
 pub use tls::self_signed::{DevelopmentCertificate, development_certificate};
 
-/// A server that has everything it needs and listens, but does not answer yet.
+/// A server that has opened its files and listens, but does not accept connections yet.
 pub struct Server {
     public: Vec<Listener>,
     admin: TcpListener,
     tls: Option<TlsAcceptor>,
-    live: Arc<Live>,
-    places: Arc<Places>,
+    live: Arc<SettingsHandle>,
+    limiter: Arc<ConnectionLimiter>,
     reloader: Reloader,
     collector: Arc<StatusCollector>,
-    background: Background,
-    keeper: Option<Keeper>,
+    maintenance: Maintenance,
+    renewer: Option<Renewer>,
+}
+
+/// TLS of the public listeners. Empty where a proxy terminates TLS.
+#[derive(Default)]
+struct PublicTls {
+    config: Option<Arc<ServerConfig>>,
+    certificates: Option<Arc<Certificates>>,
+    /// Only where an ACME authority issues the certificate.
+    progress: Option<Arc<Progress>>,
+    renewer: Option<Renewer>,
 }
 
 impl Server {
-    /// Opens everything that the configuration names, then binds the listeners. Nothing is started and
-    /// nothing is changed on disk but the data directory's own folders.
+    /// Opens everything that the configuration names, then binds the listeners. Nothing runs yet,
+    /// and nothing is changed on disk but the directories of the data directory.
     ///
     /// # Errors
-    /// With all that cannot be used at once, or the first address that cannot be bound.
+    /// With all problems of the configuration at once, or the first address that cannot be bound.
     pub async fn bind(config: &Config, clock: fn() -> SystemTime) -> Result<Self, StartError> {
         Self::bind_to(Sockets::default(), config, clock).await
     }
 
-    /// As [`Server::bind`], on sockets that are open already; where there are none, on what the configuration names.
+    /// As [`Server::bind`], on inherited sockets; without any, on the addresses of the
+    /// configuration.
     ///
     /// # Errors
     /// As [`Server::bind`].
@@ -96,7 +111,8 @@ impl Server {
         Self::open(config, opened, sockets, clock).await
     }
 
-    /// As [`Server::bind`], over a storage that is open already; the configuration's is not opened.
+    /// As [`Server::bind`], over a storage that is already open. That of the configuration is not
+    /// opened.
     ///
     /// # Errors
     /// As [`Server::bind`].
@@ -116,16 +132,16 @@ impl Server {
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let tls = open_tls(&mut problems, config, clock);
-        let authenticator = note(&mut problems, "accountsFile", open_authenticator(config));
-        let opened = note(&mut problems, config.storage.description().key, opened);
-        let (Some((certificates, keeper)), Some(authenticator), Some(opened)) =
-            (tls, authenticator, opened)
-        else {
+        let authenticator =
+            Authenticator::open_optional(&config.accounts_file, config.allow_anonymous);
+        let authenticator = collect(&mut problems, "accountsFile", authenticator);
+        let opened = collect(&mut problems, config.storage.description().key, opened);
+        let (Some(tls), Some(authenticator), Some(opened)) = (tls, authenticator, opened) else {
             return Err(StartError::Configuration(problems));
         };
         if authenticator.is_empty() && !config.allow_anonymous {
-            let text = "has no account, so nobody could come in; add one with `account add NAME` (or set \
-                        \"allowAnonymous\": true, and everybody can)";
+            let text = "contains no accounts; run `account add NAME` (or set \"allowAnonymous\": \
+                        true to admit every client)";
             problems.push(Problem {
                 place: "accountsFile".into(),
                 text: text.into(),
@@ -135,58 +151,64 @@ impl Server {
 
         let public = Listener::all(&config.listen, sockets.public).await?;
         let admin = match sockets.admin {
-            Some(given) => given_tcp(given)?,
+            Some(socket) => inherited_tcp(socket)?,
             None => bind_tcp("admin.listen", config.admin_listen).await?,
         };
         let Opened { store, state } = opened;
-        let certificates = certificates.map(Arc::new);
         let metrics = Arc::new(Metrics::new(unix(clock())));
         let run_state = Arc::new(RunState::new(clock()));
-        let means = Means {
+        let services = Services {
             authenticator: Arc::new(authenticator),
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             uploads: Arc::default(),
             run_state: Arc::clone(&run_state),
             pseudonyms: Arc::default(),
-            crowd: Arc::default(),
+            proxy_detector: Arc::default(),
             clock,
         };
-        let live = Live::new(config, &means);
-        let places = Places::new(config.limits, metrics.refusals());
+        let live = SettingsHandle::new(config, &services);
+        let limiter = ConnectionLimiter::new(config.limits, metrics.refusals());
         let collector = Arc::new(StatusCollector {
             run_state: Arc::clone(&run_state),
             metrics: Arc::clone(&metrics),
-            uploads: Arc::clone(&means.uploads),
-            certificates: certificates.clone(),
+            uploads: Arc::clone(&services.uploads),
+            certificates: tls.certificates.clone(),
+            acme: tls.progress,
             store: Arc::clone(&store),
             live: Arc::clone(&live),
-            authenticator: Arc::clone(&means.authenticator),
+            authenticator: Arc::clone(&services.authenticator),
             clock,
         });
-        let background = Background {
+        let maintenance = Maintenance {
             store,
             state,
             live: Arc::clone(&live),
             metrics,
-            uploads: Arc::clone(&means.uploads),
+            uploads: Arc::clone(&services.uploads),
             run_state,
             clock,
         };
         Ok(Self {
             public,
             admin,
-            tls: certificates.map(|its| TlsAcceptor::from(tls::pem::server_config(its))),
-            reloader: Reloader::new(Arc::clone(&live), Arc::clone(&places), means, config),
+            tls: tls.config.map(TlsAcceptor::from),
+            reloader: Reloader::new(
+                Arc::clone(&live),
+                Arc::clone(&limiter),
+                services,
+                tls.certificates,
+                config,
+            ),
             live,
-            places,
+            limiter,
             collector,
-            background,
-            keeper,
+            maintenance,
+            renewer: tls.renewer,
         })
     }
 
-    /// What the public listeners listen on, with the ports that were given by the system.
+    /// The addresses of the public listeners, with the ports that the system assigned.
     ///
     /// # Errors
     /// When the system does not know them.
@@ -202,42 +224,43 @@ impl Server {
         self.admin.local_addr()
     }
 
-    /// What needs a person already at the start; of the storage, nothing is known yet.
+    /// The alerts at the start; those of the storage are not known yet.
     #[must_use]
     pub fn alerts(&self) -> Vec<Alert> {
         self.collector.status_without_storage().alerts()
     }
 
-    /// Logs where each panic of the process was, and counts it (`safe_panics_total`). For `std::panic::set_hook`.
+    /// A hook for `std::panic::set_hook` that logs the location of each panic of the process, and
+    /// counts it (`safe_panics_total`).
     #[must_use]
     pub fn panic_hook(&self) -> Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> {
-        self.background.metrics.panic_hook()
+        self.maintenance.metrics.panic_hook()
     }
 
-    /// Changes its settings while it runs.
+    /// The handle that reloads the settings of the running server.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
     }
 
-    /// Answers one connection whose handshake is done elsewhere, until it ends; the listeners do the same with
-    /// theirs. For whoever searches for bytes that no connection survives (`fuzz/`).
-    pub async fn answer(
+    /// Serves one connection whose handshake is done elsewhere, until it ends, as the listeners do.
+    /// For fuzzing (`fuzz/`).
+    pub async fn serve_connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         version: Version,
     ) {
         let (_running, stopped) = watch::channel(false);
         let connection = self.connection(stopped);
-        // Nobody else has one of these places.
-        let Ok(held) = connection.places.take(ClientAddress::Unknown, false) else {
+        // Without a free slot the connection is dropped.
+        let Ok(guard) = connection.limiter.acquire(ClientAddress::Unknown, false) else {
             return;
         };
-        connection.answer(stream, version, &held).await;
+        connection.serve_http(stream, version, &guard).await;
     }
 
-    /// Answers until `stop` is done; then accepts nothing more, lets requests under way finish within
-    /// `drainSeconds`, and returns.
+    /// Serves until `stop` resolves. Then accepts no more connections, lets requests in flight
+    /// finish within `drainSeconds`, and returns.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);
         let mut listeners = JoinSet::new();
@@ -247,58 +270,71 @@ impl Server {
         }
         let mut background = JoinSet::new();
         background.spawn(admin::serve(self.admin, self.collector));
-        let last_work = self.background.clone();
-        background.spawn(self.background.clone().sweep_hourly());
-        background.spawn(self.background.scrub_weekly());
-        if let Some(keeper) = self.keeper {
-            background.spawn(keeper.keep());
+        let maintenance = self.maintenance.clone();
+        background.spawn(self.maintenance.clone().sweep_hourly());
+        background.spawn(self.maintenance.scrub_weekly());
+        if let Some(renewer) = self.renewer {
+            background.spawn(renewer.run());
         }
+        self.reloader.keep_files_fresh(&mut background);
 
         stop.await;
-        tracing::info!("stopping: no new connections, requests under way finish");
-        last_work.run_state.start_draining();
+        tracing::info!("graceful shutdown started");
+        maintenance.run_state.start_draining();
         stopping.send_replace(true);
         while listeners.join_next().await.is_some() {}
-        last_work.remember_uploads().await;
+        maintenance.save_upload_history().await;
         tracing::info!("stopped");
     }
 
     fn connection(&self, stopped: watch::Receiver<bool>) -> Connection {
-        let settings = self.live.now();
+        let settings = self.live.current();
         Connection {
             tls: self.tls.clone(),
             live: Arc::clone(&self.live),
-            places: Arc::clone(&self.places),
+            limiter: Arc::clone(&self.limiter),
             limits: settings.config.limits,
             max_backup_bytes: settings.config.max_backup_bytes,
-            refusals: self.background.metrics.refusals(),
-            traffic: self.background.metrics.traffic(),
+            refusals: self.maintenance.metrics.refusals(),
+            traffic: self.maintenance.metrics.traffic(),
             stopped,
         }
     }
 }
 
-/// What handshakes use, and what keeps it in force where an authority is asked for it; nothing where a proxy ends TLS.
 fn open_tls(
     problems: &mut Vec<Problem>,
     config: &Config,
     clock: fn() -> SystemTime,
-) -> Option<(Option<Certificates>, Option<Keeper>)> {
+) -> Option<PublicTls> {
+    const HTTP: [&[u8]; 2] = [alpn::HTTP_2, alpn::HTTP_1_1];
     match &config.tls {
-        Tls::Off => Some((None, None)),
+        Tls::Off => Some(PublicTls::default()),
         Tls::Files(files) => {
-            let certificates = note(problems, "tls", Certificates::open(files))?;
-            Some((Some(certificates), None))
+            let certificates = Arc::new(collect(problems, "tls", Certificates::open(files))?);
+            let resolver = Arc::<Certificates>::clone(&certificates);
+            Some(PublicTls {
+                config: Some(server_config(resolver, &HTTP)),
+                certificates: Some(certificates),
+                ..PublicTls::default()
+            })
         }
         Tls::Acme(acme) => {
-            let opened = note(problems, "tls.acme", acme::open(acme, clock))?;
-            Some((Some(opened.certificates), Some(opened.keeper)))
+            let opened = collect(problems, "tls.acme", acme::open(acme, clock))?;
+            let [http_2, http_1_1] = HTTP;
+            let protocols = [http_2, http_1_1, alpn::ACME_TLS_1];
+            Some(PublicTls {
+                config: Some(server_config(Arc::new(opened.resolver), &protocols)),
+                certificates: Some(opened.certificates),
+                progress: Some(opened.progress),
+                renewer: Some(opened.renewer),
+            })
         }
     }
 }
 
-/// Keeps the value, or the problem with all its causes.
-fn note<T, E: StdError>(
+/// Returns the value, or records the problem with all its causes.
+fn collect<T, E: StdError>(
     problems: &mut Vec<Problem>,
     place: &str,
     result: Result<T, E>,
@@ -326,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_from_elsewhere_is_answered_and_ends_with_its_client() {
+    async fn a_connection_from_outside_a_listener_is_served_until_its_client_ends_it() {
         let directory = tempfile::tempdir().unwrap();
         let made = development_certificate(&["localhost".into()], clock()).unwrap();
         for (name, text) in [("chain", made.chain_pem), ("key", made.private_key_pem)] {
@@ -337,16 +373,17 @@ mod tests {
         let config = Config::from_json(text, &directory.path().join("config.json")).unwrap();
         let server = Server::bind(&config, clock).await.unwrap();
         let (mut client, stream) = tokio::io::duplex(1 << 10);
-        let talk = async {
+        let exchange = async {
             let request = b"GET /config HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
             client.write_all(request).await.unwrap();
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).await.unwrap();
-            answer
+            let mut response = String::new();
+            client.read_to_string(&mut response).await.unwrap();
+            response
         };
 
-        let ((), answer) = tokio::join!(server.answer(stream, Version::HTTP_11), talk);
+        let ((), response) =
+            tokio::join!(server.serve_connection(stream, Version::HTTP_11), exchange);
 
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     }
 }

@@ -1,114 +1,141 @@
-//! What a configuration decides about a running server, and how another one takes its place.
+//! Settings in force, and how a reload replaces them.
 //!
-//! Settings are replaced as a whole and never change: a request that has begun ends under those it began with. What was
-//! counted meanwhile (guesses, quotas, memory for uploads) goes on being counted where its bound stays the same.
+//! Settings are immutable and replaced as a whole: a request ends under the settings that it
+//! started with. Counters (guesses, quotas, upload memory) carry over where their own limits stay
+//! the same.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::task::JoinSet;
 
 use crate::config::{Config, Problem};
 use crate::retention::Retention;
-use crate::server::net::connection_limiter::Places;
-use crate::server::request::context::{Means, Shared};
-use crate::server::request::handler::App;
+use crate::server::net::connection_limiter::ConnectionLimiter;
+use crate::server::request::context::{Services, SharedState};
+use crate::server::request::handler::RequestHandler;
+use crate::server::tls::certificates::Certificates;
 
-/// What one configuration decides.
+/// The settings that follow from one configuration.
 pub(crate) struct Settings {
-    pub(crate) app: Arc<App>,
-    pub(crate) shared: Shared,
+    pub(crate) handler: Arc<RequestHandler>,
+    pub(crate) shared: SharedState,
     pub(crate) retention: Retention,
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
 }
 
-/// The settings in force.
-pub(crate) struct Live(ArcSwap<Settings>);
+/// Handle to the settings in force.
+pub(crate) struct SettingsHandle(ArcSwap<Settings>);
 
-/// Changes the settings of a running server.
+/// Reloads the settings and files of a running server.
 #[derive(Clone)]
 pub struct Reloader {
-    live: Arc<Live>,
-    places: Arc<Places>,
-    means: Means,
-    /// What the server was started with.
+    live: Arc<SettingsHandle>,
+    limiter: Arc<ConnectionLimiter>,
+    services: Services,
+    certificates: Option<Arc<Certificates>>,
+    /// The configuration that the server was started with.
     started: Arc<Config>,
 }
 
 impl Settings {
-    fn new(config: &Config, means: &Means, shared: Shared) -> Self {
+    fn new(config: &Config, services: &Services, shared: SharedState) -> Self {
+        let config = Arc::new(config.clone());
+        let handler = RequestHandler::new(Arc::clone(&config), services, &shared);
         Self {
-            app: Arc::new(App::new(config, means, &shared)),
+            handler: Arc::new(handler),
             shared,
-            retention: retention_of(config),
-            config: config.clone(),
+            retention: retention_of(&config),
+            config,
         }
     }
 }
 
-impl Live {
-    pub(crate) fn new(config: &Config, means: &Means) -> Arc<Self> {
-        let settings = Settings::new(config, means, Shared::new(config, means));
+impl SettingsHandle {
+    pub(crate) fn new(config: &Config, services: &Services) -> Arc<Self> {
+        let settings = Settings::new(config, services, SharedState::new(config, services));
         Arc::new(Self(ArcSwap::from_pointee(settings)))
     }
 
-    /// The settings in force now.
-    pub(crate) fn now(&self) -> Arc<Settings> {
+    /// The settings in force.
+    pub(crate) fn current(&self) -> Arc<Settings> {
         self.0.load_full()
     }
 }
 
 impl Reloader {
     pub(crate) fn new(
-        live: Arc<Live>,
-        places: Arc<Places>,
-        means: Means,
+        live: Arc<SettingsHandle>,
+        limiter: Arc<ConnectionLimiter>,
+        services: Services,
+        certificates: Option<Arc<Certificates>>,
         started: &Config,
     ) -> Self {
         Self {
             live,
-            places,
-            means,
+            limiter,
+            services,
+            certificates,
             started: Arc::new(started.clone()),
         }
     }
 
-    /// Puts another configuration in force, as far as that is possible without a restart. Gives the keys that wait for
-    /// one: of these, what the server was started with stays in force.
+    /// Puts another configuration in force, as far as that is possible without a restart. Returns
+    /// the keys that need a restart; of these, the values from the start stay in force. Blocks, to
+    /// read the accounts.
     ///
     /// # Errors
-    /// When nobody could come in any more. Then nothing has changed.
+    /// When no client could authenticate any more. Then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, Problem> {
-        if self.means.authenticator.is_empty() && !config.allow_anonymous {
+        self.services.authenticator.file().look();
+        if self.services.authenticator.is_empty() && !config.allow_anonymous {
             return Err(Problem {
                 place: "allowAnonymous".into(),
-                text: "is off and there is no account: nobody could come in".into(),
+                text: "cannot be turned off: there are no accounts; run `account add NAME` first"
+                    .into(),
             });
         }
         let waiting = self.started.differs_in(config);
-        let before = self.live.now();
-        let shared = before.shared.after(&before.config, config, &self.means);
-        let settings = Settings::new(config, &self.means, shared);
-        self.places.set_limits(config.limits);
+        let before = self.live.current();
+        let shared = before.shared.reconfigured(config);
+        let settings = Settings::new(config, &self.services, shared);
+        self.limiter.set_limits(config.limits);
         self.live.0.store(Arc::new(settings));
-        self.means.metrics.config_reloaded("done");
-        self.means.run_state.config_reloaded(&waiting);
+        self.services.metrics.config_reloaded("done");
+        self.services.run_state.config_reloaded(&waiting);
         Ok(waiting)
     }
 
-    /// Whether the server was told to stop.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.means.run_state.is_draining()
+    /// Reads accounts and certificate again, whether their files were replaced or not. Blocks.
+    pub fn reread_files(&self) {
+        self.services.authenticator.file().reread();
+        if let Some(certificates) = &self.certificates {
+            certificates.files().reread();
+        }
     }
 
-    /// Notes why a configuration could not be read; the one before stays in force.
+    /// Reloads accounts and certificate when their files are replaced, as long as the tasks run.
+    pub(crate) fn keep_files_fresh(&self, tasks: &mut JoinSet<()>) {
+        tasks.spawn(Arc::clone(self.services.authenticator.file()).keep_fresh());
+        if let Some(certificates) = &self.certificates {
+            tasks.spawn(Arc::clone(certificates.files()).keep_fresh());
+        }
+    }
+
+    /// Whether the server is stopping.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.services.run_state.is_draining()
+    }
+
+    /// Records why a configuration could not be used; the previous one stays in force.
     pub fn failed(&self, problem: String) {
-        self.means.metrics.config_reloaded("failed");
-        self.means.run_state.config_failed(problem);
+        self.services.metrics.config_reloaded("failed");
+        self.services.run_state.config_failed(problem);
     }
 }
 
-/// How long the configuration says things are kept.
+/// The retention periods of a configuration.
 #[must_use]
 pub fn retention_of(config: &Config) -> Retention {
     Retention::of_days(

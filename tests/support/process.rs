@@ -165,9 +165,14 @@ impl ServerProcess {
         // In whichever order they end. A scrub that an earlier server has done is not done again.
         let missing = Cell::new(if scrubbed { 1 } else { 2 });
         process.log_through(|line| {
-            let ended = [" swept ", " scrubbed ", "\"swept\"", "\"scrubbed\""]
-                .iter()
-                .any(|work| line.contains(work));
+            let ended = [
+                " sweep finished ",
+                " scrub finished ",
+                "\"sweep finished\"",
+                "\"scrub finished\"",
+            ]
+            .iter()
+            .any(|work| line.contains(work));
             missing.set(missing.get() - u8::from(ended));
             missing.get() == 0
         });

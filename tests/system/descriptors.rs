@@ -69,7 +69,7 @@ async fn out_of_descriptors_an_idle_connection_is_evicted() {
     for _ in numbers.len() as u64..=end {
         more.push(TcpStream::connect(server.address()).await.unwrap());
     }
-    server.log_through(|line| line.contains("accepting a connection failed"));
+    server.log_through(|line| line.contains("accept failed"));
 
     idle.assert_ended().await;
     let mut new = server.phone(Protocol::Http2).await;

@@ -1,4 +1,4 @@
-//! The account with the authority: made once, known again ever after by its key.
+//! ACME account: created once, and identified by its key from then on.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,7 +10,7 @@ use crate::server::acme::http::Http;
 use crate::server::acme::store;
 use crate::server::acme::store::Store;
 
-/// The account that orders are made with.
+/// Opens the account that orders are made with, and creates it where there is none.
 pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
     let known = match store.account()? {
         Some(known) => known,
@@ -21,7 +21,7 @@ pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
                 url: None,
                 contact: None,
             };
-            // Before the authority hears of it.
+            // Before the authority learns of the key, so that it is never lost.
             store.replace_account(&new)?;
             new
         }
@@ -37,7 +37,7 @@ pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
             Key::from_pkcs8_der(key.clone_key())?,
             PrivateKeyDer::Pkcs8(key),
         );
-        // Where the key is known already, this is its account.
+        // Where the authority knows the key already, this is its account.
         let (account, _) = builder.create_from_key(pair, directory).await?;
         (account, None)
     };
@@ -57,7 +57,7 @@ pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
     Ok(account)
 }
 
-/// Forgets what the authority called the account, so that it hears of the key again.
+/// Forgets the account's URL, so that the next order registers the key again.
 pub(super) fn forget_url(store: &Store) -> Result<(), Error> {
     if let Some(known) = store.account()? {
         let unknown = store::Account { url: None, ..known };

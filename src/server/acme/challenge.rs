@@ -1,5 +1,7 @@
-//! The proof that a domain leads here: while an order is under way, a handshake that asks for nothing but the protocol
-//! `acme-tls/1` is answered with a certificate that holds what only the account's owner knows (RFC 8737).
+//! Proof of control over a domain (tls-alpn-01, RFC 8737).
+//!
+//! While an order is under way, a handshake that offers only the protocol `acme-tls/1` is answered
+//! with a certificate that holds what only the account's owner knows.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,36 +13,34 @@ use rustls::server::ClientHello;
 use rustls::sign::CertifiedKey;
 
 use crate::server::acme::error::Error;
-
-/// The protocol in which the authority asks.
-pub(crate) const ALPN: &[u8] = b"acme-tls/1";
+use crate::server::tls::alpn;
 
 /// The answers to challenges, by domain.
 #[derive(Default)]
 pub(crate) struct Challenges(Mutex<HashMap<String, Arc<CertifiedKey>>>);
 
 impl Challenges {
-    /// Whether this handshake is an authority's: phones never ask so.
+    /// Whether this handshake is an authority's: phones offer other protocols.
     pub(crate) fn is_asked(hello: &ClientHello<'_>) -> bool {
         hello.alpn().is_some_and(|mut protocols| {
-            protocols.next() == Some(ALPN) && protocols.next().is_none()
+            protocols.next() == Some(alpn::ACME_TLS_1) && protocols.next().is_none()
         })
     }
 
-    /// The answer for this domain, if an order waits for it.
+    /// The certificate that answers the challenge for this domain, if an order waits for it.
     pub(crate) fn answer(&self, domain: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let domain = domain?.to_ascii_lowercase();
         self.all().get(&domain).cloned()
     }
 
-    /// Answers for `domain` from now on, until [`Challenges::clear`].
+    /// Answers challenges for `domain` until [`Challenges::clear`].
     pub(super) fn set(&self, domain: &str, digest: &[u8]) -> Result<(), Error> {
         let answer = answer(domain, digest)?;
         self.all().insert(domain.to_owned(), Arc::new(answer));
         Ok(())
     }
 
-    /// Answers nothing more.
+    /// Removes all answers.
     pub(super) fn clear(&self) {
         self.all().clear();
     }
@@ -63,7 +63,8 @@ fn answer(domain: &str, digest: &[u8]) -> Result<CertifiedKey, Error> {
         .map_err(|_| Error::Certificate(rcgen::Error::CouldNotParseKeyPair))?;
     let signing = aws_lc_rs::sign::any_supported_type(&private_key)
         .map_err(|_| Error::Certificate(rcgen::Error::CouldNotParseKeyPair))?;
-    // Not looked at once more: the extension is critical, so that nobody accepts it who does not know it.
+    // Not parsed again: the extension is critical, so that clients that do not know it refuse the
+    // certificate.
     Ok(CertifiedKey::new(vec![certificate.der().clone()], signing))
 }
 

@@ -1,4 +1,4 @@
-//! Why there is no certificate, in words for whoever runs the server.
+//! ACME errors, in words for the operator.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,49 +6,56 @@ use std::path::PathBuf;
 use crate::durable;
 use crate::private_file::Exposure;
 
-/// Bytes of what an authority says that are passed on.
+/// Longest text from an authority that is passed on, in bytes.
 const LONGEST_DETAIL: usize = 400;
-/// What an authority calls a refusal because too much was asked.
+/// Problem type of a rate limit.
 const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
-/// What it calls an account that it does not know, or not any more.
+/// Problem type of an unknown account.
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
-/// Why an order brought no certificate.
+/// Why the authority did not answer a request.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NoResponse(pub(super) String);
+
+/// Why an order did not end with a certificate.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The authority does not answer, or nothing that is an answer.
+    /// The authority does not answer, or not with ACME.
     #[error("the authority cannot be reached: {0}")]
     Unreachable(String),
     /// The authority answers with a problem.
     #[error("the authority refuses: {0}")]
     Refused(String),
-    /// The authority says that it was asked too much.
-    #[error("the authority was asked too often: {0}")]
+    /// The authority's rate limit is reached.
+    #[error("the authority's rate limit is reached: {0}")]
     RateLimited(String),
     /// The authority does not know the account.
     #[error("the authority does not know the account")]
     NoAccount,
     /// The authority did not see the answer to its challenge.
-    #[error("the authority cannot see that {domain} leads here, on port 443: {detail}")]
+    #[error(
+        "the authority cannot validate {domain}, which must lead to this server on port 443: {detail}"
+    )]
     NotValidated { domain: String, detail: String },
     /// The authority cannot validate over TLS.
     #[error("the authority does not offer the challenge tls-alpn-01 for {0}")]
     NoChallenge(String),
-    /// It takes too long.
+    /// The order takes too long.
     #[error("the authority has not finished in time")]
     Slow,
-    /// What came cannot be used.
+    /// The authority's answer cannot be used.
     #[error("the authority sent {0}, which cannot be used")]
     Unusable(&'static str),
-    /// A certificate or a request for one cannot be made.
-    #[error("a request for a certificate cannot be made")]
+    /// A certificate or a certificate request cannot be created.
+    #[error("the certificate request cannot be created")]
     Certificate(#[source] rcgen::Error),
     /// The file with authorities to trust cannot be used.
-    #[error("{}: holds no certificate in PEM form that could be trusted", .0.display())]
+    #[error("{} holds no certificate in PEM form that can be trusted", .0.display())]
     Authority(PathBuf),
-    /// Nothing says whom to believe that it is the authority.
+    /// There are no trusted roots.
     #[error(
-        "this system trusts nobody: install its certificates (ca-certificates), or set tls.acme.authorityFile"
+        "this system has no trusted root certificates: install ca-certificates, or set tls.acme.authorityFile"
     )]
     NoRoots,
     /// A file cannot be read.
@@ -56,19 +63,19 @@ pub(crate) enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A file holds something else.
-    #[error("{} is not what this server writes there; move it away, and a new one is made", .0.display())]
+    /// A file cannot be parsed.
+    #[error("{} is damaged: move it away, and the server creates a new one", .0.display())]
     Damaged(PathBuf),
-    /// Others can read or change a file with secrets.
+    /// A file with secrets can be read or changed by others than its owner.
     #[error("{}: {exposure}", .path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
-        /// Who may do what.
+        /// The rights that others have.
         exposure: Exposure,
     },
     /// A file cannot be written.
@@ -83,17 +90,17 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether asking again soon asks the authority for nothing.
+    /// Whether the order cost the authority nothing, so that the next one may come soon.
     pub(super) fn is_cheap(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
 
-    /// Whether the authority wants to be left alone for long.
+    /// Whether the authority's rate limit is reached.
     pub(super) fn is_rate_limit(&self) -> bool {
         matches!(self, Self::RateLimited(_))
     }
 
-    /// What an authority's problem says.
+    /// An authority's problem (RFC 7807) as an error.
     pub(super) fn refused(problem: &instant_acme::Problem) -> Self {
         match problem.r#type.as_deref() {
             Some(RATE_LIMITED) => Self::RateLimited(detail(problem)),
@@ -109,22 +116,22 @@ impl From<instant_acme::Error> for Error {
         match error {
             Its::Api(problem) => Self::refused(&problem),
             Its::Timeout(_) => Self::Slow,
-            Its::Other(other) => match other.downcast::<crate::server::acme::http::Failed>() {
+            Its::Other(other) => match other.downcast::<NoResponse>() {
                 Ok(failed) => Self::Unreachable(plain(&failed.to_string())),
-                Err(_) => Self::Unusable("something else than was expected"),
+                Err(_) => Self::Unusable("an unexpected answer"),
             },
-            Its::Json(_) => Self::Unusable("something else than ACME"),
+            Its::Json(_) => Self::Unusable("an answer that is not ACME"),
             Its::KeyRejected | Its::Crypto => Self::Unusable("a key"),
-            Its::Unsupported(_) => Self::Unusable("a directory without what is needed"),
+            Its::Unsupported(_) => Self::Unusable("a directory that lacks a required entry"),
             Its::Str(_) | Its::Http(_) | Its::InvalidUri(_) => {
                 Self::Unusable("an incomplete answer")
             }
-            _ => Self::Unusable("something unknown"),
+            _ => Self::Unusable("an unknown answer"),
         }
     }
 }
 
-/// What a problem says, with those of single domains.
+/// A problem's detail, with those of single domains.
 pub(super) fn detail(problem: &instant_acme::Problem) -> String {
     let mut text = problem.detail.clone().unwrap_or_default();
     for part in &problem.subproblems {
@@ -135,12 +142,12 @@ pub(super) fn detail(problem: &instant_acme::Problem) -> String {
         text = problem
             .r#type
             .clone()
-            .unwrap_or_else(|| "it does not say why".to_owned());
+            .unwrap_or_else(|| "no reason given".to_owned());
     }
     plain(&text)
 }
 
-/// A bounded line that changes nothing on a terminal.
+/// The text as one bounded line without control characters, for terminals and logs.
 fn plain(text: &str) -> String {
     let shown: String = text
         .chars()

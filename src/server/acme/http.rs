@@ -1,4 +1,4 @@
-//! How the authority is spoken to: HTTPS with bounds, and an ear for when it wants to be asked again.
+//! HTTPS client for the authority, with timeouts and a size limit; keeps its `Retry-After`.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -18,26 +18,22 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use crate::error_chain::with_causes;
-use crate::server::acme::error::Error;
+use crate::server::acme::error::{Error, NoResponse};
+use crate::server::tls::alpn;
 
-/// For a connection.
+/// Time limit for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// For one request and its answer.
+/// Time limit for one request and its answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of an answer: chains of certificates have a few kilobytes.
+/// Largest answer in bytes: certificate chains have a few kilobytes.
 const ANSWER_LIMIT: usize = 1 << 20;
-/// What a problem comes as.
+/// Media type of a problem (RFC 7807).
 const PROBLEM: &str = "application/problem+json";
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Failed(String);
-
-/// When an authority wants to be asked again.
+/// The header `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetryAfter {
-    /// So many seconds after its answer.
+    /// So many seconds after the answer.
     Seconds(u64),
     /// At this Unix time.
     At(u64),
@@ -51,7 +47,7 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// One that trusts what this system trusts, and the certificates in `authority_file`.
+    /// A client that trusts the system's roots and the certificates in `authority_file`.
     pub(super) fn new(authority_file: Option<&Path>) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         if let Some(path) = authority_file {
@@ -66,7 +62,7 @@ impl Http {
             .expect("the provider has the suites of TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls.alpn_protocols = vec![alpn::HTTP_2.to_vec(), alpn::HTTP_1_1.to_vec()];
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)
@@ -82,12 +78,12 @@ impl Http {
         })
     }
 
-    /// When the authority wants to be asked again, if it said so with a refusal.
+    /// `Retry-After` of the last refusal that had one.
     pub(super) fn retry_after(&self) -> Option<RetryAfter> {
-        *self.said()
+        *self.lock()
     }
 
-    fn said(&self) -> std::sync::MutexGuard<'_, Option<RetryAfter>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<RetryAfter>> {
         self.retry_after
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -96,13 +92,13 @@ impl Http {
     async fn ask(
         self,
         request: http::Request<BodyWrapper<Bytes>>,
-    ) -> Result<BytesResponse, Failed> {
+    ) -> Result<BytesResponse, NoResponse> {
         let (parts, body) = request.into_parts();
-        let is_look = parts.method != http::Method::POST;
+        let is_read = parts.method != http::Method::POST;
         let Ok(body) = body.collect().await;
         let request = http::Request::from_parts(parts, body.to_bytes());
-        let request = request.try_into().map_err(failed)?;
-        let mut response = self.client.execute(request).await.map_err(failed)?;
+        let request = request.try_into().map_err(no_response)?;
+        let mut response = self.client.execute(request).await.map_err(no_response)?;
         let status = response.status();
         let is_refusal = status.is_client_error() || status.is_server_error();
         let header = |name| {
@@ -112,20 +108,23 @@ impl Http {
                 .and_then(|text| text.to_str().ok())
         };
         if is_refusal {
-            if let Some(said) = header(RETRY_AFTER).and_then(RetryAfter::parse) {
-                *self.said() = Some(said);
+            if let Some(retry_after) = header(RETRY_AFTER).and_then(RetryAfter::parse) {
+                *self.lock() = Some(retry_after);
             }
-            // What stands in front of the authority, or is not one at all, does not speak ACME; and what was only to be
-            // looked at is nothing else, whatever it says.
-            let speaks = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with(PROBLEM));
-            if !speaks || is_look {
-                return Err(Failed(format!("it answers {}", status.as_u16())));
+            // A proxy in front of the authority, or another server, does not answer with ACME
+            // problems; and a refused GET or HEAD has changed nothing, whatever it says.
+            let is_acme = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with(PROBLEM));
+            if !is_acme || is_read {
+                return Err(NoResponse(format!(
+                    "it answers with status {}",
+                    status.as_u16()
+                )));
             }
         }
         let mut bytes = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        while let Some(chunk) = response.chunk().await.map_err(no_response)? {
             if bytes.len() + chunk.len() > ANSWER_LIMIT {
-                return Err(Failed("it answers too much".to_owned()));
+                return Err(NoResponse("the answer is too large".to_owned()));
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -145,7 +144,7 @@ impl HttpClient for Http {
         Box::pin(async {
             asked
                 .await
-                .map_err(|failed| instant_acme::Error::Other(failed.into()))
+                .map_err(|error| instant_acme::Error::Other(error.into()))
         })
     }
 }
@@ -161,21 +160,21 @@ impl RetryAfter {
     }
 }
 
-/// What went wrong, without the address: an account's stands in some.
-fn failed(error: reqwest::Error) -> Failed {
+/// The error without its URL, which may be an account's.
+fn no_response(error: reqwest::Error) -> NoResponse {
     let error = error.without_url();
-    // The innermost cause says what happened; those around it, that a request failed.
+    // The innermost cause says what happened; the outer ones only that a request failed.
     let mut cause: &dyn std::error::Error = &error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
     if error.is_timeout() {
-        return Failed("it does not answer in time".to_owned());
+        return NoResponse("it does not answer in time".to_owned());
     }
-    Failed(cause.to_string())
+    NoResponse(cause.to_string())
 }
 
-/// The certificates of a file with authorities.
+/// The root certificates in a PEM file.
 pub(crate) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = std::fs::read(path).map_err(|source| Error::Read {
         path: path.to_owned(),
@@ -196,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn authorities_say_in_two_ways_when_they_want_to_be_asked_again() {
+    fn retry_after_is_seconds_or_a_date() {
         for (text, expected) in [
             ("120", Some(RetryAfter::Seconds(120))),
             (" 0 ", Some(RetryAfter::Seconds(0))),

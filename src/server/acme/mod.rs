@@ -1,9 +1,11 @@
-//! Certificates by themselves: an authority is asked for one, and again before it ends (ACME, RFC 8555).
+//! Automatic certificates (ACME, RFC 8555): ordered from an authority, and renewed before they end.
 //!
-//! `keeper.rs` is the loop, `schedule.rs` decides when an order may begin, `order.rs` goes through one, over `http.rs`
-//! with the account of `account.rs`; `challenge.rs` proves to the authority, on the public listener itself, that the
-//! domain leads here (tls-alpn-01, RFC 8737). `store.rs` is what lies on disk, `progress.rs` what the status tells.
-//! Handshakes take the certificate from its file, as one that somebody else renews (`certificates.rs`).
+//! `renewer.rs` is the loop, `schedule.rs` decides when an order may start, `order.rs` carries one
+//! out, over `http.rs` with the account of `account.rs`; `challenge.rs` proves to the authority, on
+//! the public listener itself, that the server controls the domain (tls-alpn-01, RFC 8737), and
+//! `resolver.rs` tells the authority's handshakes from those of clients. `store.rs` is what lies on
+//! disk, `progress.rs` what the status reports. Clients are served the certificate from its file,
+//! as one that another program renews (`tls/certificates.rs`).
 
 mod account;
 pub(crate) mod challenge;
@@ -12,6 +14,7 @@ pub(crate) mod http;
 mod order;
 pub(crate) mod progress;
 mod renewer;
+pub(crate) mod resolver;
 pub(crate) mod schedule;
 pub(crate) mod store;
 
@@ -21,30 +24,41 @@ use std::time::SystemTime;
 use crate::config::Acme;
 use crate::server::tls::certificates::Certificates;
 
+use challenge::Challenges;
 use error::Error;
+use resolver::Resolver;
 use store::Store;
 
-pub(super) use challenge::{ALPN, Challenges};
 pub(super) use progress::Progress;
-pub(super) use renewer::Keeper;
+pub(super) use renewer::Renewer;
 
-/// The certificate that an authority is asked for, which may not be there yet, and what keeps it in force.
+/// A certificate from an authority, which may not be there yet, and what keeps it in force.
 pub(super) struct Opened {
-    pub(super) certificates: Certificates,
-    pub(super) keeper: Keeper,
+    pub(super) certificates: Arc<Certificates>,
+    pub(super) resolver: Resolver,
+    pub(super) progress: Arc<Progress>,
+    pub(super) renewer: Renewer,
 }
 
-/// Looks at what there is; asks nobody yet.
+/// Opens what is on disk; sends nothing to the authority yet.
 ///
 /// # Errors
 /// When the directory cannot be used.
 pub(super) fn open(acme: &Acme, clock: fn() -> SystemTime) -> Result<Opened, Error> {
     let store = Store::open(acme)?;
     let (challenges, progress) = (Arc::<Challenges>::default(), Arc::<Progress>::default());
-    let files = store.files();
-    let keeper = Keeper::open(store, Arc::clone(&challenges), Arc::clone(&progress), clock)?;
+    let certificates = Arc::new(Certificates::open_or_wait(&store.files()));
+    let renewer = Renewer::open(
+        store,
+        Arc::clone(&certificates),
+        Arc::clone(&challenges),
+        Arc::clone(&progress),
+        clock,
+    )?;
     Ok(Opened {
-        certificates: Certificates::issued(files, challenges, progress),
-        keeper,
+        resolver: Resolver::new(Arc::clone(&certificates), challenges),
+        certificates,
+        progress,
+        renewer,
     })
 }

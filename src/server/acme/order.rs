@@ -1,4 +1,4 @@
-//! One order: account, order, challenges, request, certificate.
+//! ACME order: account, order, challenges, certificate request, certificate.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::server::acme::error::{Error, detail};
 use crate::server::acme::http::Http;
 use crate::server::acme::store::Store;
 
-/// How the authority is asked whether it is through: at first after this, then twice as late each time.
+/// Delay before the authority is first polled; doubled each time.
 const POLL: Duration = Duration::from_millis(500);
-/// How long it may take to validate, and again to issue.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// For all of it.
+/// Time limit for validation, and again for issuing.
+const POLL_TIMEOUT: Duration = Duration::from_secs(180);
+/// Time limit for the whole order.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What an order brings.
+/// An issued certificate.
 pub(super) struct Issued {
     /// PEM.
     pub(super) private_key: String,
@@ -28,17 +28,17 @@ pub(super) struct Issued {
     pub(super) chain: String,
 }
 
-/// Goes through one order. While it lasts, `challenges` answers.
+/// Carries out one order. While it lasts, `challenges` answers the authority.
 pub(super) async fn order(
     store: &Store,
     http: &Http,
     challenges: &Challenges,
 ) -> Result<Issued, Error> {
     let all = async {
-        match go_through(store, http, challenges).await {
+        match carry_out(store, http, challenges).await {
             Err(Error::NoAccount) => {
                 account::forget_url(store)?;
-                go_through(store, http, challenges).await
+                carry_out(store, http, challenges).await
             }
             other => other,
         }
@@ -48,7 +48,7 @@ pub(super) async fn order(
     issued.map_err(|_| Error::Slow)?
 }
 
-async fn go_through(store: &Store, http: &Http, challenges: &Challenges) -> Result<Issued, Error> {
+async fn carry_out(store: &Store, http: &Http, challenges: &Challenges) -> Result<Issued, Error> {
     let account = account::open(store, http).await?;
     let domains = &store.acme().domains;
     let identifiers: Vec<_> = domains.iter().cloned().map(Identifier::Dns).collect();
@@ -57,16 +57,25 @@ async fn go_through(store: &Store, http: &Http, challenges: &Challenges) -> Resu
     let policy = RetryPolicy::new()
         .initial_delay(POLL)
         .backoff(2.0)
-        .timeout(PATIENCE);
+        .timeout(POLL_TIMEOUT);
     match order.poll_ready(&policy).await {
         Ok(OrderStatus::Ready) => {}
         Err(error @ instant_acme::Error::Timeout(_)) => return Err(error.into()),
-        // The order alone rarely says why.
-        Ok(_) => return Err(why(&mut order).await.unwrap_or(Error::Unusable("an order"))),
-        Err(error) => return Err(why(&mut order).await.unwrap_or_else(|| error.into())),
+        // The order alone rarely has a reason; its authorizations do.
+        Ok(_) => {
+            return Err(validation_failure(&mut order)
+                .await
+                .unwrap_or(Error::Unusable("an order")));
+        }
+        Err(error) => {
+            return Err(validation_failure(&mut order)
+                .await
+                .unwrap_or_else(|| error.into()));
+        }
     }
 
-    // A new key each time: one that was stolen unnoticed ends with its certificate.
+    // A new key each time: one that was stolen unnoticed is worth nothing after its certificate has
+    // ended.
     let key = KeyPair::generate().map_err(Error::Certificate)?;
     let mut params = CertificateParams::new(domains.clone()).map_err(Error::Certificate)?;
     params.distinguished_name = DistinguishedName::new();
@@ -79,13 +88,13 @@ async fn go_through(store: &Store, http: &Http, challenges: &Challenges) -> Resu
     })
 }
 
-/// Answers the challenges from now on, and tells the authority so.
+/// Sets the answers to the challenges, and tells the authority that they are ready.
 async fn prove(order: &mut Order, challenges: &Challenges) -> Result<(), Error> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
         if authorization.status == AuthorizationStatus::Valid {
-            // It remembers from an order before.
+            // Validated in an earlier order.
             continue;
         }
         let domain = authorization.identifier().to_string();
@@ -99,8 +108,8 @@ async fn prove(order: &mut Order, challenges: &Challenges) -> Result<(), Error> 
     Ok(())
 }
 
-/// Which domain was not validated, and why, if the authority tells.
-async fn why(order: &mut Order) -> Option<Error> {
+/// The domain that was not validated, with the authority's reason, if it gives one.
+async fn validation_failure(order: &mut Order) -> Option<Error> {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         let domain = authorization.identifier().to_string();

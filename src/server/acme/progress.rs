@@ -1,49 +1,52 @@
-//! How it stands with the certificate that an authority is asked for.
+//! State of the ACME orders, for the status.
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::server::acme::schedule::Failed;
+use crate::server::acme::schedule::OrderFailure;
 use crate::server::status::{AcmeStatus, Failure};
 
-/// The status as it changes.
+/// The status, updated by the renewer.
 #[derive(Debug, Default)]
 pub(crate) struct Progress(Mutex<AcmeStatus>);
 
 impl Progress {
+    /// The status now.
     pub(crate) fn status(&self) -> AcmeStatus {
-        self.known().clone()
+        self.lock().clone()
     }
 
     /// When the next order may begin.
     pub(super) fn next_order(&self, time: u64) {
-        self.known().next_order = time;
+        self.lock().next_order = time;
     }
 
-    pub(super) fn begins(&self) {
-        self.known().is_ordering = true;
+    /// An order has started.
+    pub(super) fn started(&self) {
+        self.lock().is_ordering = true;
     }
 
-    /// How the last order of an earlier run failed.
-    pub(super) fn remember(&self, failed: Option<&Failed>) {
-        self.known().failure = failed.map(|failed| Failure {
+    /// Sets how the last order failed, also one of an earlier run.
+    pub(super) fn set_failure(&self, failed: Option<&OrderFailure>) {
+        self.lock().failure = failed.map(|failed| Failure {
             times: failed.count,
             last: failed.last,
             reason: failed.text.clone(),
         });
     }
 
-    pub(super) fn ended(&self, failed: Option<&Failed>) {
-        self.remember(failed);
-        let mut known = self.known();
-        known.is_ordering = false;
+    /// An order has ended.
+    pub(super) fn ended(&self, failed: Option<&OrderFailure>) {
+        self.set_failure(failed);
+        let mut status = self.lock();
+        status.is_ordering = false;
         if failed.is_some() {
-            known.failed += 1;
+            status.failed += 1;
         } else {
-            known.issued += 1;
+            status.issued += 1;
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, AcmeStatus> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, AcmeStatus> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps a certificate in force: looks at the clock, and begins an order when one is due.
+//! Certificate renewal: checks the clock, and starts an order when one is due.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,30 +12,34 @@ use crate::server::acme::http::{Http, authorities};
 use crate::server::acme::order::order;
 use crate::server::acme::progress::Progress;
 use crate::server::acme::schedule;
-use crate::server::acme::schedule::{Failed, Held, Kind};
+use crate::server::acme::schedule::{FailureKind, OrderFailure, StoredCertificate};
 use crate::server::acme::store::Store;
+use crate::server::tls::certificates::Certificates;
 use crate::time::{DAY, unix};
 
-/// How often the clock is looked at. Not a sleep until the time has come: clocks jump, and machines sleep.
-const LOOK: Duration = Duration::from_secs(5);
+/// Time between two checks of the clock. Not a sleep until the order is due: clocks jump, and
+/// machines sleep.
+const CHECK: Duration = Duration::from_secs(5);
 
-/// What keeps the certificate in force.
-pub(crate) struct Keeper {
+/// Orders certificates, and puts them in force.
+pub(crate) struct Renewer {
     store: Store,
+    certificates: Arc<Certificates>,
     challenges: Arc<Challenges>,
     progress: Arc<Progress>,
     clock: fn() -> SystemTime,
-    held: Option<Held>,
-    failed: Option<Failed>,
+    stored: Option<StoredCertificate>,
+    failed: Option<OrderFailure>,
 }
 
-impl Keeper {
-    /// Looks at what there is.
+impl Renewer {
+    /// Reads what is stored.
     ///
     /// # Errors
-    /// When that cannot be told, or the authority's own authority cannot be read.
+    /// When it cannot be read, or the file with authorities to trust cannot be.
     pub(crate) fn open(
         store: Store,
+        certificates: Arc<Certificates>,
         challenges: Arc<Challenges>,
         progress: Arc<Progress>,
         clock: fn() -> SystemTime,
@@ -45,31 +49,30 @@ impl Keeper {
         }
         drop(store.account()?);
         let failed = store.failed()?;
-        progress.remember(failed.as_ref());
+        progress.set_failure(failed.as_ref());
         Ok(Self {
-            held: store.certificate()?,
+            stored: store.certificate()?,
             failed,
             store,
+            certificates,
             challenges,
             progress,
             clock,
         })
     }
 
-    /// Asks for certificates as long as the server runs.
-    pub(crate) async fn keep(mut self) {
-        if self.held.is_none() {
-            tracing::warn!(
-                "there is no certificate yet: no phone can connect until the authority has issued one"
-            );
+    /// Renews the certificate, as long as the server runs.
+    pub(crate) async fn run(mut self) {
+        if self.stored.is_none() {
+            tracing::warn!("no certificate yet: clients are refused until one is issued");
         }
         let started = unix((self.clock)());
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut checks = interval(CHECK);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
+            checks.tick().await;
             let now = unix((self.clock)());
-            let next = schedule::next(self.held, self.failed.as_ref(), started, now);
+            let next = schedule::next(self.stored, self.failed.as_ref(), started, now);
             self.progress.next_order(next.max(now));
             if next <= now {
                 self.order(started).await;
@@ -78,62 +81,64 @@ impl Keeper {
     }
 
     async fn order(&mut self, started: u64) {
-        tracing::info!(domains = ?self.store.acme().domains, "asking the authority for a certificate");
-        self.progress.begins();
+        tracing::info!(domains = ?self.store.acme().domains, "certificate order started");
+        self.progress.started();
         let ended = self.attempt().await;
         let now = unix((self.clock)());
         match ended {
-            Ok(held) => {
-                self.held = Some(held);
+            Ok(stored) => {
+                self.stored = Some(stored);
                 self.failed = None;
+                // In force before it is reported.
+                self.certificates.files().refresh().await;
             }
             Err((error, kind)) => {
                 let mut random = [0];
-                // Without it, the wait is a little shorter.
+                // Without it, the delay is a little shorter.
                 let _ = getrandom::fill(&mut random);
                 let [random] = random;
                 let text = with_causes(&error);
-                let failed = Failed::after(self.failed.as_ref(), kind, text, now, random);
+                let failed = OrderFailure::after(self.failed.as_ref(), kind, text, now, random);
                 self.failed = Some(failed);
             }
         }
-        // Before it is told: what somebody has seen is remembered.
+        // Written before it is reported: a failure that was seen is not forgotten by a restart.
         let (store, failed) = (self.store.clone(), self.failed.clone());
-        let written = aside(move || store.replace_failed(failed.as_ref())).await;
+        let written = spawn_blocking(move || store.replace_failed(failed.as_ref())).await;
         if let Err(error) = written {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "how the order ended could not be written down"
+                "outcome of the certificate order could not be saved"
             );
         }
-        let next = schedule::next(self.held, self.failed.as_ref(), started, now);
+        let next = schedule::next(self.stored, self.failed.as_ref(), started, now);
         self.progress.next_order(next);
         self.progress.ended(self.failed.as_ref());
         match &self.failed {
             None => tracing::info!(
                 days_until_renewal = next.saturating_sub(now) / DAY,
-                "the authority has issued a certificate, and it is in force"
+                "certificate issued and in force"
             ),
             Some(failed) => tracing::error!(
                 reason = failed.text,
                 times = failed.count,
                 minutes_until_next = next.saturating_sub(now).div_ceil(60),
-                has_certificate = self.held.is_some(),
-                "no certificate was obtained; one that was there stays in force"
+                has_certificate = self.stored.is_some(),
+                "certificate order failed; previous certificate stays in force"
             ),
         }
     }
 
-    /// One order, and how it failed.
-    async fn attempt(&self) -> Result<Held, (Error, Kind)> {
-        let plain = |error| (error, Kind::default());
+    /// Carries out one order, and stores the certificate.
+    async fn attempt(&self) -> Result<StoredCertificate, (Error, FailureKind)> {
+        let plain = |error| (error, FailureKind::default());
         let path = self.store.acme().authority_file.clone();
-        let http = aside(move || Http::new(path.as_deref()))
+        let http = spawn_blocking(move || Http::new(path.as_deref()))
             .await
             .map_err(plain)?;
         let ordered = Box::pin(order(&self.store, &http, &self.challenges)).await;
         let issued = ordered.map_err(|error| {
-            let kind = Kind {
+            let kind = FailureKind {
                 is_cheap: error.is_cheap(),
                 is_rate_limit: error.is_rate_limit(),
                 retry_after: http.retry_after(),
@@ -141,21 +146,21 @@ impl Keeper {
             (error, kind)
         })?;
         let (store, now) = (self.store.clone(), unix((self.clock)()));
-        aside(move || store.replace_certificate(&issued.private_key, &issued.chain, now))
+        spawn_blocking(move || store.replace_certificate(&issued.private_key, &issued.chain, now))
             .await
             .map_err(plain)
     }
 }
 
-/// Does what waits for the disk on a thread for that. Once begun it runs to its end.
-async fn aside<T: Send + 'static>(
+/// Runs work that blocks on a thread for that. Once started it runs to its end.
+async fn spawn_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and nobody waits for this.
+            // The runtime ends, and with it the task that waits for this.
             Err(_) => Err(Error::Slow),
         },
     }

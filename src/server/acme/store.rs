@@ -1,10 +1,10 @@
-//! What is kept on disk, each in one file that is replaced whole, for its owner alone:
+//! ACME files on disk. Each is replaced as a whole and readable by its owner alone:
 //!
-//! - `account-….json`: the account's key, written before the authority hears of it, so that it is never lost. Each
-//!   authority has a file of its own.
-//! - `certificate.pem`: private key and chain in one file, so that they are a pair at every moment. Two lines before
-//!   them say from where and when.
-//! - `failure.json`: how the last orders failed; gone after one that did not.
+//! - `account-….json`: the account's key, written before the authority learns of it, so that it is
+//!   never lost. Each authority has a file of its own.
+//! - `certificate.pem`: private key and chain in one file, so that they are a pair at every moment.
+//!   Two lines before them name the authority and the time.
+//! - `failure.json`: how the last orders failed; removed after one that succeeded.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,16 +18,16 @@ use crate::config::{Acme, TlsFiles};
 use crate::durable;
 use crate::private_file::Exposure;
 use crate::server::acme::error::Error;
-use crate::server::acme::schedule::{Failed, Held};
+use crate::server::acme::schedule::{OrderFailure, StoredCertificate};
 use crate::server::tls::leaf::Leaf;
-use crate::server::tls::pem as tls;
+use crate::server::tls::pem;
 
-/// What the line begins with that names the authority.
+/// Start of the line that names the authority.
 const FROM: &str = "From: ";
-/// What the line begins with that says when, in Unix time.
+/// Start of the line with the Unix time.
 const OBTAINED: &str = "Obtained: ";
 
-/// The files of one configuration.
+/// The ACME directory of one configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     acme: Acme,
@@ -39,17 +39,17 @@ pub(crate) struct Store {
 pub(crate) struct Account {
     /// Its key, PKCS #8 in base64. Not printed: there is no `Debug`.
     pub(super) key: String,
-    /// What the authority calls it; `None` until it was heard of.
+    /// Its URL; `None` until the authority has registered it.
     pub(super) url: Option<String>,
-    /// What it knows of how to reach somebody.
+    /// The contact that the authority knows.
     pub(super) contact: Option<String>,
 }
 
 impl Store {
-    /// Makes the directory where it is missing.
+    /// Creates the directory if it is missing.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub(crate) fn open(acme: &Acme) -> Result<Self, Error> {
         durable::create_directory(&acme.directory).map_err(|source| Error::Write {
             path: acme.directory.clone(),
@@ -58,12 +58,12 @@ impl Store {
         Ok(Self { acme: acme.clone() })
     }
 
-    /// What is configured.
+    /// The configuration.
     pub(super) fn acme(&self) -> &Acme {
         &self.acme
     }
 
-    /// Certificate and key, which are one file.
+    /// Certificate and private key, which are one file.
     pub(crate) fn files(&self) -> TlsFiles {
         TlsFiles {
             certificate: self.path("certificate.pem"),
@@ -71,25 +71,25 @@ impl Store {
         }
     }
 
-    /// The certificate that is there; one that cannot be used is none.
+    /// The stored certificate; `None` where there is none that can be used.
     ///
     /// # Errors
-    /// When nobody knows whether there is one, or others may read its key.
-    pub(crate) fn certificate(&self) -> Result<Option<Held>, Error> {
+    /// When the file cannot be read, or others may read its key.
+    pub(crate) fn certificate(&self) -> Result<Option<StoredCertificate>, Error> {
         let path = self.path("certificate.pem");
         let Some(bytes) = read(&path)? else {
             return Ok(None);
         };
-        let Ok(key) = tls::load(&self.files()) else {
+        let Ok(key) = pem::load(&self.files()) else {
             return Ok(None);
         };
         let text = String::from_utf8_lossy(&bytes);
         let line = |start| text.lines().find_map(|line| line.strip_prefix(start));
-        let Some((begins, ends, names)) = key.cert.first().and_then(|leaf| look(leaf)) else {
+        let Some((begins, ends, names)) = key.cert.first().and_then(|leaf| parse_leaf(leaf)) else {
             return Ok(None);
         };
         let domains: BTreeSet<_> = self.acme.domains.iter().cloned().collect();
-        Ok(Some(Held {
+        Ok(Some(StoredCertificate {
             begins,
             ends,
             obtained: line(OBTAINED)
@@ -99,7 +99,7 @@ impl Store {
         }))
     }
 
-    /// Puts a new certificate in the place of the old one, if it is one for what is configured.
+    /// Replaces the certificate, if the new one is for the configured domains.
     ///
     /// # Errors
     /// When it is not, or cannot be written.
@@ -108,13 +108,13 @@ impl Store {
         private_key: &str,
         chain: &str,
         now: u64,
-    ) -> Result<Held, Error> {
-        let unusable = || Error::Unusable("a certificate for something else");
-        let key = tls::pair(chain.as_bytes(), private_key.as_bytes()).ok_or_else(unusable)?;
+    ) -> Result<StoredCertificate, Error> {
+        let unusable = || Error::Unusable("a certificate for other domains");
+        let key = pem::pair(chain.as_bytes(), private_key.as_bytes()).ok_or_else(unusable)?;
         let (begins, ends, names) = key
             .cert
             .first()
-            .and_then(|leaf| look(leaf))
+            .and_then(|leaf| parse_leaf(leaf))
             .ok_or_else(unusable)?;
         if names != self.acme.domains.iter().cloned().collect() {
             return Err(unusable());
@@ -122,7 +122,7 @@ impl Store {
         let from = &self.acme.directory_url;
         let text = format!("{FROM}{from}\n{OBTAINED}{now}\n\n{private_key}{chain}");
         write(&self.path("certificate.pem"), text.as_bytes())?;
-        Ok(Held {
+        Ok(StoredCertificate {
             begins,
             ends,
             obtained: now,
@@ -130,15 +130,15 @@ impl Store {
         })
     }
 
-    /// The account with the authority that is configured.
+    /// The account with the configured authority.
     ///
     /// # Errors
-    /// When nobody knows whether there is one: a new one in its place would lose the old key.
+    /// When the file cannot be read or parsed: creating a new account would lose the old key.
     pub(crate) fn account(&self) -> Result<Option<Account>, Error> {
         self.read_json(&self.account_file())
     }
 
-    /// Keeps the account.
+    /// Replaces the account.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -146,19 +146,19 @@ impl Store {
         write_json(&self.account_file(), account)
     }
 
-    /// How the last orders failed.
+    /// How the last orders failed; `None` where the last one succeeded.
     ///
     /// # Errors
-    /// When nobody knows whether they did.
-    pub(crate) fn failed(&self) -> Result<Option<Failed>, Error> {
+    /// When the file cannot be read or parsed.
+    pub(crate) fn failed(&self) -> Result<Option<OrderFailure>, Error> {
         self.read_json(&self.path("failure.json"))
     }
 
-    /// Remembers how orders failed, or that the last one did not.
+    /// Replaces how the last orders failed; `None` where the last one succeeded.
     ///
     /// # Errors
     /// When it cannot be written or removed.
-    pub(super) fn replace_failed(&self, failed: Option<&Failed>) -> Result<(), Error> {
+    pub(super) fn replace_failed(&self, failed: Option<&OrderFailure>) -> Result<(), Error> {
         let path = self.path("failure.json");
         let Some(failed) = failed else {
             return match std::fs::remove_file(&path) {
@@ -185,18 +185,18 @@ impl Store {
         let Some(bytes) = read(path)? else {
             return Ok(None);
         };
-        // What serde says would quote the file.
+        // serde's error would quote the file.
         serde_json::from_slice(&bytes).map_err(|_| Error::Damaged(path.to_owned()))
     }
 }
 
-/// From when to when, in Unix time, and for which names.
-fn look(leaf: &[u8]) -> Option<(u64, u64, BTreeSet<String>)> {
+/// Validity in Unix time, and the names.
+fn parse_leaf(leaf: &[u8]) -> Option<(u64, u64, BTreeSet<String>)> {
     let leaf = Leaf::parse(leaf).filter(|leaf| !leaf.names.is_empty())?;
     Some((leaf.not_before, leaf.not_after, leaf.names))
 }
 
-/// A file's bytes; `None` where there is none.
+/// A file's bytes; `None` where it is missing.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let failed = |source| Error::Read {
         path: path.to_owned(),

@@ -7,10 +7,11 @@ use tokio::time::timeout;
 
 use crate::account::Authenticator;
 use crate::error_chain::with_causes;
+use crate::server::acme::Progress;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
-use crate::server::settings::Live;
-use crate::server::status::{AccountsStatus, RunState, Status, StorageStatus};
+use crate::server::settings::SettingsHandle;
+use crate::server::status::{AccountsStatus, CertificateStatus, RunState, Status, StorageStatus};
 use crate::server::tls::certificates::Certificates;
 use crate::store::Store;
 use crate::time::unix;
@@ -25,15 +26,20 @@ pub(crate) struct StatusCollector {
     pub(crate) uploads: Arc<Uploads>,
     /// `None` where a proxy terminates TLS.
     pub(crate) certificates: Option<Arc<Certificates>>,
+    /// `None` where no authority is asked for certificates.
+    pub(crate) acme: Option<Arc<Progress>>,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) live: Arc<Live>,
+    pub(crate) live: Arc<SettingsHandle>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) clock: fn() -> SystemTime,
 }
 
 impl StatusCollector {
-    /// The status now, with a trial write to the storage.
+    /// The status now, with a check of the accounts and certificate files and a trial write to the
+    /// storage.
     pub(crate) async fn status(&self) -> Status {
+        // Files that cannot be checked in time leave the status of the last check.
+        drop(timeout(STORAGE_TIMEOUT, self.refresh()).await);
         let storage = async {
             let tried = self.store.try_write().await;
             StorageStatus {
@@ -50,7 +56,7 @@ impl StatusCollector {
             )),
         };
         let storage = storage.unwrap_or_else(unavailable);
-        let settings = self.live.now();
+        let settings = self.live.current();
         let quota = settings.shared.quotas.used_up(storage.free_bytes);
         Status {
             accounts: AccountsStatus {
@@ -60,6 +66,14 @@ impl StatusCollector {
             quota_used_up: quota.map(str::to_owned),
             storage,
             ..self.status_without_storage()
+        }
+    }
+
+    /// Reloads accounts and certificate if their files were replaced.
+    async fn refresh(&self) {
+        self.authenticator.file().refresh().await;
+        if let Some(certificates) = &self.certificates {
+            certificates.files().refresh().await;
         }
     }
 
@@ -78,20 +92,29 @@ impl StatusCollector {
             quota_used_up: None,
             seconds_without_sweep: self.run_state.seconds_without_sweep(),
             uploads: self.uploads.last_days(now),
-            max_backup_bytes: self.live.now().config.max_backup_bytes as u64,
+            max_backup_bytes: self.live.current().config.max_backup_bytes as u64,
             draining: self.run_state.is_draining(),
             config_problem: facts.config_problem,
             waiting_for_restart: facts.waiting_for_restart,
             scrub: facts.scrub,
-            certificate: self.certificates.as_ref().map(|its| its.status()),
+            certificate: self.certificate(),
         }
+    }
+
+    fn certificate(&self) -> Option<CertificateStatus> {
+        let certificates = self.certificates.as_ref()?;
+        Some(CertificateStatus {
+            acme: self.acme.as_ref().map(|orders| orders.status()),
+            ..certificates.status()
+        })
     }
 
     /// The metrics as OpenMetrics text, for a server with this status.
     pub(crate) fn metrics_text(&self, status: &Status) -> String {
         self.metrics.health(status);
         if let (Some(status), Some(certificates)) = (&status.certificate, &self.certificates) {
-            self.metrics.certificate(status, certificates.reloads());
+            self.metrics
+                .certificate(status, certificates.files().reloads());
         }
         self.metrics.text()
     }

@@ -1,12 +1,14 @@
-//! How often anybody may guess: passwords of accounts, and ids of backups.
+//! Rate limits on guesses of account passwords and backup ids.
 //!
-//! A guess costs its token *before* it is looked at, and gets it back if it was right: else the refusal itself would be
-//! an answer, and the budget no limit. Three things cost nothing: requests without credentials, as every iPhone begins
-//! with one; generated secrets, as nobody guesses 256 bits; and a password that was verified *at the same address*
-//! before, so that an office's phones are served while somebody guesses beside them. Verified somewhere else is not
-//! enough: whoever guesses elsewhere would be let in at the first right one, however many wrong ones came before.
+//! A guess is charged one token *before* it is checked, and refunded if it was right: otherwise the
+//! refusal itself would reveal whether the guess was right, and limit nothing. Three things are
+//! free: requests without credentials, because the iOS app begins every operation with one;
+//! generated secrets, because 256 random bits cannot be guessed; and a password that was verified
+//! *from the same address* before, so that the phones of an office are served while an attacker
+//! guesses from the same address. A verification from another address is not enough: an attacker
+//! elsewhere would authenticate with the first right guess, however many wrong ones came self.
 //!
-//! RateLimits are kept in memory under keyed hashes of names and addresses, and nothing of either is logged.
+//! Buckets are kept in memory under keyed hashes of names and addresses; neither is logged.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -17,117 +19,114 @@ use tokio::time::{Instant, sleep};
 
 use crate::account::{AccountName, Authenticator, Caller, Credentials, Role};
 use crate::config::RateLimits;
-use crate::server::limits::keyed_semaphore::{Turn, Turns};
-use crate::server::limits::log_throttle::Notices;
-use crate::server::limits::token_buckets::{Buckets, MOST};
-use crate::server::limits::verified_cache::{self, Known};
+use crate::server::limits::bucket_pairs::{BucketPairs, Exhausted, PairKeys};
+use crate::server::limits::keyed_semaphore::{KeyedPermit, KeyedSemaphore};
+use crate::server::limits::log_throttle::LogThrottle;
+use crate::server::limits::token_buckets::{MAX_BUCKETS, TokenBuckets};
+use crate::server::limits::verified_cache::{self, VerifiedCache};
 use crate::server::metrics::Metrics;
 use crate::server::metrics::limit::Limit;
 use crate::server::net::client_address::{ClientAddress, Prefix};
-use crate::server::request::reply::Reject;
 
-/// Few beside the smallest budget that makes sense.
-const LOOKS_AT_ONCE: usize = 16;
+/// Concurrent probes of an account from one address: few beside the smallest sensible limit.
+const CONCURRENT_PROBES: usize = 16;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-fn hourly(tokens: NonZeroU32) -> Buckets {
-    Buckets::new(tokens, HOUR, MOST)
+fn hourly(tokens: NonZeroU32) -> TokenBuckets {
+    TokenBuckets::new(tokens, HOUR, MAX_BUCKETS)
 }
 
-/// What is counted.
-pub(crate) struct Guard {
-    /// Under which key a budget is kept: nobody can choose names or addresses that share one.
+/// Token buckets for guesses, and the callers that need none.
+pub(crate) struct GuessLimiter {
+    rate_limits: RateLimits,
+    /// Hashes the keys of the buckets: no client can choose names or addresses that share a bucket.
     keys: RandomState,
-    passwords: Arc<Pair>,
-    unknown_ids: Arc<Pair>,
-    /// Of an account at a network.
-    new_ids: Arc<Mutex<Buckets>>,
-    /// Which passwords were verified at which address.
-    known: Arc<Known>,
-    /// How long a check of a password waits for its token.
-    patience: Duration,
-    /// One check of a password at a time for each address. So an address has one place in the queue for the
-    /// processor, however many requests it sends; and of many phones that come at once with the same password, one
-    /// has it checked for all.
-    turns: Turns,
-    /// A few looks at a time for each account at each address: what they find gives its token back, so that many
-    /// phones at once do not find the budget used up by each other.
-    looks: Turns,
-    notices: Notices,
+    passwords: Arc<BucketPairs>,
+    unknown_ids: Arc<BucketPairs>,
+    /// By account and network.
+    new_ids: Arc<Mutex<TokenBuckets>>,
+    /// Passwords that were verified, by address.
+    verified: Arc<VerifiedCache>,
+    /// The longest wait of a password check for its token.
+    max_delay: Duration,
+    /// One password check at a time for each address. So an address has one entry in the queue for
+    /// the processor, however many requests it sends; and of many phones that connect at once with
+    /// the same password, one check serves all.
+    checks: KeyedSemaphore,
+    /// A few probes at a time for each account at each address: a probe that finds a backup is
+    /// refunded, so that many phones at once do not exhaust the bucket for each other.
+    probes: KeyedSemaphore,
+    log_throttle: LogThrottle,
     metrics: Arc<Metrics>,
 }
 
-/// A narrow budget and a wide one, of which each guess takes a token.
-struct Pair(Mutex<(Buckets, Buckets)>);
-
-/// The keys of one guess in both.
-#[derive(Clone, Copy)]
-struct Keys {
-    narrow: u64,
-    wide: u64,
-}
-
-/// Which budget of a [`Pair`] is used up.
-enum UsedUp {
-    Narrow(Duration),
-    Wide(Duration),
-}
-
-/// What a request can find out about an id.
+/// Why the credentials are not accepted, or the request is not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asks {
-    /// Whether there is a backup, and nobody will notice.
-    WhatIsThere,
-    /// Whether there was a backup, by putting one in its place.
-    WhatWasThere,
+pub(crate) enum GuessError {
+    /// Wrong name or secret, or a disabled account.
+    InvalidCredentials,
+    /// Too many wrong guesses before this request; the next one is possible in so many seconds.
+    RateLimited { retry_after: u32 },
 }
 
-/// A look at an id that may be a guess. Unless it is found, it stays counted.
+/// How a request reveals whether an id exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// By reading: it leaves no trace.
+    Read,
+    /// By storing a backup under the id.
+    Create,
+}
+
+/// The charge for one probe. It stays charged unless it is refunded.
 #[must_use]
-pub(crate) struct Look<'a>(Option<Counted<'a>>);
+pub(crate) struct Charge<'a>(Option<Charged<'a>>);
 
-/// Where it is counted.
-enum Counted<'a> {
-    Unknown(&'a Guard, Keys, Turn<'a>),
-    New(&'a Guard, u64),
+/// The bucket that was charged.
+enum Charged<'a> {
+    Unknown(&'a GuessLimiter, PairKeys, KeyedPermit<'a>),
+    New(&'a GuessLimiter, u64),
 }
 
-impl Guard {
-    pub(crate) fn new(budgets: &RateLimits, metrics: Arc<Metrics>) -> Self {
+impl GuessLimiter {
+    pub(crate) fn new(rate_limits: &RateLimits, metrics: Arc<Metrics>) -> Self {
         Self {
+            rate_limits: *rate_limits,
             keys: RandomState::new(),
-            passwords: Arc::new(Pair::new(
-                hourly(budgets.wrong_passwords_per_account),
-                hourly(budgets.wrong_passwords_per_address),
+            passwords: Arc::new(BucketPairs::new(
+                hourly(rate_limits.wrong_passwords_per_account),
+                hourly(rate_limits.wrong_passwords_per_address),
             )),
-            unknown_ids: Arc::new(Pair::new(
-                hourly(budgets.unknown_backups_per_address),
-                hourly(budgets.unknown_backups_per_account),
+            unknown_ids: Arc::new(BucketPairs::new(
+                hourly(rate_limits.unknown_backups_per_address),
+                hourly(rate_limits.unknown_backups_per_account),
             )),
-            new_ids: Arc::new(Mutex::new(hourly(budgets.new_backups_per_address))),
-            known: Arc::new(Known::new(verified_cache::MOST)),
-            patience: budgets.wrong_password_delay,
-            turns: Turns::new(1),
-            looks: Turns::new(LOOKS_AT_ONCE),
-            notices: Notices::default(),
+            new_ids: Arc::new(Mutex::new(hourly(rate_limits.new_backups_per_address))),
+            verified: Arc::new(VerifiedCache::new(verified_cache::MAX_KEYS)),
+            max_delay: rate_limits.wrong_password_delay,
+            checks: KeyedSemaphore::new(1),
+            probes: KeyedSemaphore::new(CONCURRENT_PROBES),
+            log_throttle: LogThrottle::default(),
             metrics,
         }
     }
 
-    /// For other budgets: where they are as they were, guesses stay counted; and whoever is known stays known.
-    pub(crate) fn after(before: &Self, old: &RateLimits, budgets: &RateLimits) -> Self {
-        let mut guard = Self::new(budgets, Arc::clone(&before.metrics));
-        guard.keys = before.keys.clone();
-        guard.known = Arc::clone(&before.known);
+    /// The limiter after a reload: buckets whose limits are the same, and verified callers, are
+    /// kept.
+    pub(crate) fn reconfigured(&self, rate_limits: &RateLimits) -> Self {
+        let old = &self.rate_limits;
+        let mut limiter = Self::new(rate_limits, Arc::clone(&self.metrics));
+        limiter.keys = self.keys.clone();
+        limiter.verified = Arc::clone(&self.verified);
         let passwords = |of: &RateLimits| {
             (
                 of.wrong_passwords_per_account,
                 of.wrong_passwords_per_address,
             )
         };
-        if passwords(old) == passwords(budgets) {
-            guard.passwords = Arc::clone(&before.passwords);
+        if passwords(old) == passwords(rate_limits) {
+            limiter.passwords = Arc::clone(&self.passwords);
         }
         let unknown = |of: &RateLimits| {
             (
@@ -135,109 +134,109 @@ impl Guard {
                 of.unknown_backups_per_account,
             )
         };
-        if unknown(old) == unknown(budgets) {
-            guard.unknown_ids = Arc::clone(&before.unknown_ids);
+        if unknown(old) == unknown(rate_limits) {
+            limiter.unknown_ids = Arc::clone(&self.unknown_ids);
         }
-        if old.new_backups_per_address == budgets.new_backups_per_address {
-            guard.new_ids = Arc::clone(&before.new_ids);
+        if old.new_backups_per_address == rate_limits.new_backups_per_address {
+            limiter.new_ids = Arc::clone(&self.new_ids);
         }
-        guard
+        limiter
     }
 
-    /// Lets somebody in by their credentials, or refuses: with 401 if these are wrong, with 429 if too many wrong ones
-    /// came before them.
-    pub(crate) async fn let_in(
+    /// Verifies credentials, unless too many wrong ones came before them.
+    pub(crate) async fn authenticate(
         &self,
         authenticator: &Authenticator,
         credentials: &Credentials,
         address: ClientAddress,
-    ) -> Result<Caller, Reject> {
+    ) -> Result<Caller, GuessError> {
         if let Some(caller) = authenticator.verify_generated(credentials) {
             return Ok(caller);
         }
         let prefix = address.prefix();
         let here = self.keys.hash_one((prefix, credentials));
-        if let Some(caller) = self.known_at(here, authenticator, credentials) {
+        if let Some(caller) = self.verified_at(here, authenticator, credentials) {
             return Ok(caller);
         }
-        let keys = Keys {
+        let keys = PairKeys {
             narrow: self.keys.hash_one((prefix, credentials.name())),
             wide: self.keys.hash_one(prefix.network()),
         };
-        let turn = self.turns.take(self.keys.hash_one(prefix)).await;
-        if let Some(caller) = self.known_at(here, authenticator, credentials) {
+        let permit = self.checks.acquire(self.keys.hash_one(prefix)).await;
+        if let Some(caller) = self.verified_at(here, authenticator, credentials) {
             return Ok(caller);
         }
         let wait = self
             .passwords
-            .take(keys, Instant::now(), self.patience)
-            .map_err(|used_up| self.too_many_passwords(&used_up))?;
-        let _turn = if wait.is_zero() {
-            turn
+            .take(keys, Instant::now(), self.max_delay)
+            .map_err(|exhausted| self.too_many_passwords(&exhausted))?;
+        let _permit = if wait.is_zero() {
+            permit
         } else {
             self.metrics.password_delayed();
-            drop(turn);
+            drop(permit);
             sleep(wait).await;
-            self.turns.take(self.keys.hash_one(prefix)).await
+            self.checks.acquire(self.keys.hash_one(prefix)).await
         };
-        // Where the request goes away before the answer, the token stays taken.
+        // Where the request is cancelled before the response, the token stays taken.
         let caller = authenticator.verify(credentials).await;
         self.metrics.hashed(authenticator.hashed());
         if caller.is_some() {
-            self.passwords.give_back(keys, Instant::now());
-            self.known.insert(here);
+            self.passwords.refund(keys, Instant::now());
+            self.verified.insert(here);
         }
-        caller.ok_or(Reject::Unauthorized)
+        caller.ok_or(GuessError::InvalidCredentials)
     }
 
-    fn known_at(
+    fn verified_at(
         &self,
         here: u64,
         authenticator: &Authenticator,
         credentials: &Credentials,
     ) -> Option<Caller> {
-        let is_known = self.known.contains(here);
-        is_known
+        let is_verified = self.verified.contains(here);
+        is_verified
             .then(|| authenticator.verify_cached(credentials))
             .flatten()
     }
 
-    /// Counts a look at an id, before it is known whether there is a backup under it. Whoever may list them all has
-    /// nothing to guess.
-    pub(crate) async fn look(
+    /// Charges a probe of an id, before the store is asked whether it exists. Operators are not
+    /// charged: they can list all ids.
+    pub(crate) async fn charge(
         &self,
         caller: &Caller,
         address: ClientAddress,
-        asks: Asks,
-    ) -> Result<Look<'_>, Reject> {
+        probe: Probe,
+    ) -> Result<Charge<'_>, GuessError> {
         if caller.role() == Role::Operator {
-            return Ok(Look(None));
+            return Ok(Charge(None));
         }
         let (account, no_wait) = (caller.name(), Duration::ZERO);
         let prefix = address.prefix();
-        match asks {
-            Asks::WhatIsThere => {
+        match probe {
+            Probe::Read => {
                 let keys = self.unknown_keys(account, prefix);
-                let turn = self.looks.take(keys.narrow).await;
+                let permit = self.probes.acquire(keys.narrow).await;
                 let taken = self.unknown_ids.take(keys, Instant::now(), no_wait);
-                taken.map_err(|used_up| match used_up {
-                    UsedUp::Narrow(wait) => self.refuse(Limit::UnknownBackupsPerAddress, wait),
-                    UsedUp::Wide(wait) => self.refuse(Limit::UnknownBackupsPerAccount, wait),
+                taken.map_err(|exhausted| match exhausted {
+                    Exhausted::Narrow(wait) => self.refuse(Limit::UnknownBackupsPerAddress, wait),
+                    Exhausted::Wide(wait) => self.refuse(Limit::UnknownBackupsPerAccount, wait),
                 })?;
-                Ok(Look(Some(Counted::Unknown(self, keys, turn))))
+                Ok(Charge(Some(Charged::Unknown(self, keys, permit))))
             }
-            Asks::WhatWasThere => {
+            Probe::Create => {
                 let key = self.keys.hash_one((prefix.network(), account));
                 let taken = lock(&self.new_ids).take(key, Instant::now(), no_wait);
                 taken.map_err(|wait| self.refuse(Limit::NewBackupsPerAddress, wait))?;
-                Ok(Look(Some(Counted::New(self, key))))
+                Ok(Charge(Some(Charged::New(self, key))))
             }
         }
     }
 
-    /// Callers without an account share no budget but with their network: else anybody could empty it for all.
-    fn unknown_keys(&self, account: Option<&AccountName>, prefix: Prefix) -> Keys {
-        Keys {
+    /// Callers without an account share a bucket with their network alone: otherwise any client
+    /// could empty it for all.
+    fn unknown_keys(&self, account: Option<&AccountName>, prefix: Prefix) -> PairKeys {
+        PairKeys {
             narrow: self.keys.hash_one((prefix, account)),
             wide: account.map_or_else(
                 || self.keys.hash_one(prefix.network()),
@@ -246,34 +245,36 @@ impl Guard {
         }
     }
 
-    fn too_many_passwords(&self, used_up: &UsedUp) -> Reject {
-        match *used_up {
-            UsedUp::Narrow(wait) => self.refuse(Limit::WrongPasswordsPerAccount, wait),
-            UsedUp::Wide(wait) => self.refuse(Limit::WrongPasswordsPerAddress, wait),
+    fn too_many_passwords(&self, exhausted: &Exhausted) -> GuessError {
+        match *exhausted {
+            Exhausted::Narrow(wait) => self.refuse(Limit::WrongPasswordsPerAccount, wait),
+            Exhausted::Wide(wait) => self.refuse(Limit::WrongPasswordsPerAddress, wait),
         }
     }
 
-    fn refuse(&self, limit: Limit, wait: Duration) -> Reject {
+    fn refuse(&self, limit: Limit, wait: Duration) -> GuessError {
         self.metrics.refusals().count(limit);
-        if self.notices.is_due(limit, Instant::now()) {
+        if self.log_throttle.should_log(limit, Instant::now()) {
             tracing::warn!(
                 limit = limit.word(),
-                "somebody guesses, or many phones have a wrong setting: some requests are refused for a while"
+                "rate limit reached: guessing or misconfigured clients"
             );
         }
-        // Rounded up: who comes back then is let through.
+        // Rounded up: a request after that time has its token.
         let seconds = wait.as_secs() + 1;
-        Reject::TooMany(u32::try_from(seconds).unwrap_or(u32::MAX))
+        GuessError::RateLimited {
+            retry_after: u32::try_from(seconds).unwrap_or(u32::MAX),
+        }
     }
 }
 
-impl Look<'_> {
-    /// There was a backup: it was no guess.
-    pub(crate) fn found(self) {
+impl Charge<'_> {
+    /// Gives the token back: the backup exists, so the probe was no guess.
+    pub(crate) fn refund(self) {
         let now = Instant::now();
         match self.0 {
-            Some(Counted::Unknown(guard, keys, _turn)) => guard.unknown_ids.give_back(keys, now),
-            Some(Counted::New(guard, key)) => lock(&guard.new_ids).give_back(key, now),
+            Some(Charged::Unknown(limiter, keys, _permit)) => limiter.unknown_ids.refund(keys, now),
+            Some(Charged::New(limiter, key)) => lock(&limiter.new_ids).refund(key, now),
             None => {}
         }
     }
@@ -281,33 +282,6 @@ impl Look<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Pair {
-    fn new(narrow: Buckets, wide: Buckets) -> Self {
-        Self(Mutex::new((narrow, wide)))
-    }
-
-    /// Takes a token of both, or none.
-    fn take(&self, keys: Keys, now: Instant, patience: Duration) -> Result<Duration, UsedUp> {
-        let (narrow, wide) = &mut *lock(&self.0);
-        let wait = narrow
-            .take(keys.narrow, now, patience)
-            .map_err(UsedUp::Narrow)?;
-        match wide.take(keys.wide, now, patience) {
-            Ok(longer) => Ok(wait.max(longer)),
-            Err(longer) => {
-                narrow.give_back(keys.narrow, now);
-                Err(UsedUp::Wide(longer))
-            }
-        }
-    }
-
-    fn give_back(&self, keys: Keys, now: Instant) {
-        let (narrow, wide) = &mut *lock(&self.0);
-        narrow.give_back(keys.narrow, now);
-        wide.give_back(keys.wide, now);
-    }
 }
 
 #[cfg(test)]
@@ -324,18 +298,19 @@ mod tests {
     use super::*;
     use crate::account::{Account, FileError, Secret, update};
 
-    /// Ten wrong passwords an hour for an account, twenty for an address; twenty and thirty unknown ids, five new ones.
-    fn guard(patience: Duration) -> Guard {
+    /// Ten wrong passwords an hour for an account, twenty for an address; twenty and thirty unknown
+    /// ids, five new ones.
+    fn limiter(max_delay: Duration) -> GuessLimiter {
         let number = |number| NonZeroU32::new(number).unwrap();
-        let budgets = RateLimits {
+        let rate_limits = RateLimits {
             wrong_passwords_per_account: number(10),
             wrong_passwords_per_address: number(20),
-            wrong_password_delay: patience,
+            wrong_password_delay: max_delay,
             unknown_backups_per_address: number(20),
             unknown_backups_per_account: number(30),
             new_backups_per_address: number(5),
         };
-        Guard::new(&budgets, Arc::new(Metrics::new(0)))
+        GuessLimiter::new(&rate_limits, Arc::new(Metrics::new(0)))
     }
 
     /// The account `phones` with the password `right`, and a former one.
@@ -365,55 +340,71 @@ mod tests {
         ClientAddress::of_peer(SocketAddr::new(text.parse().unwrap(), 1))
     }
 
-    async fn status(guard: &Guard, authenticator: &Authenticator, text: &str, from: &str) -> u16 {
-        let answer = guard
-            .let_in(authenticator, &basic(text), address(from))
+    async fn status(
+        limiter: &GuessLimiter,
+        authenticator: &Authenticator,
+        text: &str,
+        from: &str,
+    ) -> u16 {
+        let answer = limiter
+            .authenticate(authenticator, &basic(text), address(from))
             .await;
-        answer.map_or_else(|reject| reject.response().status().as_u16(), |_| 200)
+        match answer {
+            Ok(_) => 200,
+            Err(GuessError::InvalidCredentials) => 401,
+            Err(GuessError::RateLimited { .. }) => 429,
+        }
     }
 
-    /// How many looks find nothing before the first is refused.
-    async fn how_many(guard: &Guard, caller: &Caller, from: &str, asks: Asks) -> usize {
-        let mut looks = 0;
-        while guard.look(caller, address(from), asks).await.is_ok() {
-            looks += 1;
+    /// How many probes find nothing before the first is refused.
+    async fn count_probes(
+        limiter: &GuessLimiter,
+        caller: &Caller,
+        from: &str,
+        probe: Probe,
+    ) -> usize {
+        let mut probes = 0;
+        while limiter.charge(caller, address(from), probe).await.is_ok() {
+            probes += 1;
         }
-        looks
+        probes
     }
 
     #[tokio::test]
-    async fn guesses_are_refused_when_the_budget_is_used_up_and_nobody_else_is() {
+    async fn guesses_are_refused_when_the_bucket_is_empty_and_other_requests_are_not() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
 
         for name in ["phones", "former", "nobody"] {
             let mut statuses = Vec::new();
             for guess in 0..11 {
                 let text = format!("{name}:{guess}");
-                statuses.push(status(&guard, &authenticator, &text, "2001:db8::1").await);
+                statuses.push(status(&limiter, &authenticator, &text, "2001:db8::1").await);
             }
-            // The third name finds the address's budget used up: twenty were wrong already.
+            // At the third name, the budget of the address is used up: twenty were wrong already.
             let own = if name == "nobody" { 0 } else { 10 };
             let expected: Vec<_> = (0..11).map(|at| if at < own { 401 } else { 429 }).collect();
             assert_eq!(statuses, expected, "{name}");
         }
-        // A guess is not let through because it is right, nor from elsewhere in the same /64, nor in the same /48.
+        // A right guess is refused too, also from another address of the same /64, and of the same
+        // /48.
         for from in ["2001:db8::2", "2001:db8:0:1::1"] {
             assert_eq!(
-                status(&guard, &authenticator, "phones:right", from).await,
+                status(&limiter, &authenticator, "phones:right", from).await,
                 429
             );
         }
         assert_eq!(
-            status(&guard, &authenticator, "phones:right", "2001:db8:1::1").await,
+            status(&limiter, &authenticator, "phones:right", "2001:db8:1::1").await,
             200
         );
-        // Nor because it was right for somebody elsewhere: else it could be guessed as fast as one can ask.
+        // Nor is it accepted because it was right from another address: otherwise it could be
+        // guessed without limit.
         assert_eq!(
-            status(&guard, &authenticator, "phones:right", "2001:db8::2").await,
+            status(&limiter, &authenticator, "phones:right", "2001:db8::2").await,
             429
         );
-        let metrics = guard.metrics.text();
+        let metrics = limiter.metrics.text();
         for (limit, refused) in [("account", 4), ("address", 12)] {
             let line =
                 format!("safe_refused_total{{limit=\"wrong_passwords_per_{limit}\"}} {refused}\n");
@@ -424,66 +415,66 @@ mod tests {
     #[tokio::test]
     async fn right_passwords_cost_nothing_and_one_check_serves_many_phones() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
 
         // More than there are tokens, all at once, before any of them was verified.
-        let phones = (0..50).map(|_| status(&guard, &authenticator, "phones:right", "192.0.2.1"));
+        let phones = (0..50).map(|_| status(&limiter, &authenticator, "phones:right", "192.0.2.1"));
         assert!(join_all(phones).await.iter().all(|&status| status == 200));
 
         assert_eq!(authenticator.hashed().slow, 1);
         for guess in 0..10 {
             let text = format!("phones:{guess}");
             assert_eq!(
-                status(&guard, &authenticator, &text, "192.0.2.1").await,
+                status(&limiter, &authenticator, &text, "192.0.2.1").await,
                 401
             );
         }
         assert_eq!(
-            status(&guard, &authenticator, "phones:wrong", "192.0.2.1").await,
+            status(&limiter, &authenticator, "phones:wrong", "192.0.2.1").await,
             429
         );
         assert_eq!(
-            status(&guard, &authenticator, "phones:right", "192.0.2.1").await,
+            status(&limiter, &authenticator, "phones:right", "192.0.2.1").await,
             200
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_guess_whose_token_comes_soon_waits_for_it_and_later_ones_are_refused() {
+    async fn a_guess_whose_token_is_refilled_soon_waits_for_it_and_later_ones_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let each = HOUR / 10;
-        let (guard, authenticator) = (guard(each), authenticator(folder.path()));
-        let key = guard
+        let (limiter, authenticator) = (limiter(each), authenticator(folder.path()));
+        let key = limiter
             .keys
             .hash_one((address("192.0.2.1").prefix(), "phones"));
         let now = Instant::now();
         for _ in 0..10 {
-            let keys = Keys {
+            let keys = PairKeys {
                 narrow: key,
                 wide: 0,
             };
-            assert!(guard.passwords.take(keys, now, Duration::ZERO).is_ok());
+            assert!(limiter.passwords.take(keys, now, Duration::ZERO).is_ok());
         }
         let (wrong, from) = (basic("phones:wrong"), address("192.0.2.1"));
 
-        let mut waiting = Box::pin(guard.let_in(&authenticator, &wrong, from));
+        let mut waiting = Box::pin(limiter.authenticate(&authenticator, &wrong, from));
         assert!((&mut waiting).now_or_never().is_none());
-        // The queue is as long as the patience: one.
-        let refused = guard.let_in(&authenticator, &wrong, from).await;
-        assert_eq!(refused, Err(Reject::TooMany(721)));
+        // The queue is as long as the delay allows: one.
+        let refused = limiter.authenticate(&authenticator, &wrong, from).await;
+        assert_eq!(refused, Err(GuessError::RateLimited { retry_after: 721 }));
         let answer = waiting.await;
 
-        assert_eq!(answer, Err(Reject::Unauthorized));
+        assert_eq!(answer, Err(GuessError::InvalidCredentials));
         assert_eq!(now.elapsed().as_secs(), each.as_secs());
     }
 
     #[tokio::test]
-    async fn a_guess_that_goes_away_before_its_answer_is_counted() {
+    async fn a_guess_that_is_cancelled_before_its_response_is_charged() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
         for guess in 0..10 {
             let wrong = basic(&format!("phones:{guess}"));
-            let answer = guard.let_in(&authenticator, &wrong, address("192.0.2.1"));
+            let answer = limiter.authenticate(&authenticator, &wrong, address("192.0.2.1"));
             assert!(
                 answer.now_or_never().is_none(),
                 "a slow hash was done at once"
@@ -491,7 +482,7 @@ mod tests {
         }
 
         assert_eq!(
-            status(&guard, &authenticator, "phones:wrong", "192.0.2.1").await,
+            status(&limiter, &authenticator, "phones:wrong", "192.0.2.1").await,
             429
         );
     }
@@ -499,24 +490,24 @@ mod tests {
     #[tokio::test]
     async fn unknown_ids_are_counted_for_the_account_at_the_address_and_for_the_account() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
         let phone = authenticator.verify(&basic("phones:right")).await.unwrap();
-        let looks = async |caller: &Caller, from: &str| {
-            how_many(&guard, caller, from, Asks::WhatIsThere).await
+        let probes = async |caller: &Caller, from: &str| {
+            count_probes(&limiter, caller, from, Probe::Read).await
         };
 
         for _ in 0..100 {
-            guard
-                .look(&phone, address("192.0.2.1"), Asks::WhatIsThere)
+            limiter
+                .charge(&phone, address("192.0.2.1"), Probe::Read)
                 .await
                 .ok()
                 .unwrap()
-                .found();
+                .refund();
         }
-        assert_eq!(looks(&phone, "192.0.2.1").await, 20);
-        assert_eq!(looks(&phone, "192.0.2.2").await, 10);
-        assert_eq!(looks(&phone, "192.0.2.3").await, 0);
-        // Who has no account shares nothing but the address, and in IPv6 the /48.
+        assert_eq!(probes(&phone, "192.0.2.1").await, 20);
+        assert_eq!(probes(&phone, "192.0.2.2").await, 10);
+        assert_eq!(probes(&phone, "192.0.2.3").await, 0);
+        // A caller without an account shares the address alone, and in IPv6 the /48.
         for (from, most) in [
             ("192.0.2.1", 20),
             ("192.0.2.2", 20),
@@ -524,9 +515,9 @@ mod tests {
             ("2001:db8:0:1::1", 10),
             ("2001:db8:1::1", 20),
         ] {
-            assert_eq!(looks(&Caller::anonymous(), from).await, most, "{from}");
+            assert_eq!(probes(&Caller::anonymous(), from).await, most, "{from}");
         }
-        let metrics = guard.metrics.text();
+        let metrics = limiter.metrics.text();
         for (limit, refused) in [("address", 5), ("account", 3)] {
             let line =
                 format!("safe_refused_total{{limit=\"unknown_backups_per_{limit}\"}} {refused}\n");
@@ -535,89 +526,90 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_looks_at_once_wait_for_each_other_and_do_not_use_up_the_budget() {
+    async fn many_probes_at_once_wait_for_each_other_and_do_not_empty_the_bucket() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
         let phone = authenticator.verify(&basic("phones:right")).await.unwrap();
-        let looks = (0..500).map(async |_| {
-            let look = guard.look(&phone, address("192.0.2.1"), Asks::WhatIsThere);
-            let look = look.await.ok()?;
+        let probes = (0..500).map(async |_| {
+            let charge = limiter.charge(&phone, address("192.0.2.1"), Probe::Read);
+            let charge = charge.await.ok()?;
             tokio::task::yield_now().await;
-            look.found();
+            charge.refund();
             Some(())
         });
 
-        assert!(join_all(looks).await.iter().all(Option::is_some));
+        assert!(join_all(probes).await.iter().all(Option::is_some));
     }
 
     #[tokio::test]
     async fn new_ids_are_counted_for_the_account_at_the_network() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
         let phone = authenticator.verify(&basic("phones:right")).await.unwrap();
-        let looks = async |caller: &Caller, from: &str| {
-            how_many(&guard, caller, from, Asks::WhatWasThere).await
+        let probes = async |caller: &Caller, from: &str| {
+            count_probes(&limiter, caller, from, Probe::Create).await
         };
 
         for _ in 0..100 {
-            let look = guard.look(&phone, address("2001:db8::1"), Asks::WhatWasThere);
-            look.await.ok().unwrap().found();
+            let charge = limiter.charge(&phone, address("2001:db8::1"), Probe::Create);
+            charge.await.ok().unwrap().refund();
         }
-        assert_eq!(looks(&phone, "2001:db8::1").await, 5);
-        assert_eq!(looks(&phone, "2001:db8:0:1::1").await, 0);
-        assert_eq!(looks(&phone, "2001:db8:1::1").await, 5);
-        assert_eq!(looks(&Caller::anonymous(), "2001:db8::1").await, 5);
+        assert_eq!(probes(&phone, "2001:db8::1").await, 5);
+        assert_eq!(probes(&phone, "2001:db8:0:1::1").await, 0);
+        assert_eq!(probes(&phone, "2001:db8:1::1").await, 5);
+        assert_eq!(probes(&Caller::anonymous(), "2001:db8::1").await, 5);
         let line = "safe_refused_total{limit=\"new_backups_per_address\"} 4\n";
-        assert!(guard.metrics.text().contains(line));
+        assert!(limiter.metrics.text().contains(line));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_the_budget_is_used_up_one_right_password_opens_for_all_phones_of_the_address() {
+    async fn where_the_bucket_is_empty_one_right_password_serves_all_phones_of_the_address() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
         let from = "192.0.2.1";
         for guess in 0..10 {
             let wrong = format!("phones:{guess}");
-            assert_eq!(status(&guard, &authenticator, &wrong, from).await, 401);
+            assert_eq!(status(&limiter, &authenticator, &wrong, from).await, 401);
         }
         assert_eq!(
-            status(&guard, &authenticator, "phones:right", from).await,
+            status(&limiter, &authenticator, "phones:right", from).await,
             429
         );
         let hashed = authenticator.hashed();
 
-        // The next token comes, and phones that have the right password now compete with those that do not.
+        // The next token is refilled; phones with the right password now compete with those
+        // without.
         tokio::time::advance(HOUR / 10).await;
         assert_eq!(
-            status(&guard, &authenticator, "phones:right", from).await,
+            status(&limiter, &authenticator, "phones:right", from).await,
             200
         );
         assert_eq!(
-            status(&guard, &authenticator, "phones:old", from).await,
+            status(&limiter, &authenticator, "phones:old", from).await,
             401
         );
         assert_eq!(
-            status(&guard, &authenticator, "phones:old", from).await,
+            status(&limiter, &authenticator, "phones:old", from).await,
             429
         );
 
         for _ in 0..500 {
             assert_eq!(
-                status(&guard, &authenticator, "phones:right", from).await,
+                status(&limiter, &authenticator, "phones:right", from).await,
                 200
             );
         }
         assert_eq!(authenticator.hashed().slow, hashed.slow + 2);
     }
 
-    /// Somebody changes the accounts: what was known is so no longer.
+    /// After a change of the accounts, earlier verifications no longer count.
     #[tokio::test]
-    async fn who_is_known_at_an_address_is_let_in_by_the_accounts_of_now() {
+    async fn a_verified_address_authenticates_against_the_current_accounts() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, authenticator) = (guard(Duration::ZERO), authenticator(folder.path()));
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
         let from = "192.0.2.1";
         assert_eq!(
-            status(&guard, &authenticator, "phones:right", from).await,
+            status(&limiter, &authenticator, "phones:right", from).await,
             200
         );
 
@@ -626,9 +618,10 @@ mod tests {
             Ok::<_, FileError>(())
         })
         .unwrap();
+        authenticator.file().refresh().await;
 
         assert_eq!(
-            status(&guard, &authenticator, "phones:right", from).await,
+            status(&limiter, &authenticator, "phones:right", from).await,
             401
         );
     }

@@ -1,79 +1,84 @@
-//! So many at a time, for each key. Keys that nobody holds or waits for take no memory.
+//! Semaphores by key. A key without holders and waiters takes no memory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Who has a turn, and who waits for one.
-pub(super) struct Turns {
-    at_once: usize,
-    places: Mutex<HashMap<u64, Place>>,
+/// One semaphore of the same size for each key.
+pub(super) struct KeyedSemaphore {
+    permits: usize,
+    entries: Mutex<HashMap<u64, Entry>>,
 }
 
-/// What those with one key share.
-struct Place {
-    turn: Arc<Semaphore>,
-    /// How many hold the turn or wait for it.
-    interested: usize,
+/// The semaphore of one key.
+struct Entry {
+    semaphore: Arc<Semaphore>,
+    /// Callers that hold a permit or wait for one.
+    waiters: usize,
 }
 
-/// The turn of one; another's when it is dropped.
-pub(super) struct Turn<'a> {
-    // Dropped before the interest in it.
+/// A permit; released when it is dropped.
+pub(super) struct KeyedPermit<'a> {
+    // Dropped before the waiter, which may remove the semaphore.
     _permit: OwnedSemaphorePermit,
-    _interest: Interest<'a>,
+    _waiter: Waiter<'a>,
 }
 
-/// Keeps the place of a key, also of one who goes away while it waits.
-struct Interest<'a> {
-    turns: &'a Turns,
+/// Keeps the entry of a key while a caller waits for a permit or holds one, also when it is
+/// cancelled.
+struct Waiter<'a> {
+    semaphore: &'a KeyedSemaphore,
     key: u64,
 }
 
-impl Turns {
-    pub(super) fn new(at_once: usize) -> Self {
+impl KeyedSemaphore {
+    pub(super) fn new(permits: usize) -> Self {
         Self {
-            at_once,
-            places: Mutex::default(),
+            permits,
+            entries: Mutex::default(),
         }
     }
 
-    /// Waits for the turn, behind those who came before.
-    pub(super) async fn take(&self, key: u64) -> Turn<'_> {
-        let (turn, interest) = self.interest(key);
-        let permit = turn
+    /// Waits for a permit, first come, first served.
+    pub(super) async fn acquire(&self, key: u64) -> KeyedPermit<'_> {
+        let (semaphore, waiter) = self.wait(key);
+        let permit = semaphore
             .acquire_owned()
             .await
-            .expect("a semaphore of turns is never closed");
-        Turn {
+            .expect("the semaphores of keys are never closed");
+        KeyedPermit {
             _permit: permit,
-            _interest: interest,
+            _waiter: waiter,
         }
     }
 
-    fn interest(&self, key: u64) -> (Arc<Semaphore>, Interest<'_>) {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = places.entry(key).or_insert_with(|| Place {
-            turn: Arc::new(Semaphore::new(self.at_once)),
-            interested: 0,
+    fn wait(&self, key: u64) -> (Arc<Semaphore>, Waiter<'_>) {
+        let mut entries = self.lock();
+        let entry = entries.entry(key).or_insert_with(|| Entry {
+            semaphore: Arc::new(Semaphore::new(self.permits)),
+            waiters: 0,
         });
-        place.interested += 1;
-        (Arc::clone(&place.turn), Interest { turns: self, key })
+        entry.waiters += 1;
+        let waiter = Waiter {
+            semaphore: self,
+            key,
+        };
+        (Arc::clone(&entry.semaphore), waiter)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Interest<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut places = self
-            .turns
-            .places
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = places.get_mut(&self.key) {
-            place.interested -= 1;
-            if place.interested == 0 {
-                places.remove(&self.key);
+        let mut entries = self.semaphore.lock();
+        if let Some(entry) = entries.get_mut(&self.key) {
+            entry.waiters -= 1;
+            if entry.waiters == 0 {
+                entries.remove(&self.key);
             }
         }
     }
@@ -86,19 +91,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_has_the_turn_others_wait_and_nothing_is_left_of_whoever_goes_away() {
-        let turns = Turns::new(1);
-        let first = turns.take(1).await;
-        let mut second = Box::pin(turns.take(1));
+    async fn one_holds_the_permit_others_wait_and_a_cancelled_waiter_leaves_nothing() {
+        let semaphore = KeyedSemaphore::new(1);
+        let first = semaphore.acquire(1).await;
+        let mut second = Box::pin(semaphore.acquire(1));
         assert!((&mut second).now_or_never().is_none());
 
-        assert!(turns.take(2).now_or_never().is_some(), "another key");
-        assert!(turns.take(1).now_or_never().is_none(), "goes away");
+        assert!(semaphore.acquire(2).now_or_never().is_some(), "another key");
+        assert!(semaphore.acquire(1).now_or_never().is_none(), "cancelled");
         drop(first);
         let second = second.now_or_never().unwrap();
 
-        assert_eq!(turns.places.lock().unwrap().len(), 1);
+        assert_eq!(semaphore.entries.lock().unwrap().len(), 1);
         drop(second);
-        assert!(turns.places.lock().unwrap().is_empty());
+        assert!(semaphore.entries.lock().unwrap().is_empty());
     }
 }

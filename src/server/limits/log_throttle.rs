@@ -1,4 +1,4 @@
-//! Says in the log that somebody came up against a limit: once an hour at the most, for each.
+//! Log throttle: at most one warning an hour for each limit that is reached.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,18 +9,18 @@ use crate::server::metrics::limit::Limit;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// What was said when.
+/// When the last warning of each limit was logged.
 #[derive(Default)]
-pub(super) struct Notices(Mutex<Vec<(Limit, Instant)>>);
+pub(super) struct LogThrottle(Mutex<Vec<(Limit, Instant)>>);
 
-impl Notices {
-    /// Whether it is time to speak of this limit; if so, it counts as said.
-    pub(super) fn is_due(&self, limit: Limit, now: Instant) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match said.iter_mut().find(|(other, _)| *other == limit) {
+impl LogThrottle {
+    /// Whether a warning about this limit is due; if so, it counts as logged.
+    pub(super) fn should_log(&self, limit: Limit, now: Instant) -> bool {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match logged.iter_mut().find(|(other, _)| *other == limit) {
             Some((_, time)) if now < *time + HOUR => return false,
             Some((_, time)) => *time = now,
-            None => said.push((limit, now)),
+            None => logged.push((limit, now)),
         }
         true
     }
@@ -31,14 +31,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_notice_is_given_once_an_hour_for_each_limit() {
-        let (notices, now) = (Notices::default(), Instant::now());
+    fn a_warning_is_logged_once_an_hour_for_each_limit() {
+        let (throttle, now) = (LogThrottle::default(), Instant::now());
 
-        assert!(notices.is_due(Limit::MaxBackups, now));
-        assert!(notices.is_due(Limit::MinFreeBytes, now));
+        assert!(throttle.should_log(Limit::MaxBackups, now));
+        assert!(throttle.should_log(Limit::MinFreeBytes, now));
         let later = now + HOUR - Duration::from_secs(1);
-        assert!(!notices.is_due(Limit::MaxBackups, later));
-        assert!(notices.is_due(Limit::MaxBackups, now + HOUR));
-        assert!(!notices.is_due(Limit::MaxBackups, now + HOUR));
+        assert!(!throttle.should_log(Limit::MaxBackups, later));
+        assert!(throttle.should_log(Limit::MaxBackups, now + HOUR));
+        assert!(!throttle.should_log(Limit::MaxBackups, now + HOUR));
     }
 }

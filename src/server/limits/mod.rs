@@ -1,5 +1,6 @@
-//! Limits on what callers may do: guesses of passwords and ids, quotas, memory for uploads.
+//! Limits on callers: guesses of passwords and ids, storage quotas, memory for uploads.
 
+mod bucket_pairs;
 pub(crate) mod guess_limiter;
 mod keyed_semaphore;
 mod log_throttle;

@@ -1,68 +1,72 @@
-//! How much may be kept. Beyond a quota no new backup is taken; a backup that is there is always renewed.
+//! Storage quotas. Beyond a quota, new backups are refused; an existing backup can always be
+//! renewed.
 //!
-//! Nothing is listed for an upload. What there is was counted by the last sweep and is corrected by every upload and
-//! every removal since. Exact to the backup while this server works alone; until the next sweep, so for an hour at the
-//! most, it is off by what other commands did (`prune`, `trash`), by what was uploaded or removed while the sweep was
-//! listing, and by uploads whose phone went away at the very end. Before the first sweep of a run has ended there is no
-//! count, and `maxBackups` and `maxTotalBytes` stop nobody.
+//! An upload lists nothing: the last sweep counted the backups, and every upload and removal since
+//! corrects the count. It is exact to the backup while this server works alone. Until the next
+//! sweep, so for at most an hour, it is off by what other commands did (`prune`, `trash`), by
+//! uploads and removals during the listing of the sweep, and by uploads whose client disconnected
+//! at the very end. Until the first sweep of a run has ended there is no count, and `maxBackups`
+//! and `maxTotalBytes` refuse no upload.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::account::AccountName;
 use crate::config;
-use crate::server::limits::log_throttle::Notices;
-use crate::server::limits::token_buckets::{Buckets, MOST};
+use crate::server::limits::log_throttle::LogThrottle;
+use crate::server::limits::token_buckets::{MAX_BUCKETS, TokenBuckets};
 use crate::server::metrics::Metrics;
 use crate::server::metrics::limit::Limit;
 use crate::store::{Put, Store};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The quotas, and what is known of how far they are used.
+/// The quotas, and the usage that is known.
 pub(crate) struct Quotas {
     limits: config::Quotas,
     /// `None` until the first sweep has ended.
-    used: Mutex<Option<Used>>,
+    usage: Mutex<Option<Usage>>,
     keys: RandomState,
-    new_backups: Option<Mutex<Buckets>>,
-    notices: Notices,
+    new_backups: Option<Mutex<TokenBuckets>>,
+    log_throttle: LogThrottle,
     metrics: Arc<Metrics>,
 }
 
-/// What there is.
+/// The storage in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Used {
+struct Usage {
     /// Backups, without the trash.
     backups: u64,
-    /// Bytes of the backups and of the trash: both take the disk.
+    /// Bytes of the backups and of the trash: both take disk space.
     bytes: u64,
 }
 
-/// What there was under an id before its upload.
+/// The backup that an upload replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Before {
-    Nothing,
+pub(crate) enum Existing {
+    None,
     /// A backup of so many bytes.
     Backup(u64),
-    /// The storage did not say: this may be a renewal, and no quota stops it.
-    Unclear,
+    /// The storage did not answer: the upload may be a renewal, and no quota refuses it.
+    Unknown,
 }
 
-/// An upload that no quota stops. Its place is given back when it is dropped before it has [ended](Self::ended).
+/// An upload within the quotas. What it reserves is released when it is dropped before it has been
+/// [stored](Self::stored).
 #[must_use]
 pub(crate) struct Admission<'a> {
     quotas: &'a Quotas,
-    before: Before,
+    existing: Existing,
     length: u64,
     account: u64,
-    is_pending: bool,
+    /// Whether a reservation has to be released on drop.
+    is_reserved: bool,
 }
 
-/// No quota leaves room for this new backup.
+/// A quota refuses a new backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OverQuota;
 
@@ -70,122 +74,131 @@ impl Quotas {
     pub(crate) fn new(limits: config::Quotas, metrics: Arc<Metrics>) -> Self {
         Self {
             limits,
-            used: Mutex::default(),
+            usage: Mutex::default(),
             keys: RandomState::new(),
             new_backups: limits
                 .new_backups_per_account
-                .map(|tokens| Mutex::new(Buckets::new(tokens, DAY, MOST))),
-            notices: Notices::default(),
+                .map(|tokens| Mutex::new(TokenBuckets::new(tokens, DAY, MAX_BUCKETS))),
+            log_throttle: LogThrottle::default(),
             metrics,
         }
     }
 
-    /// Which quota would refuse a new backup now; the number of new ones of an account is not looked at.
+    /// Which quota would refuse a new backup now, apart from `newBackupsPerAccount`.
     pub(crate) fn used_up(&self, free_bytes: Option<u64>) -> Option<&'static str> {
-        let used = *self.used();
-        let is_over = |most: Option<u64>, of: fn(Used) -> u64| {
-            used.zip(most).is_some_and(|(used, most)| of(used) >= most)
+        let usage = *self.usage();
+        let is_reached = |max: Option<u64>, of: fn(Usage) -> u64| {
+            usage.zip(max).is_some_and(|(usage, max)| of(usage) >= max)
         };
-        if is_over(self.limits.max_backups, |used| used.backups) {
+        if is_reached(self.limits.max_backups, |usage| usage.backups) {
             return Some("maxBackups");
         }
-        if is_over(self.limits.max_total_bytes, |used| used.bytes) {
+        if is_reached(self.limits.max_total_bytes, |usage| usage.bytes) {
             return Some("maxTotalBytes");
         }
-        let least = self.limits.min_free_bytes;
+        let min_free = self.limits.min_free_bytes;
         let is_low = free_bytes
-            .zip(least)
-            .is_some_and(|(free, least)| free < least);
+            .zip(min_free)
+            .is_some_and(|(free, min_free)| free < min_free);
         is_low.then_some("minFreeBytes")
     }
 
-    /// Takes over what others quotas have counted.
-    pub(crate) fn know_what(&self, others: &Self) {
-        let used = *others.used();
-        *self.used() = used;
+    /// The quotas after a reload: the same ones if their limits are unchanged, otherwise new ones
+    /// with the same usage.
+    pub(crate) fn reconfigured(self: &Arc<Self>, limits: config::Quotas) -> Arc<Self> {
+        if limits == self.limits {
+            return Arc::clone(self);
+        }
+        let new = Self::new(limits, Arc::clone(&self.metrics));
+        *new.usage() = *self.usage();
+        Arc::new(new)
     }
 
-    /// A sweep has counted everything.
-    pub(crate) fn counted(&self, backups: u64, bytes: u64) {
-        *self.used() = Some(Used { backups, bytes });
+    /// Sets the usage that a sweep has counted.
+    pub(crate) fn set_usage(&self, backups: u64, bytes: u64) {
+        *self.usage() = Some(Usage { backups, bytes });
     }
 
-    /// A backup went into the trash.
-    pub(crate) fn removed(&self) {
-        if let Some(used) = &mut *self.used() {
-            used.backups = used.backups.saturating_sub(1);
+    /// Corrects the usage: a backup was moved to the trash.
+    pub(crate) fn backup_removed(&self) {
+        if let Some(usage) = &mut *self.usage() {
+            usage.backups = usage.backups.saturating_sub(1);
         }
     }
 
-    /// Asks whether an upload of `length` bytes may be stored, and keeps its place.
+    /// Checks whether an upload of `length` bytes is within the quotas, and reserves what it uses.
+    ///
+    /// # Errors
+    /// When a quota refuses a new backup.
     pub(crate) async fn admit(
         &self,
         store: &dyn Store,
         account: Option<&AccountName>,
         length: u64,
-        before: Before,
+        existing: Existing,
     ) -> Result<Admission<'_>, OverQuota> {
         let mut admission = Admission {
             quotas: self,
-            before,
+            existing,
             length,
             account: self.keys.hash_one(account),
-            is_pending: false,
+            is_reserved: false,
         };
-        if before == Before::Nothing {
-            self.leaves_enough_free(store, length).await?;
-            self.take_new_backup(admission.account)?;
-            if let Err(over) = self.keep_place(length) {
-                self.give_new_backup_back(admission.account);
+        if existing == Existing::None {
+            self.check_free_space(store, length).await?;
+            self.charge_new_backup(admission.account)?;
+            if let Err(over) = self.reserve(length) {
+                self.refund_new_backup(admission.account);
                 return Err(over);
             }
-            admission.is_pending = true;
+            admission.is_reserved = true;
         }
         Ok(admission)
     }
 
-    async fn leaves_enough_free(&self, store: &dyn Store, length: u64) -> Result<(), OverQuota> {
-        let Some(least) = self.limits.min_free_bytes else {
+    async fn check_free_space(&self, store: &dyn Store, length: u64) -> Result<(), OverQuota> {
+        let Some(min_free) = self.limits.min_free_bytes else {
             return Ok(());
         };
-        // What cannot be measured stops nobody; the disk itself will.
+        // Free space that cannot be measured refuses no upload; a full disk itself does.
         let free = store.free_bytes().await.ok().flatten();
         match free {
-            Some(free) if free.saturating_sub(length) < least => {
+            Some(free) if free.saturating_sub(length) < min_free => {
                 Err(self.refuse(Limit::MinFreeBytes))
             }
             _ => Ok(()),
         }
     }
 
-    fn keep_place(&self, length: u64) -> Result<(), OverQuota> {
-        let mut used = self.used();
-        let Some(used) = &mut *used else {
+    /// Counts a new backup before it is stored.
+    fn reserve(&self, length: u64) -> Result<(), OverQuota> {
+        let mut usage = self.usage();
+        let Some(usage) = &mut *usage else {
             return Ok(());
         };
-        let more = Used {
-            backups: used.backups.saturating_add(1),
-            bytes: used.bytes.saturating_add(length),
+        let more = Usage {
+            backups: usage.backups.saturating_add(1),
+            bytes: usage.bytes.saturating_add(length),
         };
         if self
             .limits
             .max_backups
-            .is_some_and(|most| more.backups > most)
+            .is_some_and(|max| more.backups > max)
         {
             return Err(self.refuse(Limit::MaxBackups));
         }
         if self
             .limits
             .max_total_bytes
-            .is_some_and(|most| more.bytes > most)
+            .is_some_and(|max| more.bytes > max)
         {
             return Err(self.refuse(Limit::MaxTotalBytes));
         }
-        *used = more;
+        *usage = more;
         Ok(())
     }
 
-    fn take_new_backup(&self, account: u64) -> Result<(), OverQuota> {
+    fn charge_new_backup(&self, account: u64) -> Result<(), OverQuota> {
         let Some(buckets) = &self.new_backups else {
             return Ok(());
         };
@@ -196,71 +209,70 @@ impl Quotas {
             .map_err(|_| self.refuse(Limit::NewBackupsPerAccountAndDay))
     }
 
-    fn give_new_backup_back(&self, account: u64) {
+    fn refund_new_backup(&self, account: u64) {
         if let Some(buckets) = &self.new_backups {
             let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
-            buckets.give_back(account, Instant::now());
+            buckets.refund(account, Instant::now());
         }
     }
 
     fn refuse(&self, limit: Limit) -> OverQuota {
         self.metrics.refusals().count(limit);
-        if self.notices.is_due(limit, Instant::now()) {
+        if self.log_throttle.should_log(limit, Instant::now()) {
             let word = limit.word();
             if limit == Limit::MinFreeBytes {
                 tracing::warn!(
                     limit = word,
-                    "the disk is nearly full: new backups are refused, others are renewed"
+                    "free space below minimum: new backups refused"
                 );
             } else {
-                tracing::warn!(
-                    limit = word,
-                    "a quota is used up: new backups are refused, others are renewed"
-                );
+                tracing::warn!(limit = word, "quota reached: new backups refused");
             }
         }
         OverQuota
     }
 
-    fn used(&self) -> std::sync::MutexGuard<'_, Option<Used>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    fn usage(&self) -> MutexGuard<'_, Option<Usage>> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Admission<'_> {
-    /// The upload is stored.
-    pub(crate) fn ended(mut self, put: Put) {
-        match (self.before, put) {
-            // Its place is kept.
-            (Before::Nothing, Put::Created) => self.is_pending = false,
-            // Somebody else created it meanwhile, and has the place.
-            (Before::Nothing, Put::Replaced) => {}
-            (Before::Backup(before), Put::Replaced) => self.grew(0, self.length, before),
-            // It expired or was removed meanwhile, and is in the trash.
-            (Before::Backup(_) | Before::Unclear, Put::Created) => self.grew(1, self.length, 0),
-            // The next sweep knows.
-            (Before::Unclear, Put::Replaced) => {}
+    /// Corrects the usage: the store has the upload.
+    pub(crate) fn stored(mut self, put: Put) {
+        match (self.existing, put) {
+            // The reservation becomes usage.
+            (Existing::None, Put::Created) => self.is_reserved = false,
+            // Another upload created the backup meanwhile, and was counted.
+            (Existing::None, Put::Replaced) => {}
+            (Existing::Backup(before), Put::Replaced) => self.correct(0, self.length, before),
+            // The old backup expired or was removed meanwhile, and is in the trash.
+            (Existing::Backup(_) | Existing::Unknown, Put::Created) => {
+                self.correct(1, self.length, 0);
+            }
+            // The next sweep corrects the usage.
+            (Existing::Unknown, Put::Replaced) => {}
         }
     }
 
-    fn grew(&self, backups: u64, more: u64, less: u64) {
-        if let Some(used) = &mut *self.quotas.used() {
-            used.backups = used.backups.saturating_add(backups);
-            used.bytes = used.bytes.saturating_add(more).saturating_sub(less);
+    fn correct(&self, backups: u64, added: u64, removed: u64) {
+        if let Some(usage) = &mut *self.quotas.usage() {
+            usage.backups = usage.backups.saturating_add(backups);
+            usage.bytes = usage.bytes.saturating_add(added).saturating_sub(removed);
         }
     }
 }
 
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
-        if !self.is_pending {
+        if !self.is_reserved {
             return;
         }
-        if let Some(used) = &mut *self.quotas.used() {
-            used.backups = used.backups.saturating_sub(1);
-            used.bytes = used.bytes.saturating_sub(self.length);
+        if let Some(usage) = &mut *self.quotas.usage() {
+            usage.backups = usage.backups.saturating_sub(1);
+            usage.bytes = usage.bytes.saturating_sub(self.length);
         }
-        self.quotas.give_new_backup_back(self.account);
+        self.quotas.refund_new_backup(self.account);
     }
 }
 
@@ -275,21 +287,22 @@ mod tests {
         Quotas::new(limits, Arc::new(Metrics::new(0)))
     }
 
-    fn used(quotas: &Quotas) -> (u64, u64) {
-        let used = quotas.used().unwrap();
-        (used.backups, used.bytes)
+    fn usage(quotas: &Quotas) -> (u64, u64) {
+        let usage = quotas.usage().unwrap();
+        (usage.backups, usage.bytes)
     }
 
-    struct Shelf {
-        store: FileStore,
+    /// A store in a directory of its own.
+    struct TestStore {
+        files: FileStore,
         _folder: tempfile::TempDir,
     }
 
-    impl Shelf {
+    impl TestStore {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             Self {
-                store: FileStore::open(folder.path()).unwrap(),
+                files: FileStore::open(folder.path()).unwrap(),
                 _folder: folder,
             }
         }
@@ -298,48 +311,44 @@ mod tests {
             &self,
             quotas: &'a Quotas,
             length: u64,
-            before: Before,
+            existing: Existing,
         ) -> Result<Admission<'a>, OverQuota> {
-            quotas.admit(&self.store, None, length, before).await
+            quotas.admit(&self.files, None, length, existing).await
         }
     }
 
     #[tokio::test]
-    async fn every_end_of_an_upload_corrects_the_count() {
-        let shelf = Shelf::new();
+    async fn every_outcome_of_an_upload_corrects_the_usage() {
+        let store = TestStore::new();
         let quotas = quotas(config::Quotas::default());
-        quotas.counted(10, 1_000);
-        for (before, put, expected) in [
-            (Before::Nothing, Some(Put::Created), (11, 1_100)),
-            (Before::Nothing, Some(Put::Replaced), (11, 1_100)),
-            (Before::Nothing, None, (11, 1_100)),
-            (Before::Backup(30), Some(Put::Replaced), (11, 1_170)),
-            (Before::Backup(300), Some(Put::Replaced), (11, 970)),
-            (Before::Backup(30), Some(Put::Created), (12, 1_070)),
-            (Before::Backup(30), None, (12, 1_070)),
-            (Before::Unclear, Some(Put::Created), (13, 1_170)),
-            (Before::Unclear, Some(Put::Replaced), (13, 1_170)),
+        quotas.set_usage(10, 1_000);
+        for (existing, put, expected) in [
+            (Existing::None, Some(Put::Created), (11, 1_100)),
+            (Existing::None, Some(Put::Replaced), (11, 1_100)),
+            (Existing::None, None, (11, 1_100)),
+            (Existing::Backup(30), Some(Put::Replaced), (11, 1_170)),
+            (Existing::Backup(300), Some(Put::Replaced), (11, 970)),
+            (Existing::Backup(30), Some(Put::Created), (12, 1_070)),
+            (Existing::Backup(30), None, (12, 1_070)),
+            (Existing::Unknown, Some(Put::Created), (13, 1_170)),
+            (Existing::Unknown, Some(Put::Replaced), (13, 1_170)),
         ] {
-            let admission = shelf.admit(&quotas, 100, before).await.unwrap();
+            let admission = store.admit(&quotas, 100, existing).await.unwrap();
             if let Some(put) = put {
-                admission.ended(put);
+                admission.stored(put);
             } else {
                 drop(admission);
             }
-            assert_eq!(used(&quotas), expected, "{before:?} {put:?}");
+            assert_eq!(usage(&quotas), expected, "{existing:?} {put:?}");
         }
 
-        quotas.removed();
-        assert_eq!(
-            used(&quotas),
-            (12, 1_170),
-            "what is in the trash takes space"
-        );
+        quotas.backup_removed();
+        assert_eq!(usage(&quotas), (12, 1_170), "the trash takes space");
     }
 
     #[tokio::test]
-    async fn over_a_quota_new_backups_are_refused_and_others_are_renewed() {
-        let shelf = Shelf::new();
+    async fn over_a_quota_new_backups_are_refused_and_existing_ones_are_renewed() {
+        let store = TestStore::new();
         let of = |backups, bytes, free, new| {
             quotas(config::Quotas {
                 max_backups: backups,
@@ -353,22 +362,22 @@ mod tests {
             (of(None, Some(200), None, 0), "max_total_bytes"),
             (of(None, None, None, 2), "new_backups_per_account_and_day"),
         ] {
-            quotas.counted(0, 0);
-            let first = shelf.admit(&quotas, 100, Before::Nothing).await.unwrap();
-            let second = shelf.admit(&quotas, 100, Before::Nothing).await.unwrap();
+            quotas.set_usage(0, 0);
+            let first = store.admit(&quotas, 100, Existing::None).await.unwrap();
+            let second = store.admit(&quotas, 100, Existing::None).await.unwrap();
 
-            // Also while they are under way.
-            let third = shelf.admit(&quotas, 100, Before::Nothing).await;
+            // Also while the uploads are in flight.
+            let third = store.admit(&quotas, 100, Existing::None).await;
             assert_eq!(third.err(), Some(OverQuota), "{limit}");
-            first.ended(Put::Created);
+            first.stored(Put::Created);
             drop(second);
-            let third = shelf.admit(&quotas, 100, Before::Nothing).await.unwrap();
-            third.ended(Put::Created);
-            let fourth = shelf.admit(&quotas, 100, Before::Nothing).await;
+            let third = store.admit(&quotas, 100, Existing::None).await.unwrap();
+            third.stored(Put::Created);
+            let fourth = store.admit(&quotas, 100, Existing::None).await;
             assert_eq!(fourth.err(), Some(OverQuota), "{limit}");
-            for before in [Before::Backup(100), Before::Unclear] {
-                let renewal = shelf.admit(&quotas, 10_000, before).await.unwrap();
-                renewal.ended(Put::Replaced);
+            for existing in [Existing::Backup(100), Existing::Unknown] {
+                let renewal = store.admit(&quotas, 10_000, existing).await.unwrap();
+                renewal.stored(Put::Replaced);
             }
             let line = format!("safe_refused_total{{limit=\"{limit}\"}} 2\n");
             assert!(quotas.metrics.text().contains(&line), "{limit}");
@@ -376,49 +385,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_backup_leaves_bytes_free_on_the_disk() {
-        let shelf = Shelf::new();
+    async fn a_new_backup_leaves_the_minimum_free_on_the_disk() {
+        let store = TestStore::new();
         let all = 1 << 60;
-        for (least, is_new, refused) in [
+        for (min_free, is_new, refused) in [
             (Some(all), true, true),
             (Some(all), false, false),
             (Some(1), true, false),
             (None, true, false),
         ] {
             let quotas = quotas(config::Quotas {
-                min_free_bytes: least,
+                min_free_bytes: min_free,
                 ..config::Quotas::default()
             });
-            let before = if is_new {
-                Before::Nothing
+            let existing = if is_new {
+                Existing::None
             } else {
-                Before::Backup(1)
+                Existing::Backup(1)
             };
-            let admitted = shelf.admit(&quotas, 100, before).await;
-            assert_eq!(admitted.is_err(), refused, "{least:?} {before:?}");
+            let admitted = store.admit(&quotas, 100, existing).await;
+            assert_eq!(admitted.is_err(), refused, "{min_free:?} {existing:?}");
         }
     }
 
     #[tokio::test]
-    async fn before_anything_was_counted_nobody_is_refused() {
-        let shelf = Shelf::new();
+    async fn before_the_first_count_no_upload_is_refused() {
+        let store = TestStore::new();
         let quotas = quotas(config::Quotas {
             max_backups: Some(1),
             max_total_bytes: Some(1),
             ..config::Quotas::default()
         });
 
-        let first = shelf.admit(&quotas, 100, Before::Nothing).await.unwrap();
-        first.ended(Put::Created);
-        quotas.counted(1, 100);
+        let first = store.admit(&quotas, 100, Existing::None).await.unwrap();
+        first.stored(Put::Created);
+        quotas.set_usage(1, 100);
 
-        let second = shelf.admit(&quotas, 100, Before::Nothing).await;
+        let second = store.admit(&quotas, 100, Existing::None).await;
         assert_eq!(second.err(), Some(OverQuota));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn new_backups_are_counted_for_each_account_and_come_back_within_a_day() {
-        let shelf = Shelf::new();
+    async fn new_backups_are_counted_for_each_account_and_refilled_within_a_day() {
+        let store = TestStore::new();
         let quotas = quotas(config::Quotas {
             new_backups_per_account: NonZeroU32::new(4),
             ..config::Quotas::default()
@@ -427,10 +436,10 @@ mod tests {
             ["phones", "office"].map(|name| name.parse::<AccountName>().unwrap());
         let new = async |account: &AccountName| {
             let admitted = quotas
-                .admit(&shelf.store, Some(account), 1, Before::Nothing)
+                .admit(&store.files, Some(account), 1, Existing::None)
                 .await;
             admitted
-                .map(|admission| admission.ended(Put::Created))
+                .map(|admission| admission.stored(Put::Created))
                 .is_ok()
         };
 

@@ -1,9 +1,11 @@
-//! Token buckets, one for each key: so many tokens at once, and as many again in each period.
+//! Token buckets by key, as the generic cell rate algorithm (GCRA): a burst of so many tokens, and
+//! as many again in each period.
 //!
-//! Time is an argument. Memory is bounded: where a new bucket finds no place, the fullest one is forgotten. So nobody
-//! gets an emptied bucket forgotten but by emptying all others further, which takes more tokens than it gives.
+//! Time is an argument. Memory is bounded: when the table is full, a new bucket evicts the fullest
+//! one. So an attacker gets an emptied bucket evicted only by emptying all others further, which
+//! takes more tokens than it gains.
 //!
-//! Written here because the crate for it, governor, neither takes tokens back nor bounds its memory.
+//! Written by hand because governor, the crate for it, has no refund and no bound on its memory.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
@@ -11,76 +13,81 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many buckets there are at the most; full ones take no place. About 5 MiB for each size.
-pub(super) const MOST: usize = 65_536;
+/// The maximum number of buckets that are not full; full ones take no memory. About 5 MiB for each
+/// [`TokenBuckets`].
+pub(super) const MAX_BUCKETS: usize = 65_536;
 
-/// Buckets of one size.
-pub(super) struct Buckets {
-    /// The time in which one token comes.
-    each: Duration,
+/// Token buckets of one size, by key.
+pub(super) struct TokenBuckets {
+    /// The time in which one token is refilled (GCRA: emission interval).
+    interval: Duration,
     /// The time in which an empty bucket fills.
-    whole: Duration,
-    most: usize,
-    /// Key → when its bucket will be full. A bucket that is not here is full.
-    full_at: HashMap<u64, Instant>,
-    /// The same, the fullest first: the order does not change as time passes.
-    by_fullness: BTreeSet<(Instant, u64)>,
+    period: Duration,
+    max_buckets: usize,
+    /// Key → theoretical arrival time, at which its bucket is full again. A bucket that is not here
+    /// is full.
+    arrivals: HashMap<u64, Instant>,
+    /// The same by time, the fullest bucket first: the order does not change as time passes.
+    by_arrival: BTreeSet<(Instant, u64)>,
 }
 
-impl Buckets {
-    /// At the most `most` buckets of `tokens` tokens, each of which fills in `period`.
-    pub(super) fn new(tokens: NonZeroU32, period: Duration, most: usize) -> Self {
-        let each = period / tokens.get();
+impl TokenBuckets {
+    /// At most `max_buckets` buckets of `tokens` tokens, each of which fills in `period`.
+    pub(super) fn new(tokens: NonZeroU32, period: Duration, max_buckets: usize) -> Self {
+        let interval = period / tokens.get();
         Self {
-            each,
-            whole: each * tokens.get(),
-            most,
-            full_at: HashMap::new(),
-            by_fullness: BTreeSet::new(),
+            interval,
+            period: interval * tokens.get(),
+            max_buckets,
+            arrivals: HashMap::new(),
+            by_arrival: BTreeSet::new(),
         }
     }
 
-    /// Takes a token out of the bucket, also one that comes within `patience`: says how long to wait for it.
+    /// Takes a token out of the bucket, also one that is refilled within `max_wait`, and returns
+    /// how long to wait for it.
     ///
     /// # Errors
-    /// When there is none, with the time in which there is one. Nothing is taken then: whoever asks in vain does not
-    /// have to wait longer for it.
+    /// When the bucket is empty, with the time until it holds the next token. Nothing is taken
+    /// then: a caller that is refused does not have to wait longer for the next attempt.
     pub(super) fn take(
         &mut self,
         key: u64,
         now: Instant,
-        patience: Duration,
+        max_wait: Duration,
     ) -> Result<Duration, Duration> {
-        let full_at = self.full_at.get(&key).map_or(now, |&time| time.max(now)) + self.each;
-        let wait = (full_at - now).saturating_sub(self.whole);
-        if wait > patience {
+        let arrival = self.arrivals.get(&key).map_or(now, |&time| time.max(now)) + self.interval;
+        let wait = (arrival - now).saturating_sub(self.period);
+        if wait > max_wait {
             return Err(wait);
         }
-        self.set(key, full_at, now);
+        self.set_arrival(key, arrival, now);
         Ok(wait)
     }
 
     /// Puts a token back.
-    pub(super) fn give_back(&mut self, key: u64, now: Instant) {
-        if let Some(&full_at) = self.full_at.get(&key) {
-            self.set(key, full_at.checked_sub(self.each).unwrap_or(now), now);
+    pub(super) fn refund(&mut self, key: u64, now: Instant) {
+        if let Some(&arrival) = self.arrivals.get(&key) {
+            let arrival = arrival.checked_sub(self.interval).unwrap_or(now);
+            self.set_arrival(key, arrival, now);
         }
     }
 
-    fn set(&mut self, key: u64, full_at: Instant, now: Instant) {
-        if let Some(old) = self.full_at.remove(&key) {
-            self.by_fullness.remove(&(old, key));
+    /// Changes one bucket; drops the full ones, and evicts the fullest while the table is full.
+    fn set_arrival(&mut self, key: u64, arrival: Instant, now: Instant) {
+        if let Some(old) = self.arrivals.remove(&key) {
+            self.by_arrival.remove(&(old, key));
         }
-        while let Some(&(fullest, other)) = self.by_fullness.first() {
-            if fullest > now && self.full_at.len() < self.most {
+        while let Some(&(fullest, other)) = self.by_arrival.first() {
+            if fullest > now && self.arrivals.len() < self.max_buckets {
                 break;
             }
-            self.by_fullness.pop_first();
-            self.full_at.remove(&other);
+            self.by_arrival.pop_first();
+            self.arrivals.remove(&other);
         }
-        if full_at > now {
-            self.full_at.insert(key, full_at);
-            self.by_fullness.insert((full_at, key));
+        if arrival > now {
+            self.arrivals.insert(key, arrival);
+            self.by_arrival.insert((arrival, key));
         }
     }
 }
@@ -94,14 +101,14 @@ mod tests {
     const NO_WAIT: Duration = Duration::ZERO;
 
     /// Sixty tokens an hour.
-    fn buckets(most: usize) -> (Buckets, Instant) {
+    fn buckets(max_buckets: usize) -> (TokenBuckets, Instant) {
         (
-            Buckets::new(NonZeroU32::new(60).unwrap(), HOUR, most),
+            TokenBuckets::new(NonZeroU32::new(60).unwrap(), HOUR, max_buckets),
             Instant::now(),
         )
     }
 
-    fn take_until_empty(buckets: &mut Buckets, key: u64, now: Instant) -> u32 {
+    fn take_until_empty(buckets: &mut TokenBuckets, key: u64, now: Instant) -> u32 {
         let mut taken = 0;
         while buckets.take(key, now, NO_WAIT).is_ok() {
             taken += 1;
@@ -110,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_gives_what_it_holds_and_then_what_comes() {
+    fn a_bucket_allows_its_burst_and_then_its_refill_rate() {
         let (mut buckets, now) = buckets(10);
 
         assert_eq!(take_until_empty(&mut buckets, 1, now), 60);
@@ -129,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_comes_soon_is_waited_for_and_the_next_one_longer() {
+    fn a_token_that_is_refilled_soon_is_waited_for_and_the_next_one_longer() {
         let (mut buckets, now) = buckets(10);
         take_until_empty(&mut buckets, 1, now);
 
@@ -140,16 +147,16 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_given_back_can_be_taken_and_none_comes_of_it() {
+    fn a_refunded_token_can_be_taken_and_a_full_bucket_takes_no_more() {
         let (mut buckets, now) = buckets(10);
-        buckets.give_back(1, now);
+        buckets.refund(1, now);
         assert_eq!(take_until_empty(&mut buckets, 1, now), 60);
 
-        buckets.give_back(1, now);
+        buckets.refund(1, now);
 
         assert_eq!(take_until_empty(&mut buckets, 1, now), 1);
         for _ in 0..100 {
-            buckets.give_back(1, now);
+            buckets.refund(1, now);
         }
         assert_eq!(take_until_empty(&mut buckets, 1, now), 60);
     }
@@ -164,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_a_flood_of_others_does_not_fill_an_empty_bucket() {
+    fn memory_is_bounded_and_a_flood_of_keys_does_not_evict_an_empty_bucket() {
         let (mut buckets, now) = buckets(100);
         take_until_empty(&mut buckets, 1, now);
 
@@ -172,8 +179,8 @@ mod tests {
             for _ in 0..3 {
                 buckets.take(key, now, NO_WAIT).unwrap();
             }
-            assert!(buckets.full_at.len() <= 100);
-            assert_eq!(buckets.full_at.len(), buckets.by_fullness.len());
+            assert!(buckets.arrivals.len() <= 100);
+            assert_eq!(buckets.arrivals.len(), buckets.by_arrival.len());
         }
 
         assert_eq!(buckets.take(1, now, NO_WAIT), Err(MINUTE));
@@ -188,8 +195,8 @@ mod tests {
 
         buckets.take(50, now + MINUTE, NO_WAIT).unwrap();
 
-        assert_eq!((buckets.full_at.len(), buckets.by_fullness.len()), (1, 1));
-        buckets.give_back(50, now + MINUTE);
-        assert!(buckets.full_at.is_empty() && buckets.by_fullness.is_empty());
+        assert_eq!((buckets.arrivals.len(), buckets.by_arrival.len()), (1, 1));
+        buckets.refund(50, now + MINUTE);
+        assert!(buckets.arrivals.is_empty() && buckets.by_arrival.is_empty());
     }
 }

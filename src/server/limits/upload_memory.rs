@@ -1,5 +1,5 @@
-//! Memory for uploads under way, counted in bytes. One address may hold half of it, so that nobody keeps all others
-//! from uploading by announcing what never comes.
+//! Memory budget for uploads in flight, in bytes. One client address may hold half of it, so that a
+//! client cannot block all others by announcing uploads that it never sends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -8,56 +8,77 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::server::net::client_address::Prefix;
 
-/// Beyond so many addresses, those that hold nothing are forgotten.
-const MANY: usize = 1_024;
+/// Number of addresses from which on those without an upload are removed.
+const CLEANUP_THRESHOLD: usize = 1_024;
 
-/// All of it, one permit for each byte.
+/// The budget, as semaphores with one permit for each byte.
 pub(crate) struct UploadMemory {
-    all: Arc<Semaphore>,
-    of_one: usize,
-    shares: Mutex<HashMap<Prefix, Weak<Semaphore>>>,
+    /// The budget in bytes.
+    bytes: usize,
+    total: Arc<Semaphore>,
+    max_per_address: usize,
+    /// The semaphores of addresses with uploads in flight.
+    addresses: Mutex<HashMap<Prefix, Weak<Semaphore>>>,
 }
 
-/// The bytes of one upload, until it is dropped.
-pub(crate) struct Share {
-    _all: OwnedSemaphorePermit,
-    _of_one: OwnedSemaphorePermit,
+/// The bytes of one upload; released when it is dropped.
+pub(crate) struct MemoryPermit {
+    _of_total: OwnedSemaphorePermit,
+    _of_address: OwnedSemaphorePermit,
 }
 
 impl UploadMemory {
-    /// So many bytes; an upload of `largest` finds room in any case.
+    /// A budget of `bytes`. An upload of `largest` bytes fits in any case.
     pub(crate) fn new(bytes: usize, largest: usize) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(bytes)),
-            of_one: (bytes / 2).max(largest),
-            shares: Mutex::default(),
+            bytes,
+            total: Arc::new(Semaphore::new(bytes)),
+            max_per_address: Self::max_per_address(bytes, largest),
+            addresses: Mutex::default(),
         }
     }
 
-    /// Waits for so many bytes, for an upload from there.
-    pub(crate) async fn take(&self, prefix: Prefix, bytes: u32) -> Share {
-        const OPEN: &str = "the semaphores of memory are never closed";
-        // First its own: whoever waits for that takes nothing from others.
-        let of_one = self.of_one(prefix).acquire_many_owned(bytes);
-        let of_one = of_one.await.expect(OPEN);
-        let all = Arc::clone(&self.all).acquire_many_owned(bytes);
-        Share {
-            _all: all.await.expect(OPEN),
-            _of_one: of_one,
+    /// The budget after a reload: the same one if its size is unchanged.
+    pub(crate) fn reconfigured(self: &Arc<Self>, bytes: usize, largest: usize) -> Arc<Self> {
+        let size = (bytes, Self::max_per_address(bytes, largest));
+        if size == (self.bytes, self.max_per_address) {
+            Arc::clone(self)
+        } else {
+            Arc::new(Self::new(bytes, largest))
         }
     }
 
-    fn of_one(&self, prefix: Prefix) -> Arc<Semaphore> {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(&prefix).and_then(Weak::upgrade) {
-            return share;
+    fn max_per_address(bytes: usize, largest: usize) -> usize {
+        (bytes / 2).max(largest)
+    }
+
+    /// Waits until the budget has room for an upload of `bytes` from `prefix`.
+    pub(crate) async fn acquire(&self, prefix: Prefix, bytes: u32) -> MemoryPermit {
+        const OPEN: &str = "the semaphores of the upload memory are never closed";
+        // That of the address first: while it waits for that, it takes nothing from others.
+        let of_address = self.address(prefix).acquire_many_owned(bytes);
+        let of_address = of_address.await.expect(OPEN);
+        let of_total = Arc::clone(&self.total).acquire_many_owned(bytes);
+        MemoryPermit {
+            _of_total: of_total.await.expect(OPEN),
+            _of_address: of_address,
         }
-        if shares.len() >= MANY {
-            shares.retain(|_, share| share.strong_count() > 0);
+    }
+
+    fn address(&self, prefix: Prefix) -> Arc<Semaphore> {
+        let mut addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(semaphore) = addresses.get(&prefix).and_then(Weak::upgrade) {
+            return semaphore;
         }
-        let share = Arc::new(Semaphore::new(self.of_one));
-        shares.insert(prefix, Arc::downgrade(&share));
-        share
+        if addresses.len() >= CLEANUP_THRESHOLD {
+            addresses.retain(|_, semaphore| semaphore.strong_count() > 0);
+        }
+        let semaphore = Arc::new(Semaphore::new(self.max_per_address));
+        addresses.insert(prefix, Arc::downgrade(&semaphore));
+        semaphore
     }
 }
 
@@ -71,26 +92,26 @@ mod tests {
     const HOME: Prefix = Prefix::V4([192, 0, 2, 2]);
 
     #[tokio::test]
-    async fn one_address_holds_half_and_others_find_room() {
+    async fn one_address_holds_half_and_the_rest_is_left_to_others() {
         let memory = UploadMemory::new(100, 10);
-        let held = memory.take(OFFICE, 50).now_or_never().unwrap();
+        let held = memory.acquire(OFFICE, 50).now_or_never().unwrap();
 
-        assert!(memory.take(OFFICE, 1).now_or_never().is_none());
-        let other = memory.take(HOME, 50).now_or_never().unwrap();
-        assert!(memory.take(Prefix::Unknown, 1).now_or_never().is_none());
+        assert!(memory.acquire(OFFICE, 1).now_or_never().is_none());
+        let other = memory.acquire(HOME, 50).now_or_never().unwrap();
+        assert!(memory.acquire(Prefix::Unknown, 1).now_or_never().is_none());
         drop(held);
-        drop(memory.take(OFFICE, 50).now_or_never().unwrap());
+        drop(memory.acquire(OFFICE, 50).now_or_never().unwrap());
         drop(other);
     }
 
     #[tokio::test]
-    async fn the_largest_upload_finds_room_and_addresses_are_forgotten() {
+    async fn the_largest_upload_fits_and_addresses_are_removed() {
         let memory = UploadMemory::new(100, 100);
-        drop(memory.take(OFFICE, 100).now_or_never().unwrap());
+        drop(memory.acquire(OFFICE, 100).now_or_never().unwrap());
         for number in 0..5_000_u16 {
             let [a, b] = number.to_be_bytes();
-            drop(memory.take(Prefix::V4([10, 0, a, b]), 1).await);
+            drop(memory.acquire(Prefix::V4([10, 0, a, b]), 1).await);
         }
-        assert!(memory.shares.lock().unwrap().len() <= MANY);
+        assert!(memory.addresses.lock().unwrap().len() <= CLEANUP_THRESHOLD);
     }
 }

@@ -1,55 +1,63 @@
-//! Who is known at which address. Memory is bounded: where there is no place, those who were not seen for longest are
-//! forgotten, and are looked at once more.
+//! Cache of verified passwords, as hashes of credentials and client address.
+//!
+//! Memory is bounded: when the cache is full, the entries that were not used for longest are
+//! evicted, and their passwords are verified again.
 
 use std::collections::HashSet;
 use std::mem;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The most keys that are remembered. About 1 MiB.
-pub(super) const MOST: usize = 65_536;
+/// The maximum number of keys. About 1 MiB.
+pub(super) const MAX_KEYS: usize = 65_536;
 
-/// Keys in two halves: when one is full, the other is forgotten.
-pub(super) struct Known {
-    half: usize,
-    halves: Mutex<Halves>,
+/// Keys in two generations: when the newer one is full, the older one is dropped.
+pub(super) struct VerifiedCache {
+    max_newer: usize,
+    generations: Mutex<Generations>,
 }
 
 #[derive(Default)]
-struct Halves {
+struct Generations {
     newer: HashSet<u64>,
     older: HashSet<u64>,
 }
 
-impl Known {
-    pub(super) fn new(most: usize) -> Self {
+impl VerifiedCache {
+    pub(super) fn new(max_keys: usize) -> Self {
         Self {
-            half: most / 2,
-            halves: Mutex::default(),
+            max_newer: max_keys / 2,
+            generations: Mutex::default(),
         }
     }
 
     pub(super) fn contains(&self, key: u64) -> bool {
-        let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
-        if halves.newer.contains(&key) {
+        let mut generations = self.lock();
+        if generations.newer.contains(&key) {
             return true;
         }
-        let is_known = halves.older.contains(&key);
-        if is_known {
-            self.add(&mut halves, key);
+        let is_older = generations.older.contains(&key);
+        if is_older {
+            self.add(&mut generations, key);
         }
-        is_known
+        is_older
     }
 
     pub(super) fn insert(&self, key: u64) {
-        let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
-        self.add(&mut halves, key);
+        let mut generations = self.lock();
+        self.add(&mut generations, key);
     }
 
-    fn add(&self, halves: &mut Halves, key: u64) {
-        if halves.newer.len() >= self.half {
-            halves.older = mem::take(&mut halves.newer);
+    fn lock(&self) -> MutexGuard<'_, Generations> {
+        self.generations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, generations: &mut Generations, key: u64) {
+        if generations.newer.len() >= self.max_newer {
+            generations.older = mem::take(&mut generations.newer);
         }
-        halves.newer.insert(key);
+        generations.newer.insert(key);
     }
 }
 
@@ -58,19 +66,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_bounded_and_who_comes_often_is_not_forgotten() {
-        let known = Known::new(100);
-        known.insert(0);
+    fn memory_is_bounded_and_keys_in_use_are_not_evicted() {
+        let cache = VerifiedCache::new(100);
+        cache.insert(0);
 
         for key in 1..10_000 {
-            known.insert(key);
-            assert!(known.contains(key) && known.contains(0));
-            let halves = known.halves.lock().unwrap();
-            assert!(halves.newer.len() + halves.older.len() <= 100);
+            cache.insert(key);
+            assert!(cache.contains(key) && cache.contains(0));
+            let generations = cache.generations.lock().unwrap();
+            assert!(generations.newer.len() + generations.older.len() <= 100);
         }
 
-        assert!(known.contains(9_960));
-        assert!(!known.contains(1));
-        assert!(!known.contains(10_000));
+        assert!(cache.contains(9_960));
+        assert!(!cache.contains(1));
+        assert!(!cache.contains(10_000));
     }
 }

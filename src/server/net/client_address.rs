@@ -1,5 +1,6 @@
-//! Where a request comes from, as far as limits need to know it. Neither type can be printed: what the log may have of
-//! an address is made by [`ClientAddress::shown`], as `log.clientAddresses` says.
+//! Client addresses, and the prefixes by which limits count them. Neither type can be printed:
+//! [`ClientAddress::logged`] returns the part of an address that `log.clientAddresses` allows in
+//! the log.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,16 +10,17 @@ use crate::config::ClientAddresses;
 /// The address of a client.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClientAddress {
-    /// Of a connection that did not come in through a listener.
+    /// A connection that no listener accepted.
     Unknown,
-    /// The other end of a Unix socket: whoever its file's rights let in.
+    /// The peer of a Unix socket: any process that the permissions of its file admit.
     UnixSocket,
-    /// In its canonical form: a listener on `[::]` sees IPv4 as a part of IPv6, and all of it would be one /64.
+    /// In canonical form: a listener on `[::]` sees IPv4 addresses as IPv4-mapped IPv6 ones, and
+    /// all of these would be one /64.
     Ip(IpAddr),
 }
 
-/// Those who share a budget: one address of IPv4, a /64 of IPv6 (a household's or a phone's; within it everybody
-/// has as many addresses as they like).
+/// The clients that share one rate limit: an IPv4 address, or an IPv6 /64 (of a household or a
+/// phone, which can use any number of addresses within it).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Prefix {
     Unknown,
@@ -28,8 +30,8 @@ pub(crate) enum Prefix {
 }
 
 impl Prefix {
-    /// Those who can be one person all the same: the same address of IPv4, a /48 of IPv6, which anybody gets for the
-    /// asking and which holds 65,536 of /64.
+    /// The prefixes that one attacker may hold: the same IPv4 address, or an IPv6 /48, which
+    /// providers assign on request and which holds 65,536 /64 prefixes.
     pub(crate) fn network(self) -> Self {
         match self {
             Self::V6([a, b, c, _]) => Self::V6([a, b, c, 0]),
@@ -39,24 +41,24 @@ impl Prefix {
 }
 
 impl ClientAddress {
-    /// The other end of a connection.
+    /// The address of a connection's peer.
     pub(crate) fn of_peer(peer: SocketAddr) -> Self {
         peer.ip().into()
     }
 
-    /// As much of it as may be logged.
-    pub(crate) fn shown(self, how: ClientAddresses) -> Option<Shown> {
+    /// The part of the address that may be logged.
+    pub(crate) fn logged(self, mode: ClientAddresses) -> Option<LoggedAddress> {
         let Self::Ip(address) = self else {
             return None;
         };
-        match how {
+        match mode {
             ClientAddresses::None => None,
-            ClientAddresses::Truncated => Some(Shown::network_of(address)),
-            ClientAddresses::Full => Some(Shown::Address(address)),
+            ClientAddresses::Truncated => Some(LoggedAddress::network_of(address)),
+            ClientAddresses::Full => Some(LoggedAddress::Address(address)),
         }
     }
 
-    /// With whom it shares its budgets.
+    /// The prefix by which limits count this client.
     pub(crate) fn prefix(self) -> Prefix {
         match self {
             Self::Unknown => Prefix::Unknown,
@@ -76,14 +78,14 @@ impl From<IpAddr> for ClientAddress {
     }
 }
 
-/// What the log tells of an address.
+/// A client address as the log shows it.
 #[derive(Clone, Copy)]
-pub(crate) enum Shown {
+pub(crate) enum LoggedAddress {
     Address(IpAddr),
     Network(IpAddr, u8),
 }
 
-impl Shown {
+impl LoggedAddress {
     fn network_of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => {
@@ -98,7 +100,7 @@ impl Shown {
     }
 }
 
-impl fmt::Display for Shown {
+impl fmt::Display for LoggedAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(formatter, "{address}"),
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_has_of_an_address_what_its_operator_wants() {
+    fn the_log_shows_the_configured_part_of_an_address() {
         for (address, network, full) in [
             ("192.0.2.177", "192.0.2.0/24", "192.0.2.177"),
             ("::ffff:192.0.2.177", "192.0.2.0/24", "192.0.2.177"),
@@ -127,19 +129,19 @@ mod tests {
             ),
         ] {
             let client = ClientAddress::of_peer(SocketAddr::new(address.parse().unwrap(), 443));
-            let shown = |how| client.shown(how).map(|shown| shown.to_string());
+            let logged = |mode| client.logged(mode).map(|address| address.to_string());
 
-            assert_eq!(shown(ClientAddresses::None), None);
-            assert_eq!(shown(ClientAddresses::Truncated).as_deref(), Some(network));
-            assert_eq!(shown(ClientAddresses::Full).as_deref(), Some(full));
+            assert_eq!(logged(ClientAddresses::None), None);
+            assert_eq!(logged(ClientAddresses::Truncated).as_deref(), Some(network));
+            assert_eq!(logged(ClientAddresses::Full).as_deref(), Some(full));
         }
-        for how in [ClientAddresses::Truncated, ClientAddresses::Full] {
-            assert!(ClientAddress::Unknown.shown(how).is_none());
+        for mode in [ClientAddresses::Truncated, ClientAddresses::Full] {
+            assert!(ClientAddress::Unknown.logged(mode).is_none());
         }
     }
 
     #[test]
-    fn one_address_of_ipv4_and_one_64_of_ipv6_share_a_budget() {
+    fn an_ipv4_address_or_an_ipv6_64_shares_one_limit() {
         let same = |a, b| prefix(a) == prefix(b);
 
         assert!(same("192.0.2.1", "192.0.2.1"));

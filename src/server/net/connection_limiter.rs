@@ -1,12 +1,14 @@
-//! Who may be connected: so many in all, so many from one address, and whoever is idle makes room.
+//! Connection limits, global and per client address, with eviction of idle connections.
 //!
-//! A connection is at work while one of its requests is being read or answered, and idle before, between and
-//! after: also in its handshake, and with half a header. Where all places are taken, the connection that has been
-//! spare for longest loses its own, so that silent and slow clients cannot keep others out. Spare is whoever is
-//! idle, and whoever is at work for a stranger: a body can be dripped without credentials, also by thousands. Once
-//! somebody was let in on a connection, it keeps its place while it is at work: its deadlines end it.
+//! A connection is *active* while one of its requests is being read or answered, and *idle* before
+//! the first request (so also in its handshake and with half a header), between requests and after
+//! the last. When a limit is reached, the connection that has been evictable for longest loses its
+//! slot, so that silent and slow clients cannot keep others out. Evictable are idle connections,
+//! and active ones without credentials: a body can be sent a byte at a time without credentials,
+//! also on thousands of connections. Once a request on a connection has authenticated, the
+//! connection keeps its slot while it is active; deadlines end it then.
 //!
-//! Invariant: the numbers and the spare ones are those of the connections that were not put out.
+//! Invariant: the table counts exactly the connections that hold a slot and were not evicted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -17,330 +19,338 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::client_address::{ClientAddress, Prefix};
+use super::min_rate::MinRate;
+use super::response_tracker::ResponseTracker;
 use crate::config::Limits;
 use crate::server::metrics::limit::{Limit, Refusals};
-use crate::server::net::client_address::{ClientAddress, Prefix};
-use crate::server::net::metered_body::Answers;
-use crate::server::net::rate_limited_stream::Pace;
 
-/// All places of a server.
-pub(crate) struct Places {
+/// The connection slots of a server.
+pub(crate) struct ConnectionLimiter {
     limits: ArcSwap<Limits>,
     refusals: Refusals,
-    taken: Mutex<Taken>,
-    /// Told when one may have become free.
+    table: Mutex<Table>,
+    /// Notified when a slot may have become free or evictable.
     freed: Notify,
 }
 
-/// Why there is no place.
+/// Which limit leaves no slot: all connections under it are active and authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoPlace {
-    /// All are at work; one of them will be free.
-    ForAnybody,
-    /// All that an address may have are at work.
-    ForThisAddress,
+pub(crate) enum LimitReached {
+    /// `limits.connections`; one of them will end.
+    Total,
+    /// `limits.connectionsPerAddress`.
+    PerAddress,
 }
 
+/// All slots that are taken.
 #[derive(Default)]
-struct Taken {
-    count: usize,
-    /// Counts connections that become spare: the lower, the longer it is.
+struct Table {
+    /// The next number for a slot, or for a slot that becomes evictable.
     next: u64,
-    spare: BTreeMap<u64, Arc<Place>>,
-    addresses: HashMap<Prefix, OfAddress>,
+    slots: HashMap<u64, State>,
+    /// The slot that has been evictable for longest comes first.
+    evictable: BTreeMap<u64, Arc<ConnectionSlot>>,
+    addresses: HashMap<Prefix, AddressSlots>,
 }
 
+/// The slots of one client address.
 #[derive(Default)]
-struct OfAddress {
+struct AddressSlots {
     count: usize,
-    spare: BTreeSet<u64>,
+    evictable: BTreeSet<u64>,
 }
 
-/// What one connection has a place by.
-pub(crate) struct Place {
-    places: Arc<Places>,
+/// The state of a slot that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It can be evicted. The lower the number, the longer.
+    Evictable(u64),
+    /// It is active and authenticated.
+    Pinned,
+}
+
+/// The slot of one connection, and what its limits need to know about it.
+pub(crate) struct ConnectionSlot {
+    limiter: Arc<ConnectionLimiter>,
+    number: u64,
     address: ClientAddress,
-    state: Mutex<State>,
-    out: Notify,
-    busy: AtomicUsize,
-    /// How many requests it ever had, and how many are under way.
-    begun: AtomicU64,
-    requests: AtomicUsize,
-    answers: Answers,
-    /// Whether anybody was let in on it.
-    known: AtomicBool,
-    written: AtomicU64,
-    /// Since when the connection is idle; `None` while it is at work.
+    /// Notified when the connection has to end.
+    closed: Notify,
+    /// Requests and responses in flight.
+    active: AtomicUsize,
+    requests_started: AtomicU64,
+    requests_in_flight: AtomicUsize,
+    responses: ResponseTracker,
+    /// True once a request on this connection has authenticated.
+    authenticated: AtomicBool,
+    bytes_written: AtomicU64,
+    /// Since when the connection is idle; `None` while it is active.
     idle_since: watch::Sender<Option<Instant>>,
+    /// Requests that the client cancelled before they were answered, less those that succeeded.
     resets: AtomicU64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Whoever needs a place may have this one.
-    Spare(u64),
-    Kept,
-    Out,
-}
-
-/// The connection is at work until this is dropped.
-pub(crate) struct Work {
-    place: Arc<Place>,
+/// A request or response in flight: the connection is active until this is dropped.
+pub(crate) struct InFlight {
+    slot: Arc<ConnectionSlot>,
     is_request: bool,
-    /// Whether the client goes away from a request when this is dropped.
+    /// Whether dropping this means that the client cancelled a request.
     unanswered: bool,
 }
 
-/// Gives the place back when the connection's task ends.
-pub(crate) struct Held(Arc<Place>);
+/// Releases the slot when the connection's task ends.
+pub(crate) struct SlotGuard(Arc<ConnectionSlot>);
 
-impl Places {
+impl ConnectionLimiter {
     pub(crate) fn new(limits: Limits, refusals: Refusals) -> Arc<Self> {
         Arc::new(Self {
             limits: ArcSwap::from_pointee(limits),
             refusals,
-            taken: Mutex::default(),
+            table: Mutex::default(),
             freed: Notify::new(),
         })
     }
 
-    /// A place for a connection from `address`, if need be a spare one. Through a proxy come many clients, so that it
-    /// may have all places.
-    pub(crate) fn take(
+    /// Takes a slot for a connection from `address`, by eviction if a limit is reached. A trusted
+    /// proxy carries many clients and has no limit per address.
+    pub(crate) fn acquire(
         self: &Arc<Self>,
         address: ClientAddress,
         is_proxy: bool,
-    ) -> Result<Held, NoPlace> {
+    ) -> Result<SlotGuard, LimitReached> {
         let prefix = address.prefix();
-        let mut taken = self.taken();
-        let of_address = taken.addresses.get(&prefix);
+        let mut table = self.lock();
         let limits = self.limits.load();
-        let most = limits.connections_per_address;
-        let too_many = !is_proxy && of_address.is_some_and(|of| of.count >= most);
-        if too_many {
+        let of_address = table.addresses.get(&prefix);
+        let at_most = limits.connections_per_address;
+        if !is_proxy && of_address.is_some_and(|of| of.count >= at_most) {
             self.refusals.count(Limit::ConnectionsPerAddress);
-            let spare = of_address.and_then(|of| of.spare.first().copied());
-            taken.put_out(spare.ok_or(NoPlace::ForThisAddress)?);
-        } else if taken.count >= limits.connections {
-            let spare = taken.spare.first_key_value().map(|(&since, _)| since);
-            taken.put_out(spare.ok_or(NoPlace::ForAnybody)?);
+            let oldest = of_address.and_then(|of| of.evictable.first().copied());
+            table.evict(oldest.ok_or(LimitReached::PerAddress)?);
+        } else if table.slots.len() >= limits.connections {
+            let oldest = table.evictable.first_key_value().map(|(&since, _)| since);
+            table.evict(oldest.ok_or(LimitReached::Total)?);
             self.refusals.count(Limit::Connections);
         }
-        taken.count += 1;
-        taken.addresses.entry(prefix).or_default().count += 1;
-        let place = Arc::new(Place {
-            places: Arc::clone(self),
+        let slot = Arc::new(ConnectionSlot {
+            limiter: Arc::clone(self),
+            number: table.next_number(),
             address,
-            state: Mutex::new(State::Kept),
-            out: Notify::new(),
-            busy: AtomicUsize::new(0),
-            begun: AtomicU64::new(0),
-            requests: AtomicUsize::new(0),
-            answers: Answers::default(),
-            known: AtomicBool::new(false),
-            written: AtomicU64::new(0),
+            closed: Notify::new(),
+            active: AtomicUsize::new(0),
+            requests_started: AtomicU64::new(0),
+            requests_in_flight: AtomicUsize::new(0),
+            responses: ResponseTracker::default(),
+            authenticated: AtomicBool::new(false),
+            bytes_written: AtomicU64::new(0),
             idle_since: watch::channel(Some(Instant::now())).0,
             resets: AtomicU64::new(0),
         });
-        taken.spare(&place);
-        Ok(Held(place))
+        table.addresses.entry(prefix).or_default().count += 1;
+        table.set_evictable(&slot);
+        Ok(SlotGuard(slot))
     }
 
-    /// Puts out whoever has been spare for longest, if anybody is.
-    pub(crate) fn make_room(&self) {
-        let mut taken = self.taken();
-        if let Some((&since, _)) = taken.spare.first_key_value() {
-            taken.put_out(since);
+    /// Evicts the connection that has been evictable for longest, if there is one.
+    pub(crate) fn evict_one(&self) {
+        let mut table = self.lock();
+        if let Some((&since, _)) = table.evictable.first_key_value() {
+            table.evict(since);
             self.freed.notify_one();
         }
     }
 
-    /// Changes how many there may be. Nobody who has a place loses it.
+    /// Changes the limits. Connections that hold a slot keep it.
     pub(crate) fn set_limits(&self, limits: Limits) {
         self.limits.store(Arc::new(limits));
         self.freed.notify_one();
     }
 
-    /// Done when there may be a place again.
+    /// Resolves when a slot may be free or evictable.
     pub(crate) async fn freed(&self) {
         self.freed.notified().await;
     }
 
-    /// Says that the place of which [`Places::freed`] told is not needed by whoever heard it.
-    pub(crate) fn pass_on(&self) {
+    /// Passes the notification of [`ConnectionLimiter::freed`] on to another listener that waits.
+    pub(crate) fn notify_next(&self) {
         self.freed.notify_one();
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Taken {
-    /// Whoever needs a place may have this one from now on.
-    fn spare(&mut self, place: &Arc<Place>) {
-        let since = self.next;
+impl Table {
+    fn next_number(&mut self) -> u64 {
         self.next += 1;
-        *place.state() = State::Spare(since);
-        self.spare.insert(since, Arc::clone(place));
-        let of_address = self.addresses.entry(place.address.prefix()).or_default();
-        of_address.spare.insert(since);
+        self.next
     }
 
-    /// Takes the connection that became spare at `since` off the list.
-    fn keep(&mut self, since: u64) -> Option<Arc<Place>> {
-        let place = self.spare.remove(&since)?;
-        if let Some(of_address) = self.addresses.get_mut(&place.address.prefix()) {
-            of_address.spare.remove(&since);
-        }
-        *place.state() = State::Kept;
-        Some(place)
+    /// Puts a slot at the end of the list of those that can be evicted.
+    fn set_evictable(&mut self, slot: &Arc<ConnectionSlot>) {
+        self.pin(slot.number);
+        let since = self.next_number();
+        self.slots.insert(slot.number, State::Evictable(since));
+        self.evictable.insert(since, Arc::clone(slot));
+        let of_address = self.addresses.entry(slot.address.prefix()).or_default();
+        of_address.evictable.insert(since);
     }
 
-    fn put_out(&mut self, since: u64) {
-        let Some(place) = self.keep(since) else {
+    /// Takes a slot off the list of those that can be evicted.
+    fn pin(&mut self, number: u64) {
+        let Some(state) = self.slots.get_mut(&number) else {
             return;
         };
-        *place.state() = State::Out;
-        self.forget(place.address.prefix());
-        place.out.notify_one();
+        let State::Evictable(since) = std::mem::replace(state, State::Pinned) else {
+            return;
+        };
+        if let Some(slot) = self.evictable.remove(&since)
+            && let Some(of_address) = self.addresses.get_mut(&slot.address.prefix())
+        {
+            of_address.evictable.remove(&since);
+        }
     }
 
-    fn forget(&mut self, prefix: Prefix) {
-        self.count -= 1;
+    fn evict(&mut self, since: u64) {
+        if let Some(slot) = self.evictable.get(&since).cloned() {
+            self.release(&slot);
+            slot.closed.notify_one();
+        }
+    }
+
+    /// Forgets a slot; false if that was done already, by eviction.
+    fn release(&mut self, slot: &ConnectionSlot) -> bool {
+        self.pin(slot.number);
+        if self.slots.remove(&slot.number).is_none() {
+            return false;
+        }
+        let prefix = slot.address.prefix();
         if let Some(of_address) = self.addresses.get_mut(&prefix) {
             of_address.count -= 1;
             if of_address.count == 0 {
                 self.addresses.remove(&prefix);
             }
         }
+        true
     }
 }
 
-impl Held {
-    /// The place itself, for whoever works for the connection.
-    pub(crate) fn place(&self) -> Arc<Place> {
+impl SlotGuard {
+    /// The slot, shared with the parts that serve the connection.
+    pub(crate) fn slot(&self) -> Arc<ConnectionSlot> {
         Arc::clone(&self.0)
     }
 }
 
-impl Drop for Held {
+impl Drop for SlotGuard {
     fn drop(&mut self) {
-        let place = &self.0;
-        let mut taken = place.places.taken();
-        let before = *place.state();
-        match before {
-            State::Out => return,
-            State::Spare(since) => drop(taken.keep(since)),
-            State::Kept => {}
+        let limiter = &self.0.limiter;
+        if limiter.lock().release(&self.0) {
+            limiter.freed.notify_one();
         }
-        *place.state() = State::Out;
-        taken.forget(place.address.prefix());
-        place.places.freed.notify_one();
     }
 }
 
-impl Place {
-    /// The connection is at work from now on; `None` when it has no place any more.
-    pub(crate) fn begin(self: &Arc<Self>) -> Option<Work> {
-        let mut taken = self.places.taken();
-        let before = *self.state();
-        if before == State::Out {
+impl ConnectionSlot {
+    /// Marks the connection active; `None` if it was evicted.
+    pub(crate) fn start(self: &Arc<Self>) -> Option<InFlight> {
+        let mut table = self.limiter.lock();
+        if !table.slots.contains_key(&self.number) {
             return None;
         }
-        self.busy.fetch_add(1, Ordering::Relaxed);
+        self.active.fetch_add(1, Ordering::Relaxed);
         self.idle_since.send_replace(None);
-        if let State::Spare(since) = before
-            && self.known.load(Ordering::Relaxed)
-        {
-            drop(taken.keep(since));
+        if self.authenticated.load(Ordering::Relaxed) {
+            table.pin(self.number);
         }
-        Some(Work {
-            place: Arc::clone(self),
+        Some(InFlight {
+            slot: Arc::clone(self),
             is_request: false,
             unanswered: false,
         })
     }
 
-    /// As [`Place::begin`], for a request.
-    pub(crate) fn begin_request(self: &Arc<Self>) -> Option<Work> {
-        // Before anybody hears of it.
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        let mut work = self.begin()?;
-        work.is_request = true;
-        work.unanswered = true;
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        Some(work)
+    /// As [`ConnectionSlot::start`], for a request.
+    pub(crate) fn start_request(self: &Arc<Self>) -> Option<InFlight> {
+        // Counted before `idle_since` changes, so that its watchers see it.
+        self.requests_started.fetch_add(1, Ordering::Relaxed);
+        let mut request = self.start()?;
+        request.is_request = true;
+        request.unanswered = true;
+        self.requests_in_flight.fetch_add(1, Ordering::Relaxed);
+        Some(request)
     }
 
-    /// Somebody was let in: the connection keeps its place while it is at work.
-    pub(crate) fn let_in(&self) {
-        if self.known.swap(true, Ordering::Relaxed) {
+    /// A request has authenticated: the connection keeps its slot while it is active.
+    pub(crate) fn mark_authenticated(&self) {
+        if self.authenticated.swap(true, Ordering::Relaxed) {
             return;
         }
-        let mut taken = self.places.taken();
-        let before = *self.state();
-        if let State::Spare(since) = before
-            && self.is_busy()
-        {
-            drop(taken.keep(since));
+        let mut table = self.limiter.lock();
+        if self.is_active() {
+            table.pin(self.number);
         }
     }
 
-    /// How many requests there ever were.
-    pub(crate) fn requests_begun(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
+    /// How many requests have started since the connection was accepted.
+    pub(crate) fn requests_started(&self) -> u64 {
+        self.requests_started.load(Ordering::Relaxed)
     }
 
-    /// Done when there has been a request.
-    pub(crate) async fn asked(&self) {
-        let mut since = self.idle_since.subscribe();
-        while self.requests_begun() == 0 {
-            // The sender is in `self`.
-            drop(since.changed().await);
+    /// Resolves when the first request has started.
+    pub(crate) async fn first_request(&self) {
+        let mut idle = self.idle_since.subscribe();
+        while self.requests_started() == 0 {
+            // An error would mean that the sender is gone, which is in `self`.
+            drop(idle.changed().await);
         }
     }
 
-    /// Whether one is under way.
+    /// Whether a request is in flight.
     pub(crate) fn has_request(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) > 0
+        self.requests_in_flight.load(Ordering::Relaxed) > 0
     }
 
-    /// The answers that are being taken.
-    pub(crate) fn answers(&self) -> &Answers {
-        &self.answers
+    /// Progress of the responses in flight.
+    pub(crate) fn responses(&self) -> &ResponseTracker {
+        &self.responses
     }
 
-    /// Where the connection comes from.
+    /// The address of the client, or of the proxy that carries it.
     pub(crate) fn address(&self) -> ClientAddress {
         self.address
     }
 
-    pub(crate) fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed) > 0
+    fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed) > 0
     }
 
-    /// Counts that the connection came up against this.
-    pub(crate) fn refused(&self, limit: Limit) {
-        self.places.refusals.count(limit);
+    /// Counts that the connection reached a limit.
+    pub(crate) fn count_refusal(&self, limit: Limit) {
+        self.limiter.refusals.count(limit);
     }
 
-    pub(crate) fn wrote(&self, count: usize) {
-        self.written.fetch_add(count as u64, Ordering::Relaxed);
+    /// Counts bytes that the client has taken.
+    pub(crate) fn add_written(&self, count: usize) {
+        self.bytes_written
+            .fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Done when the place is somebody else's, or the client has given up too many requests.
-    pub(crate) async fn lost(&self) {
-        self.out.notified().await;
+    /// Resolves when the connection has to end: it was evicted, or its client has cancelled too
+    /// many requests.
+    pub(crate) async fn closed(&self) {
+        self.closed.notified().await;
     }
 
-    /// Done when the connection has been idle for so long without a break.
+    /// Resolves when the connection has been idle for this long without a break.
     pub(crate) async fn idle_for(&self, duration: Duration) {
         let mut since = self.idle_since.subscribe();
         loop {
             let idle = *since.borrow_and_update();
             let Some(idle) = idle else {
-                // The sender is in `self`.
+                // An error would mean that the sender is gone, which is in `self`.
                 drop(since.changed().await);
                 continue;
             };
@@ -350,69 +360,62 @@ impl Place {
         }
     }
 
-    /// Done when the connection is idle and its client takes what is still on its way more slowly than `pace`.
-    pub(crate) async fn stuck(&self, pace: Pace) {
+    /// Resolves when the connection is idle and its client takes what is still buffered more slowly
+    /// than `min_rate`.
+    pub(crate) async fn stalled(&self, min_rate: MinRate) {
         loop {
             self.idle_for(Duration::ZERO).await;
             let start = Instant::now();
-            let before = self.written.load(Ordering::Relaxed);
-            let mut deadline = pace.deadline(start, 0);
-            while !self.is_busy() {
+            let before = self.bytes_written.load(Ordering::Relaxed);
+            let mut deadline = min_rate.deadline(start, 0);
+            while !self.is_active() {
                 sleep_until(deadline).await;
-                let written = self.written.load(Ordering::Relaxed) - before;
-                deadline = pace.deadline(start, written);
-                if deadline <= Instant::now() && !self.is_busy() {
+                let written = self.bytes_written.load(Ordering::Relaxed) - before;
+                deadline = min_rate.deadline(start, written);
+                if deadline <= Instant::now() && !self.is_active() {
                     return;
                 }
             }
         }
     }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Work {
-    /// The request has its answer. One that was carried out makes up for one that was given up: the clients of a
+impl InFlight {
+    /// The request has its response. A success makes up for one cancelled request: the clients of a
     /// proxy share its connections, and come and go.
-    pub(crate) fn answered(mut self, success: bool) {
+    pub(crate) fn responded(mut self, success: bool) {
         self.unanswered = false;
         if success {
             let one_less = |resets: u64| resets.checked_sub(1);
-            let resets = &self.place.resets;
+            let resets = &self.slot.resets;
             let _ = resets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
         }
     }
 }
 
-impl Drop for Work {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        let place = &self.place;
+        let slot = &self.slot;
+        let limiter = &slot.limiter;
         if self.is_request {
-            place.requests.fetch_sub(1, Ordering::Relaxed);
+            slot.requests_in_flight.fetch_sub(1, Ordering::Relaxed);
         }
         if self.unanswered {
-            let resets = place.resets.fetch_add(1, Ordering::Relaxed) + 1;
-            if resets > u64::from(place.places.limits.load().resets) {
-                place.refused(Limit::Resets);
-                place.out.notify_one();
+            let resets = slot.resets.fetch_add(1, Ordering::Relaxed) + 1;
+            if resets > u64::from(limiter.limits.load().resets) {
+                slot.count_refusal(Limit::Resets);
+                slot.closed.notify_one();
             }
         }
-        let mut taken = place.places.taken();
-        if place.busy.fetch_sub(1, Ordering::Relaxed) > 1 {
+        let mut table = limiter.lock();
+        if slot.active.fetch_sub(1, Ordering::Relaxed) > 1 {
             return;
         }
-        place.idle_since.send_replace(Some(Instant::now()));
-        let before = *place.state();
-        match before {
-            State::Out => return,
-            // To the end of the list.
-            State::Spare(since) => drop(taken.keep(since)),
-            State::Kept => {}
+        slot.idle_since.send_replace(Some(Instant::now()));
+        if table.slots.contains_key(&slot.number) {
+            table.set_evictable(slot);
+            limiter.freed.notify_one();
         }
-        taken.spare(place);
-        place.places.freed.notify_one();
     }
 }
 
@@ -423,7 +426,7 @@ mod tests {
     const OFFICE: &str = "192.0.2.1:1";
     const HOME: &str = "192.0.2.2:1";
 
-    fn places(connections: usize, per_address: usize) -> Arc<Places> {
+    fn limiter(connections: usize, per_address: usize) -> Arc<ConnectionLimiter> {
         let config = crate::config::Config::from_json(b"{}", std::path::Path::new("c")).unwrap();
         let limits = Limits {
             connections,
@@ -431,141 +434,146 @@ mod tests {
             resets: 2,
             ..config.limits
         };
-        Places::new(limits, Refusals::default())
+        ConnectionLimiter::new(limits, Refusals::default())
     }
 
-    fn take(places: &Arc<Places>, from: &str) -> Result<Held, NoPlace> {
-        places.take(ClientAddress::of_peer(from.parse().unwrap()), false)
+    fn acquire(limiter: &Arc<ConnectionLimiter>, from: &str) -> Result<SlotGuard, LimitReached> {
+        limiter.acquire(ClientAddress::of_peer(from.parse().unwrap()), false)
     }
 
-    /// A connection from there on which somebody was let in.
-    fn take_known(places: &Arc<Places>, from: &str) -> Held {
-        let held = take(places, from).unwrap();
-        held.place().let_in();
+    /// A connection on which a request has authenticated.
+    fn acquire_authenticated(limiter: &Arc<ConnectionLimiter>, from: &str) -> SlotGuard {
+        let held = acquire(limiter, from).unwrap();
+        held.slot().mark_authenticated();
         held
     }
 
-    fn is_out(held: &Held) -> bool {
-        *held.0.state() == State::Out
+    fn is_evicted(held: &SlotGuard) -> bool {
+        let table = held.0.limiter.lock();
+        !table.slots.contains_key(&held.0.number)
     }
 
     #[tokio::test]
-    async fn whoever_is_idle_for_longest_makes_room() {
-        let places = places(3, 3);
-        let at_work = take_known(&places, OFFICE);
-        let first = take_known(&places, OFFICE);
-        let second = take(&places, HOME).unwrap();
-        let work = at_work.place().begin().unwrap();
-        // It was at work a moment ago.
-        drop(first.place().begin().unwrap());
+    async fn the_connection_that_is_idle_for_longest_is_evicted() {
+        let limiter = limiter(3, 3);
+        let active = acquire_authenticated(&limiter, OFFICE);
+        let first = acquire_authenticated(&limiter, OFFICE);
+        let second = acquire(&limiter, HOME).unwrap();
+        let in_flight = active.slot().start().unwrap();
+        // It was active a moment ago.
+        drop(first.slot().start().unwrap());
 
-        let third = take(&places, HOME).unwrap();
-        assert!(is_out(&second) && !is_out(&first) && !is_out(&at_work));
-        second.place().lost().await;
-        let fourth = take(&places, HOME).unwrap();
-        assert!(is_out(&first) && !is_out(&third) && !is_out(&at_work));
-        assert!(first.place().begin().is_none());
+        let third = acquire(&limiter, HOME).unwrap();
+        assert!(is_evicted(&second) && !is_evicted(&first) && !is_evicted(&active));
+        second.slot().closed().await;
+        let fourth = acquire(&limiter, HOME).unwrap();
+        assert!(is_evicted(&first) && !is_evicted(&third) && !is_evicted(&active));
+        assert!(first.slot().start().is_none());
 
         let all: Vec<_> = [&third, &fourth]
             .map(|held| {
-                let work = held.place().begin().unwrap();
-                held.place().let_in();
-                work
+                let in_flight = held.slot().start().unwrap();
+                held.slot().mark_authenticated();
+                in_flight
             })
             .into();
-        assert_eq!(take(&places, HOME).err(), Some(NoPlace::ForAnybody));
-        drop(work);
-        places.freed().await;
-        drop(take(&places, HOME).unwrap());
-        assert!(is_out(&at_work));
-        drop((all, at_work, first, second, third, fourth));
-        let taken = places.taken();
-        assert!(taken.addresses.is_empty());
-        assert_eq!((taken.count, taken.spare.len()), (0, 0));
+        assert_eq!(acquire(&limiter, HOME).err(), Some(LimitReached::Total));
+        drop(in_flight);
+        limiter.freed().await;
+        drop(acquire(&limiter, HOME).unwrap());
+        assert!(is_evicted(&active));
+        drop((all, active, first, second, third, fourth));
+        let table = limiter.lock();
+        assert!(table.addresses.is_empty());
+        assert_eq!((table.slots.len(), table.evictable.len()), (0, 0));
     }
 
     #[tokio::test]
-    async fn an_address_takes_no_place_from_others() {
-        let places = places(10, 2);
-        let home = take(&places, HOME).unwrap();
-        let office: Vec<_> = (0..2).map(|_| take(&places, OFFICE).unwrap()).collect();
-        let another = take(&places, OFFICE).unwrap();
-        assert!(is_out(&office[0]) && !is_out(&office[1]) && !is_out(&home));
+    async fn an_address_takes_no_slot_from_others() {
+        let limiter = limiter(10, 2);
+        let home = acquire(&limiter, HOME).unwrap();
+        let office: Vec<_> = (0..2).map(|_| acquire(&limiter, OFFICE).unwrap()).collect();
+        let another = acquire(&limiter, OFFICE).unwrap();
+        assert!(is_evicted(&office[0]) && !is_evicted(&office[1]) && !is_evicted(&home));
 
-        let work = [&office[1], &another].map(|held| {
-            held.place().let_in();
-            held.place().begin().unwrap()
+        let in_flight = [&office[1], &another].map(|held| {
+            held.slot().mark_authenticated();
+            held.slot().start().unwrap()
         });
-        assert_eq!(take(&places, OFFICE).err(), Some(NoPlace::ForThisAddress));
-        drop(work);
-        assert!(take(&places, OFFICE).is_ok());
+        assert_eq!(
+            acquire(&limiter, OFFICE).err(),
+            Some(LimitReached::PerAddress)
+        );
+        drop(in_flight);
+        assert!(acquire(&limiter, OFFICE).is_ok());
     }
 
     #[tokio::test]
-    async fn whoever_works_for_a_stranger_makes_room_too() {
-        let places = places(2, 2);
-        let stranger = take(&places, OFFICE).unwrap();
-        let known = take(&places, HOME).unwrap();
-        let works = [&stranger, &known].map(|held| held.place().begin_request().unwrap());
-        known.place().let_in();
+    async fn an_active_connection_without_credentials_is_evicted_too() {
+        let limiter = limiter(2, 2);
+        let unauthenticated = acquire(&limiter, OFFICE).unwrap();
+        let authenticated = acquire(&limiter, HOME).unwrap();
+        let in_flight =
+            [&unauthenticated, &authenticated].map(|held| held.slot().start_request().unwrap());
+        authenticated.slot().mark_authenticated();
 
-        let idle = take(&places, HOME).unwrap();
-        assert!(is_out(&stranger) && !is_out(&known));
-        let last = take(&places, OFFICE).unwrap();
-        assert!(is_out(&idle) && !is_out(&known));
-        drop((works, stranger, known, idle, last));
-        assert_eq!(places.taken().spare.len(), 0);
+        let idle = acquire(&limiter, HOME).unwrap();
+        assert!(is_evicted(&unauthenticated) && !is_evicted(&authenticated));
+        let last = acquire(&limiter, OFFICE).unwrap();
+        assert!(is_evicted(&idle) && !is_evicted(&authenticated));
+        drop((in_flight, unauthenticated, authenticated, idle, last));
+        assert_eq!(limiter.lock().evictable.len(), 0);
     }
 
     #[tokio::test]
-    async fn requests_that_are_carried_out_make_up_for_those_given_up() {
-        let places = places(2, 2);
-        let held = take(&places, HOME).unwrap();
+    async fn requests_that_succeed_make_up_for_cancelled_ones() {
+        let limiter = limiter(2, 2);
+        let held = acquire(&limiter, HOME).unwrap();
         for _ in 0..9 {
-            drop(held.place().begin_request().unwrap());
-            held.place().begin_request().unwrap().answered(true);
+            drop(held.slot().start_request().unwrap());
+            held.slot().start_request().unwrap().responded(true);
         }
-        let place = held.place();
+        let slot = held.slot();
         assert!(
-            tokio::time::timeout(Duration::ZERO, place.lost())
+            tokio::time::timeout(Duration::ZERO, slot.closed())
                 .await
                 .is_err()
         );
     }
 
     #[tokio::test]
-    async fn whoever_gives_up_too_many_requests_is_lost() {
-        let places = places(2, 2);
-        let held = take(&places, HOME).unwrap();
+    async fn a_connection_with_too_many_cancelled_requests_ends() {
+        let limiter = limiter(2, 2);
+        let held = acquire(&limiter, HOME).unwrap();
         for _ in 0..9 {
-            held.place().begin_request().unwrap().answered(false);
-            drop(held.place().begin().unwrap());
+            held.slot().start_request().unwrap().responded(false);
+            drop(held.slot().start().unwrap());
         }
         for resets in 1..=3 {
-            drop(held.place().begin_request().unwrap());
-            let place = held.place();
-            let lost = tokio::time::timeout(Duration::ZERO, place.lost()).await;
+            drop(held.slot().start_request().unwrap());
+            let slot = held.slot();
+            let lost = tokio::time::timeout(Duration::ZERO, slot.closed()).await;
             assert_eq!(lost.is_ok(), resets == 3);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_at_work_is_not_idle() {
-        let places = places(2, 2);
-        let held = take(&places, HOME).unwrap();
-        let place = held.place();
+    async fn time_while_active_is_not_idle() {
+        let limiter = limiter(2, 2);
+        let held = acquire(&limiter, HOME).unwrap();
+        let slot = held.slot();
         let start = Instant::now();
-        let work = async {
+        let in_flight = async {
             for _ in 0..3 {
                 tokio::time::advance(Duration::from_secs(9)).await;
-                let work = place.begin().unwrap();
+                let in_flight = slot.start().unwrap();
                 tokio::time::advance(Duration::from_secs(30)).await;
-                drop(work);
+                drop(in_flight);
             }
         };
 
-        let idle = place.idle_for(Duration::from_secs(10));
-        tokio::join!(idle, work);
+        let idle = slot.idle_for(Duration::from_secs(10));
+        tokio::join!(idle, in_flight);
 
         assert_eq!(start.elapsed(), Duration::from_secs(3 * 39 + 10));
     }

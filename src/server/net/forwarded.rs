@@ -1,8 +1,11 @@
-//! What proxies write about where a request comes from: `X-Forwarded-For`, and `Forwarded` (RFC 7239).
+//! Parsers of `X-Forwarded-For` and `Forwarded` (RFC 7239), in which proxies name their clients.
 //!
-//! Strict: a header that is not written as it should be says nothing, as whoever sent the first part of it may have
-//! meant to hide the last. Written here because the crates for it divide at commas within quotes as well, so that a
-//! request with a cunning `Host` could choose the address that is believed.
+//! The parsers are strict: a malformed `Forwarded` is invalid as a whole, because a client that
+//! sent its first part may have tried to hide the last one.
+//!
+//! Written by hand because forwarded-header-value and rfc7239, the crates for it, split at commas
+//! within quotes too: a request with a crafted `Host` could then choose the address that the server
+//! trusts.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,22 +13,23 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// One proxy's word for who was before it: an address, or (`unknown`, `_hidden`) that it does not say.
-type Hop = Option<IpAddr>;
+/// The peer that one proxy names: an address, or `None` if it is `unknown` or obfuscated
+/// (`_hidden`).
+type ForwardedHop = Option<IpAddr>;
 
-/// The hops of one kind of header, the nearest first.
+/// The hops of all headers of one name, the nearest first.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Hops {
+pub(crate) enum ForwardedChain {
     /// There is no such header.
     None,
-    /// It is not written as it should be.
-    Unclear,
-    These(Vec<Hop>),
+    /// The header is malformed.
+    Invalid,
+    Hops(Vec<ForwardedHop>),
 }
 
 /// The hops that `X-Forwarded-For` names.
-pub(crate) fn x_forwarded_for(headers: &HeaderMap) -> Hops {
-    hops(headers, &X_FORWARDED_FOR, |line, hops| {
+pub(crate) fn x_forwarded_for(headers: &HeaderMap) -> ForwardedChain {
+    parse_chain(headers, &X_FORWARDED_FOR, |line, hops| {
         for part in line.split(',') {
             hops.push(address(part.trim()));
         }
@@ -34,8 +38,8 @@ pub(crate) fn x_forwarded_for(headers: &HeaderMap) -> Hops {
 }
 
 /// The hops that `Forwarded` names.
-pub(crate) fn forwarded(headers: &HeaderMap) -> Hops {
-    hops(headers, &header::FORWARDED, |line, hops| {
+pub(crate) fn forwarded(headers: &HeaderMap) -> ForwardedChain {
+    parse_chain(headers, &header::FORWARDED, |line, hops| {
         let mut rest = line;
         loop {
             let (hop, after) = element(rest)?;
@@ -48,26 +52,27 @@ pub(crate) fn forwarded(headers: &HeaderMap) -> Hops {
     })
 }
 
-fn hops(
+fn parse_chain(
     headers: &HeaderMap,
     name: &HeaderName,
-    read: impl Fn(&str, &mut Vec<Hop>) -> Option<()>,
-) -> Hops {
+    parse_line: impl Fn(&str, &mut Vec<ForwardedHop>) -> Option<()>,
+) -> ForwardedChain {
     let mut lines = headers.get_all(name).iter().peekable();
     if lines.peek().is_none() {
-        return Hops::None;
+        return ForwardedChain::None;
     }
     let mut hops = Vec::new();
-    let all = lines.try_for_each(|line: &HeaderValue| read(line.to_str().ok()?, &mut hops));
-    if all.is_none() {
-        return Hops::Unclear;
+    let parsed =
+        lines.try_for_each(|line: &HeaderValue| parse_line(line.to_str().ok()?, &mut hops));
+    if parsed.is_none() {
+        return ForwardedChain::Invalid;
     }
     hops.reverse();
-    Hops::These(hops)
+    ForwardedChain::Hops(hops)
 }
 
-/// Reads `for=192.0.2.1;proto=https` up to the comma behind it or the end.
-fn element(text: &str) -> Option<(Hop, &str)> {
+/// Parses `for=192.0.2.1;proto=https` up to the comma after it or the end; returns the rest.
+fn element(text: &str) -> Option<(ForwardedHop, &str)> {
     let mut hop = None;
     let mut rest = text;
     loop {
@@ -77,7 +82,7 @@ fn element(text: &str) -> Option<(Hop, &str)> {
         }
         let (value, after) = value(after)?;
         if name.eq_ignore_ascii_case("for") {
-            // Twice is once too often.
+            // A repeated parameter is malformed (RFC 7239 §4).
             if hop.replace(address(&value)).is_some() {
                 return None;
             }
@@ -85,13 +90,13 @@ fn element(text: &str) -> Option<(Hop, &str)> {
         let after = after.trim_start_matches([' ', '\t']);
         match after.strip_prefix(';') {
             Some(more) => rest = more,
-            // An element without `for` hides who was there.
+            // An element without `for` names no peer.
             None => return Some((hop.flatten(), after)),
         }
     }
 }
 
-/// Reads a token or a quoted string; what it means, and what follows.
+/// Parses a token or a quoted string; returns its value and the rest.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let length = text.bytes().take_while(|&byte| is_token(byte)).count();
@@ -110,13 +115,13 @@ fn value(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// RFC 9110 §5.6.2.
+/// RFC 9110 §5.6.2: `tchar`.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:4711`.
-fn address(text: &str) -> Hop {
+/// Parses `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:4711`.
+fn address(text: &str) -> ForwardedHop {
     let bare = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
@@ -137,8 +142,8 @@ mod tests {
         headers
     }
 
-    fn these(hops: &[&str]) -> Hops {
-        Hops::These(hops.iter().map(|hop| hop.parse().ok()).collect())
+    fn chain(hops: &[&str]) -> ForwardedChain {
+        ForwardedChain::Hops(hops.iter().map(|hop| hop.parse().ok()).collect())
     }
 
     #[test]
@@ -160,13 +165,13 @@ mod tests {
             (&[""], &["-"]),
         ] {
             let found = x_forwarded_for(&headers("x-forwarded-for", lines));
-            assert_eq!(found, these(expected), "{lines:?}");
+            assert_eq!(found, chain(expected), "{lines:?}");
         }
-        assert_eq!(x_forwarded_for(&HeaderMap::new()), Hops::None);
+        assert_eq!(x_forwarded_for(&HeaderMap::new()), ForwardedChain::None);
     }
 
     #[test]
-    fn forwarded_is_read_as_it_is_written_in_rfc_7239() {
+    fn forwarded_is_parsed_as_in_rfc_7239() {
         for (lines, expected) in [
             (&["for=192.0.2.43"][..], &["192.0.2.43"][..]),
             (
@@ -189,7 +194,7 @@ mod tests {
                 &["for=_hidden, for=unknown, by=203.0.113.43"],
                 &["-", "-", "-"],
             ),
-            // A comma within quotes ends nothing.
+            // A comma within quotes ends no element.
             (&["for=192.0.2.1;host=\"a,for=6.6.6.6\""], &["192.0.2.1"]),
             (
                 &["for=192.0.2.1;host=\"a\\\",for=6.6.6.6\""],
@@ -197,12 +202,12 @@ mod tests {
             ),
         ] {
             let found = forwarded(&headers("forwarded", lines));
-            assert_eq!(found, these(expected), "{lines:?}");
+            assert_eq!(found, chain(expected), "{lines:?}");
         }
     }
 
     #[test]
-    fn whoever_leaves_a_quote_open_hides_nobody() {
+    fn a_malformed_header_is_invalid_as_a_whole() {
         for line in [
             "host=\"a, for=192.0.2.1",
             "for=192.0.2.1;for=192.0.2.2",
@@ -217,9 +222,12 @@ mod tests {
             "",
         ] {
             let found = forwarded(&headers("forwarded", &[line]));
-            assert_eq!(found, Hops::Unclear, "{line:?}");
+            assert_eq!(found, ForwardedChain::Invalid, "{line:?}");
         }
         let open = ["host=\"a", "for=192.0.2.1"];
-        assert_eq!(forwarded(&headers("forwarded", &open)), Hops::Unclear);
+        assert_eq!(
+            forwarded(&headers("forwarded", &open)),
+            ForwardedChain::Invalid
+        );
     }
 }

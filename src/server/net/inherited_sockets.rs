@@ -1,23 +1,23 @@
-//! Sockets that whoever starts the server has opened already, such as systemd: they stay open while one server takes
-//! the place of another, so that nobody is refused.
+//! Inherited sockets, opened by the process that starts the server, such as systemd (socket
+//! activation). They stay open while the server restarts, so that no connection is refused.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 
-/// What the server is to listen on instead of what the configuration names.
+/// Inherited sockets, which replace the addresses of the configuration.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    /// In the place of `listen`, if there are any.
+    /// Replace `listen`, unless empty.
     pub public: Vec<Socket>,
-    /// In the place of `admin.listen`.
+    /// Replaces `admin.listen`.
     pub admin: Option<TcpListener>,
 }
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub enum Socket {
-    /// At an address and a port.
+    /// A TCP socket.
     Tcp(TcpListener),
-    /// At a path.
+    /// A Unix socket.
     Unix(UnixListener),
 }

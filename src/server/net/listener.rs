@@ -1,4 +1,4 @@
-//! Where connections come in: TCP, or a Unix socket for a proxy on the same machine.
+//! Listeners: TCP, or a Unix socket for a proxy on the same machine.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,11 +16,13 @@ use crate::server::error::StartError;
 use crate::server::net::client_address::ClientAddress;
 use crate::server::net::inherited_sockets::Socket;
 
-/// Who may connect to the socket: its owner and its group, into which the proxy's user belongs.
+/// Permissions of the socket file: its owner and its group, to which the proxy's user belongs, may
+/// connect.
 const SOCKET_MODE: u32 = 0o660;
 
-/// How long accepting pauses after an error such as "too many open files".
+/// The pause after `accept` failed with an error such as "too many open files".
 const BACK_OFF: Duration = Duration::from_millis(100);
+
 /// A stream of either kind.
 pub(crate) type Stream = Either<TcpStream, UnixStream>;
 
@@ -29,34 +31,37 @@ pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        /// Where this server has made it.
+        /// `None` if the socket is inherited.
         _file: Option<SocketFile>,
     },
 }
 
-/// The file of a Unix socket; removed when it is dropped.
+/// The file of a Unix socket that this server created; removed when it is dropped.
 pub(crate) struct SocketFile(PathBuf);
 
 impl Listener {
-    /// Listens on sockets that are open already, or where there are none, on what the configuration names.
+    /// Listens on the inherited sockets; without any, on the addresses in `listen`.
     pub(crate) async fn all(
         listen: &[Listen],
-        given: Vec<Socket>,
+        inherited: Vec<Socket>,
     ) -> Result<Vec<Self>, StartError> {
         let mut all = Vec::new();
-        if given.is_empty() {
+        if inherited.is_empty() {
             for listen in listen {
                 all.push(Self::bind(listen).await?);
             }
         }
-        for socket in given {
+        for socket in inherited {
             all.push(match socket {
-                Socket::Tcp(listener) => Self::Tcp(given_tcp(listener)?),
+                Socket::Tcp(listener) => Self::Tcp(inherited_tcp(listener)?),
                 Socket::Unix(listener) => {
-                    refuse_if_open(&listener).map_err(StartError::Given)?;
-                    listener.set_nonblocking(true).map_err(StartError::Given)?;
-                    // Its file belongs to whoever made it.
-                    let listener = UnixListener::from_std(listener).map_err(StartError::Given)?;
+                    check_permissions(&listener).map_err(StartError::Inherited)?;
+                    listener
+                        .set_nonblocking(true)
+                        .map_err(StartError::Inherited)?;
+                    // Its file belongs to the process that created it.
+                    let listener =
+                        UnixListener::from_std(listener).map_err(StartError::Inherited)?;
                     Self::Unix {
                         listener,
                         _file: None,
@@ -67,7 +72,7 @@ impl Listener {
         Ok(all)
     }
 
-    /// Listens on what the configuration names under `listen`.
+    /// Binds an address of `listen`.
     async fn bind(listen: &Listen) -> Result<Self, StartError> {
         match listen {
             Listen::Tcp(address) => bind_tcp("listen", *address).await.map(Self::Tcp),
@@ -79,7 +84,7 @@ impl Listener {
         }
     }
 
-    /// What it listens on, with the port that the system has given.
+    /// The bound address, with the port that the system assigned.
     pub(crate) fn address(&self) -> io::Result<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
@@ -91,11 +96,12 @@ impl Listener {
         }
     }
 
+    /// Accepts one connection.
     pub(crate) async fn accept(&self) -> io::Result<(Stream, ClientAddress)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Without this, small answers wait for the acknowledgement of the ones before.
+                // Otherwise small responses wait for the acknowledgement of earlier ones (Nagle).
                 drop(stream.set_nodelay(true));
                 Ok((Either::Left(stream), ClientAddress::of_peer(peer)))
             }
@@ -107,19 +113,21 @@ impl Listener {
     }
 }
 
-/// Listens on a socket that is open already.
-pub(crate) fn given_tcp(listener: std::net::TcpListener) -> Result<TcpListener, StartError> {
-    listener.set_nonblocking(true).map_err(StartError::Given)?;
-    TcpListener::from_std(listener).map_err(StartError::Given)
+/// Listens on an inherited TCP socket.
+pub(crate) fn inherited_tcp(listener: std::net::TcpListener) -> Result<TcpListener, StartError> {
+    listener
+        .set_nonblocking(true)
+        .map_err(StartError::Inherited)?;
+    TcpListener::from_std(listener).map_err(StartError::Inherited)
 }
 
-/// Listens on an address that the configuration names under `key`.
+/// Binds a TCP address, the value of `key` in the configuration.
 pub(crate) async fn bind_tcp(
     key: &'static str,
     address: SocketAddr,
 ) -> Result<TcpListener, StartError> {
     let bound = match TcpListener::bind(address).await {
-        // A machine without IPv6: every address is then every address of IPv4.
+        // A machine without IPv6: `[::]` stands for `0.0.0.0` there.
         Err(error)
             if address.ip() == Ipv6Addr::UNSPECIFIED
                 && error.kind() == io::ErrorKind::Unsupported =>
@@ -137,7 +145,7 @@ pub(crate) async fn bind_tcp(
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     let bound = match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale_socket(path) => {
             fs::remove_file(path)?;
             UnixListener::bind(path)
         }
@@ -152,15 +160,16 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     })
 }
 
-/// Whoever may connect is a trusted proxy: that must not be every user of the machine.
-fn refuse_if_open(listener: &std::os::unix::net::UnixListener) -> io::Result<()> {
+/// Every process that can connect to a Unix socket is a trusted proxy, so an inherited socket must
+/// not be open to all users of the machine.
+fn check_permissions(listener: &std::os::unix::net::UnixListener) -> io::Result<()> {
     let address = listener.local_addr()?;
     let Some(path) = address.as_pathname() else {
         return Ok(());
     };
     if fs::metadata(path)?.permissions().mode() & 0o002 != 0 {
         let text = format!(
-            "every user of this machine can connect to {}: set SocketMode=0660",
+            "{}: writable by every user, expected owner and group only; set SocketMode=0660",
             path.display()
         );
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
@@ -168,19 +177,19 @@ fn refuse_if_open(listener: &std::os::unix::net::UnixListener) -> io::Result<()>
     Ok(())
 }
 
-/// Waits a moment after accepting failed: out of descriptors, this passes. Nobody waits for a connection that was over
-/// before it was accepted, or clients could slow each other down.
+/// Pauses after a failed `accept`: a shortage of file descriptors passes. There is no pause for a
+/// connection that was closed before it was accepted, or clients could slow each other down.
 pub(crate) async fn back_off(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind()) {
-        return tracing::debug!(%error, "a connection was over before it was accepted");
+        return tracing::debug!(%error, "connection closed before accept");
     }
-    tracing::warn!(%error, "accepting a connection failed");
+    tracing::warn!(%error, "accept failed");
     sleep(BACK_OFF).await;
 }
 
-/// Whether a socket is there to which nobody listens: a server that was killed leaves one.
-pub(crate) fn is_abandoned(path: &Path) -> bool {
+/// Whether `path` is a socket on which no process listens: a server that was killed leaves one.
+pub(crate) fn is_stale_socket(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let refused = || {
         let connected = std::os::unix::net::UnixStream::connect(path);
@@ -191,7 +200,7 @@ pub(crate) fn is_abandoned(path: &Path) -> bool {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // If it is gone already, so be it.
+        // An error means that the file is gone already.
         drop(fs::remove_file(&self.0));
     }
 }

@@ -1,115 +1,51 @@
-//! Answers on HTTP/2, and who takes one too slowly.
+//! HTTP/2 response bodies that report their progress to the connection's [`ResponseTracker`].
 //!
-//! On HTTP/1.1 the stream itself shows that (`pace.rs`). On HTTP/2 a client can open no window for one answer, or one
-//! byte after another, and be quick with everything else. So each body is handed on in pieces, which hyper takes only
-//! when there is a window for the one before, and what was taken of it is noted.
+//! A body is handed to hyper in chunks. hyper polls for a chunk only when the flow-control window
+//! has room for the one before, so the bytes handed over are the bytes that the client reads.
+//!
+//! [`ResponseTracker`]: super::response_tracker::ResponseTracker
 
-use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
 
-use crate::server::net::connection_limiter::{Place, Work};
-use crate::server::net::rate_limited_stream::Pace;
+use super::connection_limiter::{ConnectionSlot, InFlight};
+use super::response_tracker::ResponseId;
 
-/// Bytes of a piece: a frame of the usual size.
-const PIECE: usize = 16 << 10;
+/// Bytes of a chunk: an HTTP/2 frame of the default maximum size (RFC 9113 §4.2).
+const CHUNK: usize = 16 << 10;
 
-/// The answers of one connection that are being taken.
-#[derive(Default)]
-pub(crate) struct Answers {
-    all: Mutex<All>,
-    /// Told when there is one more.
-    more: Notify,
-}
-
-#[derive(Default)]
-struct All {
-    next: u64,
-    taken: HashMap<u64, Taken>,
-}
-
-struct Taken {
-    since: Instant,
-    bytes: u64,
-}
-
-impl Answers {
-    /// Done when one of them is taken more slowly than `pace`.
-    pub(crate) async fn one_is_slow(&self, pace: Pace) {
-        loop {
-            let more = self.more.notified();
-            let deadline = {
-                let all = self.all();
-                let deadlines = all.taken.values();
-                deadlines
-                    .map(|taken| pace.deadline(taken.since, taken.bytes))
-                    .min()
-            };
-            let Some(deadline) = deadline else {
-                more.await;
-                continue;
-            };
-            if deadline <= Instant::now() {
-                return;
-            }
-            tokio::select! {
-                () = more => {}
-                () = sleep_until(deadline) => {}
-            }
-        }
-    }
-
-    fn all(&self) -> MutexGuard<'_, All> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The body of an answer, whose client is at work until all of it is taken.
-pub(crate) struct Metered<B> {
+/// The body of a response. The connection is active until all of it is sent.
+pub(crate) struct MeteredBody<B> {
     body: B,
-    piece: Bytes,
-    place: Arc<Place>,
-    number: u64,
-    _work: Option<Work>,
+    rest: Bytes,
+    slot: Arc<ConnectionSlot>,
+    id: ResponseId,
+    _in_flight: Option<InFlight>,
 }
 
-impl<B> Metered<B> {
-    pub(crate) fn new(body: B, place: &Arc<Place>) -> Self {
-        let number = {
-            let mut all = place.answers().all();
-            all.next += 1;
-            let number = all.next;
-            let taken = Taken {
-                since: Instant::now(),
-                bytes: 0,
-            };
-            all.taken.insert(number, taken);
-            number
-        };
-        place.answers().more.notify_one();
+impl<B> MeteredBody<B> {
+    pub(crate) fn new(body: B, slot: &Arc<ConnectionSlot>) -> Self {
         Self {
             body,
-            piece: Bytes::new(),
-            place: Arc::clone(place),
-            number,
-            _work: place.begin(),
+            rest: Bytes::new(),
+            slot: Arc::clone(slot),
+            id: slot.responses().start(),
+            _in_flight: slot.start(),
         }
     }
 }
 
-impl<B> Drop for Metered<B> {
+impl<B> Drop for MeteredBody<B> {
     fn drop(&mut self) {
-        self.place.answers().all().taken.remove(&self.number);
+        self.slot.responses().finish(self.id);
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for MeteredBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -118,30 +54,28 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
-        if this.piece.is_empty() {
+        if this.rest.is_empty() {
             match ready!(Pin::new(&mut this.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => this.piece = data,
+                    Ok(data) => this.rest = data,
                     Err(other) => return Poll::Ready(Some(Ok(other))),
                 },
                 end => return Poll::Ready(end),
             }
         }
-        let piece = this.piece.split_to(this.piece.len().min(PIECE));
-        if let Some(taken) = this.place.answers().all().taken.get_mut(&this.number) {
-            taken.bytes += piece.len() as u64;
-        }
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        let chunk = this.rest.split_to(this.rest.len().min(CHUNK));
+        this.slot.responses().add(this.id, chunk.len());
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.piece.is_empty() && self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let exact = self.body.size_hint().exact();
         exact.map_or_else(SizeHint::default, |exact| {
-            SizeHint::with_exact(exact + self.piece.len() as u64)
+            SizeHint::with_exact(exact + self.rest.len() as u64)
         })
     }
 }

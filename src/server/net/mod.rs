@@ -1,5 +1,5 @@
-//! Connections below HTTP: listeners, client addresses, trusted proxies, connection limits, minimum transfer rates,
-//! request framing.
+//! Connections below HTTP: listeners, client addresses, trusted proxies, connection limits, minimum
+//! transfer rates, request framing.
 
 pub(crate) mod client_address;
 pub(crate) mod connection_limiter;
@@ -7,7 +7,9 @@ pub(crate) mod forwarded;
 pub(crate) mod inherited_sockets;
 pub(crate) mod listener;
 pub(crate) mod metered_body;
+pub(crate) mod min_rate;
 pub(crate) mod proxy_detection;
 pub(crate) mod rate_limited_stream;
 pub(crate) mod request_framing;
+mod response_tracker;
 pub(crate) mod trusted_proxies;

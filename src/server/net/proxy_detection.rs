@@ -1,57 +1,59 @@
-//! Notices when everybody seems to come from one address: then a proxy stands in front of which nobody told the
-//! server, and what one client may do is what all may do together.
+//! Detection of an unconfigured reverse proxy: all requests come from one address.
+//!
+//! Behind such a proxy, all clients share the limits of one address.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::server::net::client_address::{ClientAddress, Prefix};
 
-/// After so many requests, one address is no chance any more: a household's phones need more than a month for them.
+/// Number of requests from one address that is evidence of a proxy: the phones of a household need
+/// more than a month for them.
 const REQUESTS: u32 = 1_000;
 
-/// What was seen of addresses since the start.
+/// The addresses of the requests since the start.
 #[derive(Default)]
-pub(crate) struct Crowd {
-    known: AtomicBool,
-    only: Mutex<Option<(Prefix, u32)>>,
+pub(crate) struct ProxyDetector {
+    /// True once there are two addresses, or the warning is logged.
+    is_decided: AtomicBool,
+    /// The first address, and its requests.
+    first: Mutex<Option<(Prefix, u32)>>,
 }
 
-impl Crowd {
-    /// Looks at where one request comes from; says so, once, if it is where all came from. `is_client` where that is no
-    /// trusted proxy, which would have to tell.
-    pub(crate) fn see(&self, address: ClientAddress, is_client: bool) {
-        // What did not come in through a listener has no address.
-        let is_known = address == ClientAddress::Unknown || self.known.load(Ordering::Relaxed);
-        if is_known || !self.is_one(address.prefix()) {
+impl ProxyDetector {
+    /// Counts the address of one request, and logs a warning, once, if all requests came from it.
+    /// `is_client` is false if the address is that of a trusted proxy, which should have named its
+    /// client.
+    pub(crate) fn observe(&self, address: ClientAddress, is_client: bool) {
+        // A connection that no listener accepted has no address.
+        let is_irrelevant = address == ClientAddress::Unknown;
+        let is_decided = self.is_decided.load(Ordering::Relaxed);
+        if is_irrelevant || is_decided || !self.is_single(address.prefix()) {
             return;
         }
         if is_client {
             tracing::warn!(
                 requests = REQUESTS,
-                "all requests since the start came from one address. If a proxy stands in front of this server, name \
-                 it in trustedProxies: until then, what is allowed to one address is all that everybody has \
-                 together. This is said once"
+                "proxy suspected: all requests from one address"
             );
         } else {
             tracing::warn!(
                 requests = REQUESTS,
-                "all requests since the start came from a trusted proxy, which does not say who its clients are: let \
-                 it set X-Forwarded-For or speak the PROXY protocol. Until then, what is allowed to one address is all \
-                 that everybody has together. This is said once"
+                "trusted proxy sends no client addresses"
             );
         }
     }
 
-    /// Whether this is the request at which it is clear that there is one address only.
-    fn is_one(&self, prefix: Prefix) -> bool {
-        let mut only = self.only.lock().unwrap_or_else(PoisonError::into_inner);
-        let (first, count) = only.get_or_insert((prefix, 0));
+    /// Whether this request is the one that makes a single address evident.
+    fn is_single(&self, prefix: Prefix) -> bool {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, count) = first.get_or_insert((prefix, 0));
         *count += 1;
-        let is_one = *first == prefix && *count == REQUESTS;
-        if *first != prefix || is_one {
-            self.known.store(true, Ordering::Relaxed);
+        let is_single = *first == prefix && *count == REQUESTS;
+        if *first != prefix || is_single {
+            self.is_decided.store(true, Ordering::Relaxed);
         }
-        is_one
+        is_single
     }
 }
 
@@ -62,25 +64,25 @@ mod tests {
     const OFFICE: Prefix = Prefix::V4([192, 0, 2, 1]);
 
     #[test]
-    fn one_address_is_noticed_once() {
-        let crowd = Crowd::default();
+    fn a_single_address_is_detected_once() {
+        let detector = ProxyDetector::default();
 
-        let noticed: Vec<_> = (1..=3 * REQUESTS)
-            .filter(|_| crowd.is_one(OFFICE))
+        let detected: Vec<_> = (1..=3 * REQUESTS)
+            .filter(|_| detector.is_single(OFFICE))
             .collect();
 
-        assert_eq!(noticed, [REQUESTS]);
-        assert!(crowd.known.load(Ordering::Relaxed));
+        assert_eq!(detected, [REQUESTS]);
+        assert!(detector.is_decided.load(Ordering::Relaxed));
     }
 
     #[test]
-    fn two_addresses_are_as_it_should_be() {
-        let crowd = Crowd::default();
+    fn two_addresses_are_no_evidence() {
+        let detector = ProxyDetector::default();
         for _ in 1..REQUESTS {
-            assert!(!crowd.is_one(OFFICE));
+            assert!(!detector.is_single(OFFICE));
         }
 
-        assert!(!crowd.is_one(Prefix::V4([192, 0, 2, 2])));
-        assert!(crowd.known.load(Ordering::Relaxed));
+        assert!(!detector.is_single(Prefix::V4([192, 0, 2, 2])));
+        assert!(detector.is_decided.load(Ordering::Relaxed));
     }
 }

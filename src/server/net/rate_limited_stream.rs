@@ -1,103 +1,87 @@
-//! Whoever takes or gives bytes slowly: how slow is too slow, and a stream that ends when its reader is.
+//! A stream with a minimum write rate and a limit on bytes that belong to no request.
 //!
-//! Nothing in hyper ends a connection whose client does not read its answer, or that sends what is no request
-//! for ever. [`Paced`] does, on either version of HTTP.
+//! hyper ends no connection whose client does not read its response, or that sends bytes that are
+//! no request without end. [`RateLimitedStream`] does, for HTTP/1.1 and HTTP/2.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::config::Limits;
+use super::connection_limiter::{ConnectionSlot, InFlight};
+use super::min_rate::MinRate;
+
 use crate::server::metrics::limit::Limit;
-use crate::server::net::connection_limiter::{Place, Work};
 
-/// The least speed that is borne.
+/// Limits on the bytes that a client may send without starting a request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    grace: Duration,
-    bytes_per_second: u32,
-}
-
-impl Pace {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self {
-            grace: limits.grace,
-            bytes_per_second: limits.bytes_per_second,
-        }
-    }
-
-    /// Until when more than `bytes` must have passed of what began at `start`.
-    pub(crate) fn deadline(&self, start: Instant, bytes: u64) -> Instant {
-        // 2³² bytes are beyond every body and answer.
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let earned = Duration::from_secs(1) * bytes / self.bytes_per_second;
-        start + self.grace + earned
-    }
-}
-
-/// How many bytes may come while no request begins.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Chatter {
-    /// While none is under way.
+pub(crate) struct UnsolicitedBytesLimit {
+    /// While no request is in flight.
     pub(crate) idle: u64,
-    /// While some are, whose bodies may be part of it.
-    pub(crate) at_work: u64,
+    /// While requests are in flight, whose bodies are part of it.
+    pub(crate) active: u64,
 }
 
-/// A stream that fails when its client takes what is written too slowly, or sends too much that is no request.
-pub(crate) struct Paced<S> {
+/// A stream that fails when its client reads too slowly, or sends too many bytes that belong to no
+/// request.
+pub(crate) struct RateLimitedStream<S> {
     stream: S,
-    place: Arc<Place>,
-    pace: Pace,
-    chatter: Chatter,
-    /// How many bytes have come since the last request began, and how many had begun until then.
-    chattered: u64,
+    slot: Arc<ConnectionSlot>,
+    min_rate: MinRate,
+    unsolicited: UnsolicitedBytesLimit,
+    /// Bytes received since the last request started.
+    received: u64,
+    /// The number of requests started by then.
     requests: u64,
-    /// What was not taken at once, until all of it is.
-    owed: Option<Owed>,
+    /// Present while the client has not read everything that was written.
+    pending: Option<PendingWrite>,
 }
 
-struct Owed {
+/// Output that the client has not read yet.
+struct PendingWrite {
     since: Instant,
     written: u64,
-    overdue: Pin<Box<Sleep>>,
-    /// A client that is being answered is not idle.
-    _work: Option<Work>,
+    deadline: Pin<Box<Sleep>>,
+    /// A connection whose client reads a response is not idle.
+    _in_flight: Option<InFlight>,
 }
 
-impl<S> Paced<S> {
-    pub(crate) fn new(stream: S, place: Arc<Place>, pace: Pace, chatter: Chatter) -> Self {
+impl<S> RateLimitedStream<S> {
+    pub(crate) fn new(
+        stream: S,
+        slot: Arc<ConnectionSlot>,
+        min_rate: MinRate,
+        unsolicited: UnsolicitedBytesLimit,
+    ) -> Self {
         Self {
             stream,
-            place,
-            pace,
-            chatter,
-            chattered: 0,
+            slot,
+            min_rate,
+            unsolicited,
+            received: 0,
             requests: 0,
-            owed: None,
+            pending: None,
         }
     }
 
-    /// What to say when the client has not taken everything: wait, or that it took too long.
+    /// Waits for the client to read, or fails when it is too slow.
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let (pace, place) = (self.pace, &self.place);
-        let owed = self.owed.get_or_insert_with(|| {
+        let (min_rate, slot) = (self.min_rate, &self.slot);
+        let pending = self.pending.get_or_insert_with(|| {
             let since = Instant::now();
-            Owed {
+            PendingWrite {
                 since,
                 written: 0,
-                overdue: Box::pin(sleep_until(pace.deadline(since, 0))),
-                _work: place.begin(),
+                deadline: Box::pin(sleep_until(min_rate.deadline(since, 0))),
+                _in_flight: slot.start(),
             }
         });
-        match owed.overdue.as_mut().poll(context) {
+        match pending.deadline.as_mut().poll(context) {
             Poll::Ready(()) => {
-                place.refused(Limit::Answer);
+                slot.count_refusal(Limit::Answer);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Pending => Poll::Pending,
@@ -105,16 +89,16 @@ impl<S> Paced<S> {
     }
 
     fn wrote(&mut self, count: usize) {
-        self.place.wrote(count);
-        if let Some(owed) = &mut self.owed {
-            owed.written += count as u64;
-            let deadline = self.pace.deadline(owed.since, owed.written);
-            owed.overdue.as_mut().reset(deadline);
+        self.slot.add_written(count);
+        if let Some(pending) = &mut self.pending {
+            pending.written += count as u64;
+            let deadline = self.min_rate.deadline(pending.since, pending.written);
+            pending.deadline.as_mut().reset(deadline);
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RateLimitedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -123,27 +107,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         let count = buffer.filled().len() - before;
-        let requests = self.place.requests_begun();
+        let requests = self.slot.requests_started();
         if requests != self.requests {
             self.requests = requests;
-            self.chattered = 0;
+            self.received = 0;
         }
-        self.chattered += count as u64;
-        let most = if self.place.has_request() {
-            self.chatter.at_work
+        self.received += count as u64;
+        let limit = if self.slot.has_request() {
+            self.unsolicited.active
         } else {
-            self.chatter.idle
+            self.unsolicited.idle
         };
-        if self.chattered > most {
-            self.place.refused(Limit::UnsolicitedBytes);
-            let text = "much came, and no request";
+        if self.received > limit {
+            self.slot.count_refusal(Limit::UnsolicitedBytes);
+            let text = "too many bytes that belong to no request";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
         }
         polled
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for RateLimitedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -180,7 +164,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         match Pin::new(&mut self.stream).poll_flush(context) {
             Poll::Pending => self.wait(context),
             Poll::Ready(result) => {
-                self.owed = None;
+                self.pending = None;
                 Poll::Ready(result)
             }
         }

@@ -1,15 +1,20 @@
-//! In front of hyper on HTTP/1.1: no request whose beginning, end or target two readers could read differently.
+//! Request framing guard for HTTP/1.1: refuses requests whose start, end or target two parsers
+//! could read differently (request smuggling).
 //!
-//! hyper makes one length of two equal ones, drops a length beside chunks, and takes bare LF for the end of a
-//! line, all before any of our code sees the request. Each is allowed (RFC 9112 lets a recipient choose), and
-//! each is what request smuggling lives on where a proxy in front chooses otherwise. So [`Framed`] looks at the
-//! bytes themselves: it hands hyper a header only when it is whole and beyond doubt, counts the body by the one
-//! length that is left, and looks at the next header. In place of any other it hands over what hyper answers with
-//! 400 and the end of the connection, after the answers that are under way.
+//! hyper merges two equal `Content-Length` headers, drops a `Content-Length` beside
+//! `Transfer-Encoding`, and accepts a bare LF as a line end, all before the handler sees the
+//! request. RFC 9112 allows each of these, and each permits request smuggling if a proxy in front
+//! of the server chooses otherwise. So [`FramingGuard`] reads the bytes before hyper does: it
+//! passes a header on only when it is complete and unambiguous, counts the body by its one length,
+//! and then checks the next header. In place of an ambiguous header it passes on bytes that hyper
+//! answers with 400 and the end of the connection, after the responses in flight.
 //!
-//! What a body of chunks holds is left to hyper, which is strict. Such a request is the last of its connection
-//! (`http.rs` says so in its answer), and nothing behind it is ever read as a request: so nobody here has to
-//! know where it ends.
+//! Chunked bodies are left to hyper, which parses them strictly. Such a request is the last of its
+//! connection (`request/handler.rs` closes the connection in the response), and no bytes after it
+//! are parsed as a request, so the guard does not have to find its end.
+//!
+//! Written by hand, as a second HTTP/1 parser that only refuses: hyper has no option for it, and
+//! httparse, the parser in hyper, accepts a bare LF too and leaves the body length to its caller.
 
 use std::io;
 use std::pin::Pin;
@@ -23,80 +28,80 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::server::metrics::limit::{Limit, Refusals};
 
-/// What hyper takes for no request, whatever came before.
-const NO_REQUEST: &[u8] = b"\0\r\n\r\n";
-/// Bytes that are read at once while a header is awaited.
-const READ: usize = 2 << 10;
+/// Bytes that hyper never parses as a request, whatever came before.
+const INVALID_REQUEST: &[u8] = b"\0\r\n\r\n";
+/// Bytes of one read while the guard waits for a header.
+const READ_SIZE: usize = 2 << 10;
 
-/// A stream on which only requests beyond doubt arrive.
-pub(crate) struct Framed<S> {
+/// A stream that passes on only requests with unambiguous framing.
+pub(crate) struct FramingGuard<S> {
     stream: S,
     header_bytes: usize,
     refusals: Refusals,
-    next: Next,
-    /// Read and not handed on.
-    held: Vec<u8>,
-    /// How many of these may be handed on.
+    state: State,
+    /// Bytes that were read and not yet passed on.
+    buffer: Vec<u8>,
+    /// How many bytes of the buffer may be passed on.
     ready: usize,
-    /// How many of these are known to hold no end of a header.
+    /// How many bytes of the buffer were searched for the end of a header.
     searched: usize,
 }
 
-/// What comes next on the connection.
+/// The part of the connection that comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum State {
     /// A header.
     Header,
     /// So many bytes of a body.
     Body(u64),
-    /// What needs no look, as no request follows.
-    Rest,
-    /// Nothing that anybody may see.
-    Nothing,
+    /// Bytes that are passed on unchecked, because no request follows.
+    Passthrough,
+    /// Bytes that are discarded, after a request that was refused.
+    Discard,
 }
 
-impl<S> Framed<S> {
+impl<S> FramingGuard<S> {
     pub(crate) fn new(stream: S, header_bytes: usize, refusals: Refusals) -> Self {
         Self {
             stream,
             header_bytes,
             refusals,
-            next: Next::Header,
-            held: Vec::new(),
+            state: State::Header,
+            buffer: Vec::new(),
             ready: 0,
             searched: 0,
         }
     }
 
-    /// Decides about what is held; `false` when more has to be read for that.
-    fn decide(&mut self) -> bool {
-        if self.next == Next::Body(0) {
-            self.next = Next::Header;
+    /// Checks the buffer; false if more bytes are needed.
+    fn check(&mut self) -> bool {
+        if self.state == State::Body(0) {
+            self.state = State::Header;
             self.searched = 0;
         }
-        match self.next {
-            Next::Nothing => self.held.clear(),
-            Next::Rest => self.ready = self.held.len(),
-            Next::Body(left) => {
-                let most = usize::try_from(left).unwrap_or(usize::MAX);
-                self.ready = self.held.len().min(most);
-                self.next = Next::Body(left - self.ready as u64);
+        match self.state {
+            State::Discard => self.buffer.clear(),
+            State::Passthrough => self.ready = self.buffer.len(),
+            State::Body(left) => {
+                let max = usize::try_from(left).unwrap_or(usize::MAX);
+                self.ready = self.buffer.len().min(max);
+                self.state = State::Body(left - self.ready as u64);
             }
-            Next::Header => match end_of_header(&self.held, self.searched) {
-                Ok(Some(end)) => match self.held.get(..end).and_then(what_follows) {
-                    Some(next) => {
+            State::Header => match end_of_header(&self.buffer, self.searched) {
+                Ok(Some(end)) => match self.buffer.get(..end).and_then(parse_header) {
+                    Some(state) => {
                         self.ready = end;
-                        self.next = next;
+                        self.state = state;
                     }
                     None => self.refuse(),
                 },
-                // hyper says that it is too large, and gets nothing that would make it whole.
-                Ok(None) if self.held.len() >= self.header_bytes => {
-                    self.ready = self.held.len();
-                    self.next = Next::Nothing;
+                // hyper answers that it is too large, and gets no bytes that would complete it.
+                Ok(None) if self.buffer.len() >= self.header_bytes => {
+                    self.ready = self.buffer.len();
+                    self.state = State::Discard;
                 }
-                Ok(None) => self.searched = self.held.len(),
-                Err(Doubtful) => self.refuse(),
+                Ok(None) => self.searched = self.buffer.len(),
+                Err(Ambiguous) => self.refuse(),
             },
         }
         self.ready > 0
@@ -104,62 +109,62 @@ impl<S> Framed<S> {
 
     fn refuse(&mut self) {
         self.refusals.count(Limit::Framing);
-        self.held = NO_REQUEST.into();
-        self.ready = self.held.len();
-        self.next = Next::Nothing;
+        self.buffer = INVALID_REQUEST.into();
+        self.ready = self.buffer.len();
+        self.state = State::Discard;
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FramingGuard<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
+        output: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
             if this.ready > 0 {
-                let count = this.ready.min(buffer.remaining());
-                buffer.put_slice(this.held.get(..count).unwrap_or_default());
-                this.held.drain(..count);
+                let count = this.ready.min(output.remaining());
+                output.put_slice(this.buffer.get(..count).unwrap_or_default());
+                this.buffer.drain(..count);
                 this.ready -= count;
                 return Poll::Ready(Ok(()));
             }
-            if !this.held.is_empty() && this.decide() {
+            if !this.buffer.is_empty() && this.check() {
                 continue;
             }
             let stream = Pin::new(&mut this.stream);
-            match this.next {
-                Next::Rest => return stream.poll_read(context, buffer),
-                Next::Body(left @ 1..) => {
-                    let most = usize::try_from(left).unwrap_or(usize::MAX);
-                    let most = most.min(buffer.remaining());
-                    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+            match this.state {
+                State::Passthrough => return stream.poll_read(context, output),
+                State::Body(left @ 1..) => {
+                    let max = usize::try_from(left).unwrap_or(usize::MAX);
+                    let max = max.min(output.remaining());
+                    let mut part = ReadBuf::new(output.initialize_unfilled_to(max));
                     ready!(stream.poll_read(context, &mut part))?;
                     let count = part.filled().len();
-                    buffer.advance(count);
-                    this.next = Next::Body(left - count as u64);
+                    output.advance(count);
+                    this.state = State::Body(left - count as u64);
                     return Poll::Ready(Ok(()));
                 }
-                Next::Header | Next::Body(0) | Next::Nothing => {
-                    let mut read = [0; READ];
+                State::Header | State::Body(0) | State::Discard => {
+                    let mut read = [0; READ_SIZE];
                     let mut read = ReadBuf::new(&mut read);
                     ready!(stream.poll_read(context, &mut read))?;
                     if read.filled().is_empty() {
-                        // The end, perhaps in the middle of a header: hyper knows what to do.
-                        this.next = Next::Rest;
-                        if this.held.is_empty() {
+                        // The end of the stream, perhaps within a header: hyper handles both.
+                        this.state = State::Passthrough;
+                        if this.buffer.is_empty() {
                             return Poll::Ready(Ok(()));
                         }
                     }
-                    this.held.extend_from_slice(read.filled());
+                    this.buffer.extend_from_slice(read.filled());
                 }
             }
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FramingGuard<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -189,44 +194,45 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
     }
 }
 
-/// Two readers could read it differently.
+/// Two parsers could read the bytes differently.
 #[derive(Debug, PartialEq, Eq)]
-struct Doubtful;
+struct Ambiguous;
 
-/// Where the header at the beginning of `held` ends, if it does; the first `searched` bytes were looked at before.
-fn end_of_header(held: &[u8], searched: usize) -> Result<Option<usize>, Doubtful> {
-    if held.starts_with(b"\r") || held.starts_with(b"\n") {
-        return Err(Doubtful);
+/// The end of the header at the start of `buffer`, if it is complete; the first `searched` bytes
+/// were searched before.
+fn end_of_header(buffer: &[u8], searched: usize) -> Result<Option<usize>, Ambiguous> {
+    if buffer.starts_with(b"\r") || buffer.starts_with(b"\n") {
+        return Err(Ambiguous);
     }
-    for (position, &byte) in held.iter().enumerate().skip(searched) {
-        let line = held.get(..=position).unwrap_or_default();
+    for (position, &byte) in buffer.iter().enumerate().skip(searched) {
+        let line = buffer.get(..=position).unwrap_or_default();
         match byte {
-            b'\n' if !line.ends_with(b"\r\n") => return Err(Doubtful),
+            b'\n' if !line.ends_with(b"\r\n") => return Err(Ambiguous),
             b'\n' if line.ends_with(b"\r\n\r\n") => return Ok(Some(position + 1)),
-            0 => return Err(Doubtful),
+            0 => return Err(Ambiguous),
             _ => {}
         }
     }
     Ok(None)
 }
 
-/// What follows a whole header; `None` if that, or the header itself, is in doubt.
-fn what_follows(header: &[u8]) -> Option<Next> {
+/// The state after a complete header; `None` if the header is ambiguous.
+fn parse_header(header: &[u8]) -> Option<State> {
     let lines = header.strip_suffix(b"\r\n\r\n")?;
-    let mut lines = lines.split(|&byte| byte == b'\n').map(without_return);
-    let is_1_1 = is_request_line(lines.next()?)?;
+    let mut lines = lines.split(|&byte| byte == b'\n').map(strip_cr);
+    let is_1_1 = parse_request_line(lines.next()?)?;
     let mut length = None;
     let mut chunked = None;
     let mut host = None;
     let mut authorization = None;
     for line in lines {
-        let (name, value) = field(line)?;
+        let (name, value) = parse_field(line)?;
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         let repeated = if is("content-length") {
-            length.replace(decimal(value)?).is_some()
+            length.replace(parse_length(value)?).is_some()
         } else if is("transfer-encoding") {
-            let fine = is_1_1 && value.eq_ignore_ascii_case(b"chunked");
-            chunked.replace(fine.then_some(())?).is_some()
+            let is_valid = is_1_1 && value.eq_ignore_ascii_case(b"chunked");
+            chunked.replace(is_valid.then_some(())?).is_some()
         } else if is("host") {
             host.replace(is_authority(value).then_some(())?).is_some()
         } else if is("authorization") {
@@ -238,23 +244,23 @@ fn what_follows(header: &[u8]) -> Option<Next> {
             return None;
         }
     }
-    // HTTP/1.0 knew no Host (RFC 9112 §3.2).
+    // HTTP/1.0 has no Host (RFC 9112 §3.2).
     if is_1_1 && host.is_none() {
         return None;
     }
     match (length, chunked) {
         (Some(_), Some(())) => None,
-        (None, Some(())) => Some(Next::Rest),
-        (length, None) => Some(Next::Body(length.unwrap_or(0))),
+        (None, Some(())) => Some(State::Passthrough),
+        (length, None) => Some(State::Body(length.unwrap_or(0))),
     }
 }
 
-fn without_return(line: &[u8]) -> &[u8] {
+fn strip_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Whether the request is of HTTP/1.1, and not of 1.0; `None` if its first line is no other's.
-fn is_request_line(line: &[u8]) -> Option<bool> {
+/// Whether a request line is of HTTP/1.1 rather than 1.0; `None` if it is invalid.
+fn parse_request_line(line: &[u8]) -> Option<bool> {
     let mut words = line.split(|&byte| byte == b' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     if words.next().is_some() || !is_token(method) {
@@ -263,9 +269,9 @@ fn is_request_line(line: &[u8]) -> Option<bool> {
     let visible = target
         .iter()
         .all(|byte| byte.is_ascii_graphic() && *byte != b'#');
-    let one_form = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
-    // What CONNECT names is a host, and this is no proxy.
-    if !visible || !one_form || method == b"CONNECT" {
+    let is_supported = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
+    // The target of CONNECT is a host, and this server is no proxy.
+    if !visible || !is_supported || method == b"CONNECT" {
         return None;
     }
     match version {
@@ -275,8 +281,8 @@ fn is_request_line(line: &[u8]) -> Option<bool> {
     }
 }
 
-/// The name and the value of one line of a header.
-fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Parses one header field into its name and value.
+fn parse_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let (name, value) = line.split_at(colon);
     let value = value.get(1..)?;
@@ -284,19 +290,20 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     (is_token(name) && value.iter().all(is_text)).then(|| (name, value.trim_ascii()))
 }
 
-/// RFC 9110 §5.6.2.
+/// RFC 9110 §5.6.2: `token`.
 fn is_token(bytes: &[u8]) -> bool {
     let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !bytes.is_empty() && bytes.iter().all(is_tchar)
 }
 
-fn decimal(value: &[u8]) -> Option<u64> {
+/// Parses a `Content-Length` of digits only.
+fn parse_length(value: &[u8]) -> Option<u64> {
     let digits = value.iter().all(u8::is_ascii_digit);
     let text = digits.then_some(value)?;
     str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Whether this is a host, and at the most a port.
+/// Whether this is a host, with or without a port.
 fn is_authority(value: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte);
     let Ok(authority) = Authority::try_from(value) else {
@@ -306,13 +313,14 @@ fn is_authority(value: &[u8]) -> bool {
     value.iter().all(plain) && whole && !authority.host().is_empty()
 }
 
-/// Whether it is beyond doubt what a request is for and who makes it. HTTP/2 has no raw header to look at, and its
-/// library compares no Host with the `:authority` (RFC 9113 §8.3.1).
-pub(crate) fn is_clear(parts: &Parts) -> bool {
+/// Whether the target and the credentials of a request are unambiguous. HTTP/2 has no raw header
+/// that could be checked, and the h2 crate does not compare `Host` with `:authority` (RFC 9113
+/// §8.3.1).
+pub(crate) fn is_unambiguous(parts: &Parts) -> bool {
     let once = |name| parts.headers.get_all(name).iter().count() <= 1;
     let target = parts.uri.path();
-    let asterisk = target == "*" && parts.method == Method::OPTIONS;
-    if !once(HOST) || !once(AUTHORIZATION) || !(target.starts_with('/') || asterisk) {
+    let is_asterisk = target == "*" && parts.method == Method::OPTIONS;
+    if !once(HOST) || !once(AUTHORIZATION) || !(target.starts_with('/') || is_asterisk) {
         return false;
     }
     if parts.version != Version::HTTP_2 {
@@ -320,10 +328,11 @@ pub(crate) fn is_clear(parts: &Parts) -> bool {
     }
     let host = parts.headers.get(HOST).map(HeaderValue::as_bytes);
     let authority = parts.uri.authority().map(|known| known.as_str().as_bytes());
-    let one = host.or(authority).is_some_and(is_authority);
-    one && host
-        .zip(authority)
-        .is_none_or(|(host, authority)| host.eq_ignore_ascii_case(authority))
+    let is_valid = host.or(authority).is_some_and(is_authority);
+    is_valid
+        && host
+            .zip(authority)
+            .is_none_or(|(host, authority)| host.eq_ignore_ascii_case(authority))
 }
 
 #[cfg(test)]
@@ -335,15 +344,15 @@ mod tests {
     const GET: &str = "GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n";
     const PUT: &str = "PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nab\n";
 
-    /// What gets through of these bytes, written in pieces of this size and then no more.
-    async fn through(sent: &str, piece: usize) -> String {
+    /// The bytes that the guard passes on of `sent`, which is written in chunks of this size.
+    async fn pass(sent: &str, chunk: usize) -> String {
         let (mut client, stream) = tokio::io::duplex(1 << 20);
-        let mut framed = Framed::new(stream, 8_192, Refusals::default());
+        let mut guard = FramingGuard::new(stream, 8_192, Refusals::default());
         let mut received = String::new();
-        let read = framed.read_to_string(&mut received);
+        let read = guard.read_to_string(&mut received);
         let write = async {
-            for piece in sent.as_bytes().chunks(piece) {
-                client.write_all(piece).await.unwrap();
+            for chunk in sent.as_bytes().chunks(chunk) {
+                client.write_all(chunk).await.unwrap();
                 tokio::task::yield_now().await;
             }
             drop(client);
@@ -353,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clear_requests_get_through_as_they_are() {
+    async fn unambiguous_requests_are_passed_on_unchanged() {
         let chunked = "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n\n";
         let one = "GET / HTTP/1.0\r\n\r\n";
         let half = "GET / HTTP/1.1\r\nHo";
@@ -363,43 +372,43 @@ mod tests {
             [PUT, chunked].concat(),
             [one, half].concat(),
         ] {
-            for piece in [1, 7, sent.len()] {
-                assert_eq!(through(&sent, piece).await, sent);
+            for chunk in [1, 7, sent.len()] {
+                assert_eq!(pass(&sent, chunk).await, sent);
             }
         }
     }
 
     #[tokio::test]
-    async fn nothing_gets_through_from_the_first_doubt_on() {
-        let no_request = str::from_utf8(NO_REQUEST).unwrap();
-        for doubtful in [
+    async fn nothing_is_passed_on_after_an_ambiguous_request() {
+        let invalid = str::from_utf8(INVALID_REQUEST).unwrap();
+        for ambiguous in [
             "GET / HTTP/1.1\nHost: localhost\n\n",
             "\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n",
         ] {
-            let sent = [GET, PUT, doubtful, GET].concat();
-            for piece in [1, 7, sent.len()] {
-                let expected = [GET, PUT, no_request].concat();
-                assert_eq!(through(&sent, piece).await, expected, "{doubtful:?}");
+            let sent = [GET, PUT, ambiguous, GET].concat();
+            for chunk in [1, 7, sent.len()] {
+                let expected = [GET, PUT, invalid].concat();
+                assert_eq!(pass(&sent, chunk).await, expected, "{ambiguous:?}");
             }
         }
     }
 
     #[tokio::test]
-    async fn a_header_that_is_too_large_never_becomes_whole() {
+    async fn a_header_that_is_too_large_is_never_completed() {
         let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(9_000));
-        let received = through(&format!("{long}\r\nHost: localhost\r\n\r\n{GET}"), 4_096).await;
+        let received = pass(&format!("{long}\r\nHost: localhost\r\n\r\n{GET}"), 4_096).await;
         assert!(received.len() >= 8_192 && long.starts_with(&received));
     }
 
     #[test]
-    fn only_one_length_and_one_host_are_clear() {
+    fn only_one_length_and_one_host_are_unambiguous() {
         let with = |lines: &str| {
-            what_follows(format!("PUT / HTTP/1.1\r\nHost: x\r\n{lines}\r\n\r\n").as_bytes())
+            parse_header(format!("PUT / HTTP/1.1\r\nHost: x\r\n{lines}\r\n\r\n").as_bytes())
         };
-        assert_eq!(with("A: b"), Some(Next::Body(0)));
-        assert_eq!(with("content-length:  12\t"), Some(Next::Body(12)));
-        assert_eq!(with("Transfer-Encoding: Chunked"), Some(Next::Rest));
+        assert_eq!(with("A: b"), Some(State::Body(0)));
+        assert_eq!(with("content-length:  12\t"), Some(State::Body(12)));
+        assert_eq!(with("Transfer-Encoding: Chunked"), Some(State::Passthrough));
         for lines in [
             "Content-Length: 12\r\nContent-Length: 12",
             "Content-Length: 12\r\nTransfer-Encoding: chunked",

@@ -1,9 +1,10 @@
-//! Proxies in front of the server: whose word counts about where a request comes from.
+//! Trusted proxies: which peers may name the client of a request, and how they do.
 //!
-//! A peer that is not trusted is a client, whatever it sends. A trusted one tells who was before it, by the PROXY
-//! protocol for the whole connection or in each request's header; if that is a trusted proxy too, it tells in turn.
-//! The client is the first that is not trusted. Where a proxy says nothing that is clear, its own address stands
-//! for all who come through it, so that nobody can choose an address by being unclear.
+//! A peer that is not trusted is a client, whatever it sends. A trusted proxy names its peer, by
+//! the PROXY protocol for the whole connection or in the header of each request; if that peer is a
+//! trusted proxy too, its entry counts in turn. The client is the first address that is not
+//! trusted. If a proxy names no address, or its header is invalid, its own address stands for all
+//! its clients, so that no client can choose an address by an invalid header.
 
 use std::io;
 use std::net::IpAddr;
@@ -16,74 +17,76 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::config::Config;
 use crate::server::net::client_address::ClientAddress;
-use crate::server::net::forwarded::{Hops, forwarded, x_forwarded_for};
+use crate::server::net::forwarded::{ForwardedChain, forwarded, x_forwarded_for};
 
-/// What both versions' headers begin with at the least: the signature of version 2 (PROXY protocol §2.2).
+/// The signature of version 2 (PROXY protocol §2.2); no header of version 1 is shorter.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest line of version 1, with its end (PROXY protocol §2.1).
-const LINE: usize = 107;
-/// Bytes that version 2 may add to its fixed 16: addresses and what proxies tell besides. 216 are the longest
-/// addresses, and what is told in practice is a few hundred.
-const MORE: usize = 4_096;
+/// The maximum length of a header of version 1, with its line end (PROXY protocol §2.1).
+const MAX_LINE: usize = 107;
+/// The maximum number of bytes after the fixed 16 of version 2: addresses and type-length-value
+/// fields. The longest addresses have 216 bytes, and the fields in practice a few hundred.
+const MAX_VARIABLE: usize = 4_096;
 
 /// The trusted proxies.
-pub(crate) struct Proxies {
+pub(crate) struct TrustedProxies {
     networks: Vec<IpNet>,
-    speak_first: bool,
-    disagreement_said: AtomicBool,
+    uses_proxy_protocol: bool,
+    conflict_logged: AtomicBool,
 }
 
-impl Proxies {
+impl TrustedProxies {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             networks: config.trusted_proxies.clone(),
-            speak_first: config.proxy_protocol,
-            disagreement_said: AtomicBool::new(false),
+            uses_proxy_protocol: config.proxy_protocol,
+            conflict_logged: AtomicBool::new(false),
         }
     }
 
-    /// Whether what comes from there is a proxy's word.
-    pub(crate) fn trust(&self, address: ClientAddress) -> bool {
+    /// Whether this peer is a trusted proxy.
+    pub(crate) fn trusts(&self, address: ClientAddress) -> bool {
         match address {
             ClientAddress::Unknown => false,
-            // Its file's rights let the proxy in, and nobody else.
+            // The permissions of its file admit only the proxy.
             ClientAddress::UnixSocket => true,
             ClientAddress::Ip(address) => self.networks.iter().any(|net| net.contains(&address)),
         }
     }
 
-    /// Whether a client there is heard without TLS: its password and backup ids cross no network that is not known.
-    pub(crate) fn may_speak_plainly(&self, peer: ClientAddress) -> bool {
-        let is_here = matches!(peer, ClientAddress::Ip(address) if address.is_loopback());
-        is_here || self.trust(peer)
+    /// Whether this peer may connect without TLS: then passwords and backup ids cross only this
+    /// machine or the network of a trusted proxy.
+    pub(crate) fn allows_plaintext(&self, peer: ClientAddress) -> bool {
+        let is_local = matches!(peer, ClientAddress::Ip(address) if address.is_loopback());
+        is_local || self.trusts(peer)
     }
 
-    /// Whether a connection from there begins with a header of the PROXY protocol.
-    pub(crate) fn speaks_first(&self, peer: ClientAddress) -> bool {
-        self.speak_first && self.trust(peer)
+    /// Whether connections of this peer begin with a PROXY protocol header.
+    pub(crate) fn uses_proxy_protocol(&self, peer: ClientAddress) -> bool {
+        self.uses_proxy_protocol && self.trusts(peer)
     }
 
-    /// Who sent a request on a connection from `peer`.
+    /// The client of a request on a connection from `peer`.
     pub(crate) fn client(&self, peer: ClientAddress, headers: &HeaderMap) -> ClientAddress {
-        if !self.trust(peer) {
+        if !self.trusts(peer) {
             return peer;
         }
         match (x_forwarded_for(headers), forwarded(headers)) {
-            (Hops::None, Hops::None) => peer,
-            (Hops::These(hops), Hops::None) | (Hops::None, Hops::These(hops)) => {
+            (ForwardedChain::None, ForwardedChain::None) => peer,
+            (ForwardedChain::Hops(hops), ForwardedChain::None)
+            | (ForwardedChain::None, ForwardedChain::Hops(hops)) => {
                 self.first_untrusted(peer, &hops)
             }
             (x_forwarded, forwarded) => {
-                // A proxy writes one of them, and may pass on the other as the client wrote it.
+                // A proxy sets one of them, and may pass on the other as the client sent it.
                 let of = |hops| match hops {
-                    Hops::These(hops) => self.first_untrusted(peer, &hops),
-                    Hops::None | Hops::Unclear => peer,
+                    ForwardedChain::Hops(hops) => self.first_untrusted(peer, &hops),
+                    ForwardedChain::None | ForwardedChain::Invalid => peer,
                 };
                 let (one, other) = (of(x_forwarded), of(forwarded));
                 if one == other {
                     return one;
                 }
-                self.say_that_headers_disagree();
+                self.log_conflict();
                 peer
             }
         }
@@ -92,31 +95,27 @@ impl Proxies {
     fn first_untrusted(&self, peer: ClientAddress, hops: &[Option<IpAddr>]) -> ClientAddress {
         let mut last = peer;
         for hop in hops {
-            // Whoever is not told is the one who tells.
+            // An unnamed peer: the proxy that did not name it stands for it.
             let Some(address) = *hop else { return last };
             last = address.into();
-            if !self.trust(last) {
+            if !self.trusts(last) {
                 return last;
             }
         }
         last
     }
 
-    fn say_that_headers_disagree(&self) {
-        if !self.disagreement_said.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "a request came through a trusted proxy with both Forwarded and X-Forwarded-For, and they do not \
-                 name the same client: the proxy should set one and remove the other. Its own address counts for \
-                 such requests. This is said once"
-            );
+    fn log_conflict(&self) {
+        if !self.conflict_logged.swap(true, Ordering::Relaxed) {
+            tracing::warn!("conflicting Forwarded and X-Forwarded-For from trusted proxy");
         }
     }
 
-    /// Reads the header of the PROXY protocol, version 1 or 2, and nothing behind it. Who is connected: `peer` where
-    /// the proxy speaks for itself (a health check) or does not say.
+    /// Reads a PROXY protocol header, version 1 or 2, and nothing after it. Returns the client;
+    /// that is `peer` if the proxy connects on its own behalf (a health check) or names no address.
     ///
     /// # Errors
-    /// When it is none, is too long, or the stream ends or fails.
+    /// When the header is invalid or too long, or the stream ends or fails.
     pub(crate) async fn read_header(
         peer: ClientAddress,
         stream: &mut (impl AsyncRead + Unpin),
@@ -127,40 +126,37 @@ impl Proxies {
             let mut fixed = [0; 4];
             stream.read_exact(&mut fixed).await?;
             let [_, _, high, low] = fixed;
-            let more = usize::from(u16::from_be_bytes([high, low]));
-            if more > MORE {
-                return Err(no_header());
+            let variable = usize::from(u16::from_be_bytes([high, low]));
+            if variable > MAX_VARIABLE {
+                return Err(invalid_header());
             }
             header.extend(fixed);
             let start = header.len();
-            header.resize(start + more, 0);
+            header.resize(start + variable, 0);
             stream
                 .read_exact(header.get_mut(start..).unwrap_or_default())
                 .await?;
         } else if header.starts_with(b"PROXY ") {
-            // Byte by byte, as what follows belongs to the client.
+            // Byte by byte, because the bytes after the line belong to the client.
             while !header.ends_with(b"\r\n") {
-                if header.len() >= LINE {
-                    return Err(no_header());
+                if header.len() >= MAX_LINE {
+                    return Err(invalid_header());
                 }
                 header.push(stream.read_u8().await?);
             }
         }
         let (parsed, length) =
-            ProxyHeader::parse(&header, ParseConfig::default()).map_err(|_| no_header())?;
+            ProxyHeader::parse(&header, ParseConfig::default()).map_err(|_| invalid_header())?;
         if length != header.len() {
-            return Err(no_header());
+            return Err(invalid_header());
         }
         let proxied = parsed.proxied_address();
         Ok(proxied.map_or(peer, |proxied| ClientAddress::of_peer(proxied.source)))
     }
 }
 
-fn no_header() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "no header of the PROXY protocol",
-    )
+fn invalid_header() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "invalid PROXY protocol header")
 }
 
 #[cfg(test)]
@@ -171,9 +167,9 @@ mod tests {
 
     const PROXY: &str = "10.0.0.1";
 
-    fn proxies() -> Proxies {
+    fn proxies() -> TrustedProxies {
         let text = br#"{ "trustedProxies": ["10.0.0.0/8", "2001:db8::7"], "proxyProtocol": true }"#;
-        Proxies::new(&Config::from_json(text, Path::new("config.json")).unwrap())
+        TrustedProxies::new(&Config::from_json(text, Path::new("config.json")).unwrap())
     }
 
     fn at(address: &str) -> ClientAddress {
@@ -194,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_not_trusted_is_the_client_whatever_it_sends() {
+    fn an_untrusted_peer_is_the_client_whatever_it_sends() {
         for peer in ["192.0.2.1", "2001:db8::8", "11.0.0.1"] {
             let lines = [
                 ("x-forwarded-for", "192.0.2.9"),
@@ -207,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_first_from_the_right_that_is_not_trusted() {
+    fn the_client_is_the_first_untrusted_address_from_the_right() {
         for peer in [PROXY, "::ffff:10.0.0.1", "2001:db8::7"] {
             for (header, expected) in [
                 ("192.0.2.1", "192.0.2.1"),
@@ -215,7 +211,7 @@ mod tests {
                 ("6.6.6.6, 192.0.2.1, 10.9.9.9", "192.0.2.1"),
                 ("10.1.1.1, 10.9.9.9", "10.1.1.1"),
                 ("6.6.6.6, ::ffff:10.1.1.1", "6.6.6.6"),
-                // Whoever is unclear hides behind the proxy that let them be.
+                // An invalid entry: the proxy that passed it on stands for the client.
                 ("6.6.6.6, who knows, 10.9.9.9", "10.9.9.9"),
             ] {
                 assert_client(peer, &[("x-forwarded-for", header)], expected);
@@ -243,17 +239,20 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_unix_socket_is_a_proxy() {
+    fn the_peer_of_a_unix_socket_is_a_trusted_proxy() {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", "192.0.2.1".parse().unwrap());
         let found = proxies().client(ClientAddress::UnixSocket, &headers);
         assert!(found == at("192.0.2.1"));
-        assert!(proxies().speaks_first(ClientAddress::UnixSocket));
-        assert!(proxies().speaks_first(at(PROXY)) && !proxies().speaks_first(at("192.0.2.1")));
+        assert!(proxies().uses_proxy_protocol(ClientAddress::UnixSocket));
+        assert!(
+            proxies().uses_proxy_protocol(at(PROXY))
+                && !proxies().uses_proxy_protocol(at("192.0.2.1"))
+        );
     }
 
     #[test]
-    fn without_tls_nobody_from_afar_is_heard() {
+    fn without_tls_only_local_peers_and_trusted_proxies_are_served() {
         for (peer, expected) in [
             (PROXY, true),
             ("127.0.0.1", true),
@@ -262,34 +261,34 @@ mod tests {
             ("192.0.2.1", false),
             ("2001:db8::8", false),
         ] {
-            assert_eq!(proxies().may_speak_plainly(at(peer)), expected, "{peer}");
+            assert_eq!(proxies().allows_plaintext(at(peer)), expected, "{peer}");
         }
-        assert!(proxies().may_speak_plainly(ClientAddress::UnixSocket));
+        assert!(proxies().allows_plaintext(ClientAddress::UnixSocket));
     }
 
     async fn read(bytes: &[u8]) -> io::Result<(ClientAddress, Vec<u8>)> {
         let mut stream = bytes;
-        let client = Proxies::read_header(at(PROXY), &mut stream).await?;
+        let client = TrustedProxies::read_header(at(PROXY), &mut stream).await?;
         Ok((client, stream.to_vec()))
     }
 
-    /// A header of version 2, with a few bytes of further information.
+    /// A header of version 2, with one type-length-value field.
     fn version_2(command: u8, family: u8, addresses: &[u8]) -> Vec<u8> {
-        let further = [0x04, 0, 1, 0];
-        let length = u16::try_from(addresses.len() + further.len()).unwrap();
+        let field = [0x04, 0, 1, 0];
+        let length = u16::try_from(addresses.len() + field.len()).unwrap();
         let fixed = [command, family];
         [
             SIGNATURE.as_slice(),
             &fixed,
             &length.to_be_bytes(),
             addresses,
-            &further,
+            &field,
         ]
         .concat()
     }
 
     #[tokio::test]
-    async fn a_header_of_the_proxy_protocol_is_read_and_nothing_behind_it() {
+    async fn a_proxy_protocol_header_is_read_and_nothing_after_it() {
         let v4 = [192, 0, 2, 1, 10, 0, 0, 1, 0x12, 0x34, 0x01, 0xbb];
         let v6: Vec<u8> = [
             &"2001:db8:1::1"
@@ -335,11 +334,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_header_of_the_proxy_protocol_is_refused() {
+    async fn an_invalid_proxy_protocol_header_is_refused() {
         let endless = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200], b"\r\n"].concat();
         let mut long = version_2(0x21, 0x11, &[0; 12]);
-        long[14..16].copy_from_slice(&u16::try_from(MORE + 1).unwrap().to_be_bytes());
-        long.resize(16 + MORE + 1, 0);
+        long[14..16].copy_from_slice(&u16::try_from(MAX_VARIABLE + 1).unwrap().to_be_bytes());
+        long.resize(16 + MAX_VARIABLE + 1, 0);
         for bytes in [
             b"GET /config HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03aaaaaaaaaaaa".to_vec(),

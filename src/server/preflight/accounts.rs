@@ -6,21 +6,14 @@ use crate::config::Config;
 use crate::error_chain::with_causes;
 use crate::server::status::{Alert, Severity};
 
-/// The accounts of a configuration; where anonymous access is on, the file may be missing.
-pub(crate) fn open_authenticator(config: &Config) -> Result<Authenticator, account::FileError> {
-    if config.allow_anonymous && !config.accounts_file.exists() {
-        return Authenticator::without_accounts(&config.accounts_file);
-    }
-    Authenticator::open(&config.accounts_file)
-}
-
 pub(super) fn check(findings: &mut Findings, config: &Config) {
     let key = "accountsFile";
     if config.allow_anonymous {
         let text = "is on; every client on the Internet may store backups here";
         findings.add(Severity::Warning, "allowAnonymous", text);
     }
-    if let Err(error) = open_authenticator(config) {
+    let opened = Authenticator::open_optional(&config.accounts_file, config.allow_anonymous);
+    if let Err(error) = opened {
         return findings.add(Severity::Critical, key, with_causes(&error));
     }
     let accounts = account::load(&config.accounts_file).unwrap_or_default();

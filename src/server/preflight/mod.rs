@@ -13,8 +13,6 @@ use std::time::SystemTime;
 use crate::config::{Config, Listen, Tls};
 use crate::server::status::{Alert, Finding, Renewal, Severity};
 
-pub(crate) use accounts::open_authenticator;
-
 /// The findings so far.
 #[derive(Default)]
 struct Findings(Vec<Finding>);

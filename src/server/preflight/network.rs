@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::Findings;
-use crate::server::net::listener::is_abandoned;
+use crate::server::net::listener::is_stale_socket;
 use crate::server::status::Severity;
 
 /// Tests whether an address can be bound.
@@ -27,7 +27,7 @@ pub(super) fn check_address(findings: &mut Findings, key: &'static str, address:
 pub(super) fn check_socket(findings: &mut Findings, path: &Path) {
     let key = "listen";
     let shown = path.display();
-    if path.symlink_metadata().is_ok() && !is_abandoned(path) {
+    if path.symlink_metadata().is_ok() && !is_stale_socket(path) {
         let text = format!("{shown} exists, perhaps as the socket of this server");
         return findings.add(Severity::Warning, key, text);
     }

@@ -1,26 +1,27 @@
-//! What is told of one request when it ends: its line in the log (what was done, how it ended, how long it took), and
-//! its share of the metrics. No identity is in it.
+//! Access log: one line for each request when it ends, and its share of the metrics.
+//!
+//! A line contains method, route, result and duration, and no identity.
 
 use std::time::Instant;
 
 use http::Method;
 
 use crate::server::metrics::InFlightRequest;
-use crate::server::net::client_address::Shown;
+use crate::server::net::client_address::LoggedAddress;
 use crate::server::request::pseudonym::Pseudonym;
 
-/// Written when it is dropped, so that a request whose client goes away has a line too.
+/// The line of one request. Written when it is dropped, so that a cancelled request has a line too.
 pub(crate) struct AccessLine<'a> {
     pub(crate) metrics: InFlightRequest<'a>,
     pub(crate) method: &'static str,
     pub(crate) route: &'static str,
-    /// For the routes of backups alone.
+    /// Only for routes of backups.
     pub(crate) backup: Option<Pseudonym>,
-    /// Where operators want it.
-    pub(crate) client: Option<Shown>,
+    /// As `log.clientAddresses` allows.
+    pub(crate) client: Option<LoggedAddress>,
     pub(crate) started: Instant,
     pub(crate) received: u64,
-    /// `None` when there was no answer to give.
+    /// `None` if the request was cancelled.
     pub(crate) status: Option<u16>,
 }
 
@@ -59,19 +60,20 @@ impl Drop for AccessLine<'_> {
                 client,
                 received,
                 milliseconds,
-                "request was given up"
+                "request cancelled"
             ),
         }
     }
 }
 
-/// The line of what HTTP/1.1 could not read as a request, and answered by itself.
-pub(crate) fn unreadable(client: Option<Shown>, status: u16) {
+/// Writes the line of bytes that hyper could not parse as an HTTP/1.1 request, and answered itself.
+pub(crate) fn unreadable(client: Option<LoggedAddress>, status: u16) {
     let client = client.map(tracing::field::display);
-    tracing::info!(client, status, "request could not be read");
+    tracing::info!(client, status, "malformed request");
 }
 
-/// The method as a word for the log; what a client makes up does not get there.
+/// The method as it appears in the log: one of a fixed list, so that no client can write to the
+/// log.
 pub(crate) fn known_method(method: &Method) -> &'static str {
     const KNOWN: [&str; 15] = [
         "GET",

@@ -1,8 +1,8 @@
-//! Request bodies: how long one claims to be, reading it within bounds, and reading what is not wanted
-//! so that the answer arrives.
+//! Request bodies: their declared length, bounded reads, and draining of refused bodies.
 //!
-//! A phone that is refused in the middle of its upload often never sees why: its system reports a broken
-//! connection. So a body of bearable size is read to its end before the refusal goes out.
+//! A client that is refused in the middle of its upload often never sees the refusal: its operating
+//! system reports a broken connection. So a refused body of moderate size is read to its end before
+//! the response is sent.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
-use crate::server::net::rate_limited_stream::Pace;
+use crate::server::net::min_rate::MinRate;
 use crate::server::request::reply::Reject;
 
-/// The largest body of any request but an upload, in bytes.
-const SMALL: usize = 2_048;
-/// How much of an unwanted body is read at the least before the connection is given up, in bytes.
-const DRAIN_AT_LEAST: u64 = 2 << 20;
+/// The maximum body of a request that is no upload, in bytes.
+const MAX_SMALL_BODY: usize = 2_048;
+/// The minimum of a refused body that is read before the connection is closed, in bytes.
+const MIN_DRAIN: u64 = 2 << 20;
 
 /// The body of one request, not yet read.
 pub(crate) struct RequestBody {
@@ -31,11 +31,11 @@ pub(crate) struct RequestBody {
     limits: BodyLimits,
 }
 
-/// How long a body may take, and how much of it is read.
+/// Deadline and minimum rate of a body, and the maximum that is read of a refused one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimits {
     deadline: Duration,
-    pace: Pace,
+    min_rate: MinRate,
     drain: u64,
 }
 
@@ -43,37 +43,38 @@ impl BodyLimits {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             deadline: config.limits.body,
-            pace: Pace::new(&config.limits),
-            drain: DRAIN_AT_LEAST.max(config.max_backup_bytes as u64 * 2),
+            min_rate: MinRate::new(&config.limits),
+            drain: MIN_DRAIN.max(config.max_backup_bytes as u64 * 2),
         }
     }
 
-    /// Until when the next bytes must be there, of a body that began at `start` and of which so many came.
-    fn next(&self, start: Instant, received: u64) -> Instant {
-        let whole = start + self.deadline;
-        whole.min(self.pace.deadline(start, received))
+    /// The time by which the next bytes must arrive, of a body that started at `start` and of which
+    /// `received` bytes have arrived.
+    fn next_deadline(&self, start: Instant, received: u64) -> Instant {
+        let total = start + self.deadline;
+        total.min(self.min_rate.deadline(start, received))
     }
 }
 
 impl RequestBody {
-    /// Takes a request's body, after making sure that its length is beyond doubt.
+    /// The body of a request, and an error if its length is ambiguous.
     pub(crate) fn new(
         parts: &Parts,
         incoming: Incoming,
         limits: BodyLimits,
     ) -> (Self, Result<(), Reject>) {
-        let (declared, verdict) = match declared_length(parts) {
+        let (declared, checked) = match declared_length(parts) {
             Ok(declared) => (declared, Ok(())),
             Err(reject) => (None, Err(reject)),
         };
         let body = Self {
             incoming,
             declared,
-            // Over HTTP/2 nobody waits to be asked.
+            // HTTP/2 clients do not wait for a 100 response.
             expects_continue: parts.version < Version::HTTP_2 && parts.headers.contains_key(EXPECT),
             limits,
         };
-        (body, verdict)
+        (body, checked)
     }
 
     /// The value of `Content-Length`.
@@ -84,66 +85,69 @@ impl RequestBody {
     /// Reads a body of exactly `length` bytes.
     pub(crate) async fn read_exactly(&mut self, length: usize) -> Result<Bytes, Reject> {
         match self.read(length, length).await {
-            Ok(whole) if whole.len() == length => Ok(whole),
-            Ok(_) | Err(Reject::TooLarge) => Err(Reject::Cut),
+            Ok(body) if body.len() == length => Ok(body),
+            Ok(_) | Err(Reject::TooLarge) => Err(Reject::Incomplete),
             Err(reject) => Err(reject),
         }
     }
 
-    /// Reads the body of a request that hardly needs one.
+    /// Reads the body of a request that is no upload.
     pub(crate) async fn read_small(&mut self) -> Result<Bytes, Reject> {
-        self.read(0, SMALL).await
+        self.read(0, MAX_SMALL_BODY).await
     }
 
-    /// Reads all of a body of at most so many bytes. `expected` bytes of memory are taken when the first has come.
-    async fn read(&mut self, expected: usize, most: usize) -> Result<Bytes, Reject> {
+    /// Reads a body of at most `max` bytes. `expected` bytes of memory are reserved when the first
+    /// ones arrive.
+    async fn read(&mut self, expected: usize, max: usize) -> Result<Bytes, Reject> {
         let start = Instant::now();
-        let mut whole = BytesMut::new();
+        let mut body = BytesMut::new();
         loop {
-            let next = self.limits.next(start, whole.len() as u64);
-            let frame = timeout_at(next, self.incoming.frame()).await;
-            let data = match frame.map_err(|_| Reject::Slow)? {
-                None => return Ok(whole.freeze()),
-                Some(Err(_)) => return Err(Reject::Cut),
+            let deadline = self.limits.next_deadline(start, body.len() as u64);
+            let frame = timeout_at(deadline, self.incoming.frame()).await;
+            let data = match frame.map_err(|_| Reject::BodyTimeout)? {
+                None => return Ok(body.freeze()),
+                Some(Err(_)) => return Err(Reject::Incomplete),
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             };
-            if data.len() > most - whole.len() {
+            if data.len() > max - body.len() {
                 return Err(Reject::TooLarge);
             }
-            if whole.is_empty() {
-                whole.reserve(expected);
+            if body.is_empty() {
+                body.reserve(expected);
             }
-            whole.extend_from_slice(&data);
+            body.extend_from_slice(&data);
         }
     }
 
-    /// Deals with a body that nobody wants, before the refusal goes out: one of bearable size is read to
-    /// its end; a larger one, or one of unknown size, is read while the answer is under way; one that the
-    /// client holds back until it is asked for is not asked for; one that broke off or took too long is
-    /// not waited for again.
+    /// Handles a refused body before the response is sent. A body of moderate size is read to its
+    /// end; a larger one, or one of unknown size, is read while the response is sent. A body that
+    /// the client holds back until a 100 response is not requested, and one that ended early or
+    /// timed out is not read any further.
     pub(crate) async fn discard(self, reject: Reject) {
-        let over = [Reject::BadFraming, Reject::Cut, Reject::Slow].contains(&reject);
-        if over || self.incoming.is_end_stream() || self.expects_continue {
+        let is_final =
+            [Reject::BadFraming, Reject::Incomplete, Reject::BodyTimeout].contains(&reject);
+        if is_final || self.incoming.is_end_stream() || self.expects_continue {
             return;
         }
-        let at_once = reject == Reject::TooLarge
+        let in_background = reject == Reject::TooLarge
             || self
                 .declared
                 .is_none_or(|length| length > self.limits.drain);
-        if at_once {
+        if in_background {
             tokio::spawn(self.drain());
         } else {
             self.drain().await;
         }
     }
 
-    /// Whoever takes longer than the limits allow loses the connection, and with it perhaps the answer.
+    /// Reads a body that is not wanted. A client that is slower than the limits allow loses the
+    /// connection, and perhaps the response with it.
     async fn drain(mut self) {
         let start = Instant::now();
         let mut received = 0;
         while received <= self.limits.drain {
-            let next = self.limits.next(start, received);
-            let Ok(Some(Ok(frame))) = timeout_at(next, self.incoming.frame()).await else {
+            let deadline = self.limits.next_deadline(start, received);
+            let Ok(Some(Ok(frame))) = timeout_at(deadline, self.incoming.frame()).await else {
                 return;
             };
             received += frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -151,8 +155,8 @@ impl RequestBody {
     }
 }
 
-/// What the headers say about the length: `Content-Length` once, or `Transfer-Encoding: chunked` once,
-/// or neither. Anything else could be read differently by a proxy in front.
+/// The declared length: `Content-Length` once, or `Transfer-Encoding: chunked` once, or neither. A
+/// proxy in front could read anything else differently.
 fn declared_length(parts: &Parts) -> Result<Option<u64>, Reject> {
     let mut encodings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
@@ -189,11 +193,11 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_known_or_unknown_or_in_doubt() {
+    fn a_length_is_known_or_unknown_or_ambiguous() {
         assert_eq!(declared(&[]), Ok(None));
         assert_eq!(declared(&[("content-length", "12")]), Ok(Some(12)));
         assert_eq!(declared(&[("transfer-encoding", "chunked")]), Ok(None));
-        let doubtful: [&[(&str, &str)]; 8] = [
+        let ambiguous: [&[(&str, &str)]; 8] = [
             &[("content-length", "12"), ("content-length", "12")],
             &[("content-length", "12, 12")],
             &[("content-length", "+12")],
@@ -206,7 +210,7 @@ mod tests {
             ],
             &[("transfer-encoding", "identity")],
         ];
-        for headers in doubtful {
+        for headers in ambiguous {
             assert_eq!(declared(headers), Err(Reject::BadFraming), "{headers:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! What requests share: services that no configuration changes, and state that one configuration bounds.
+//! Shared context of requests: services independent of the configuration, and state bounded by it.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,88 +7,79 @@ use tokio::sync::Semaphore;
 
 use crate::account::Authenticator;
 use crate::config::Config;
-use crate::server::limits::guess_limiter::Guard;
+use crate::server::limits::guess_limiter::GuessLimiter;
 use crate::server::limits::quotas::Quotas;
 use crate::server::limits::upload_memory::UploadMemory;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
-use crate::server::net::proxy_detection::Crowd;
-use crate::server::net::trusted_proxies::Proxies;
+use crate::server::net::proxy_detection::ProxyDetector;
+use crate::server::net::trusted_proxies::TrustedProxies;
 use crate::server::request::pseudonym::Pseudonyms;
 use crate::server::status::RunState;
 use crate::store::Store;
 
-/// What a server has whatever its configuration says.
+/// Services that live as long as the server.
 #[derive(Clone)]
-pub(crate) struct Means {
+pub(crate) struct Services {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) run_state: Arc<RunState>,
     pub(crate) pseudonyms: Arc<Pseudonyms>,
-    pub(crate) crowd: Arc<Crowd>,
+    pub(crate) proxy_detector: Arc<ProxyDetector>,
     pub(crate) clock: fn() -> SystemTime,
 }
 
-/// What requests share and count.
+/// State that is bounded by the configuration and shared by all requests.
 #[derive(Clone)]
-pub(crate) struct Shared {
-    pub(crate) guard: Arc<Guard>,
+pub(crate) struct SharedState {
+    pub(crate) guess_limiter: Arc<GuessLimiter>,
     pub(crate) quotas: Arc<Quotas>,
-    pub(crate) proxies: Arc<Proxies>,
+    pub(crate) proxies: Arc<TrustedProxies>,
     pub(crate) upload_memory: Arc<UploadMemory>,
-    /// One permit for each request that may be at work.
-    pub(crate) turns: Arc<Semaphore>,
+    /// `limits.requests`.
+    requests: usize,
+    /// `limits.requests` permits, one for each request that is being carried out.
+    pub(crate) request_permits: Arc<Semaphore>,
 }
 
-impl Shared {
-    pub(crate) fn new(config: &Config, means: &Means) -> Self {
+impl SharedState {
+    pub(crate) fn new(config: &Config, services: &Services) -> Self {
         Self {
-            guard: Arc::new(Guard::new(
+            guess_limiter: Arc::new(GuessLimiter::new(
                 &config.limits.rate_limits,
-                Arc::clone(&means.metrics),
+                Arc::clone(&services.metrics),
             )),
-            quotas: Arc::new(Quotas::new(config.quotas, Arc::clone(&means.metrics))),
-            proxies: Arc::new(Proxies::new(config)),
+            quotas: Arc::new(Quotas::new(config.quotas, Arc::clone(&services.metrics))),
+            proxies: Arc::new(TrustedProxies::new(config)),
             upload_memory: Arc::new(UploadMemory::new(
                 config.limits.upload_memory,
                 config.max_backup_bytes,
             )),
-            turns: Arc::new(Semaphore::new(config.limits.requests)),
+            requests: config.limits.requests,
+            request_permits: Arc::new(Semaphore::new(config.limits.requests)),
         }
     }
 
-    /// For another configuration: what its bounds leave as it was is the same.
-    pub(crate) fn after(&self, before: &Config, config: &Config, means: &Means) -> Self {
-        let new = Self::new(config, means);
-        let (old_limits, limits) = (&before.limits, &config.limits);
-        let has_same_memory = limits.upload_memory == old_limits.upload_memory
-            && config.max_backup_bytes == before.max_backup_bytes;
-        new.quotas.know_what(&self.quotas);
+    /// The state after a reload. Each part keeps its own state if its settings are unchanged.
+    pub(crate) fn reconfigured(&self, config: &Config) -> Self {
+        let limits = &config.limits;
+        let request_permits = if limits.requests == self.requests {
+            Arc::clone(&self.request_permits)
+        } else {
+            Arc::new(Semaphore::new(limits.requests))
+        };
         Self {
-            guard: Arc::new(Guard::after(
-                &self.guard,
-                &old_limits.rate_limits,
-                &limits.rate_limits,
-            )),
-            quotas: if config.quotas == before.quotas {
-                Arc::clone(&self.quotas)
-            } else {
-                new.quotas
-            },
-            // They go with `listen` and `tls`, which wait for a restart.
+            guess_limiter: Arc::new(self.guess_limiter.reconfigured(&limits.rate_limits)),
+            quotas: self.quotas.reconfigured(config.quotas),
+            // They belong to `listen` and `tls`, which need a restart.
             proxies: Arc::clone(&self.proxies),
-            upload_memory: if has_same_memory {
-                Arc::clone(&self.upload_memory)
-            } else {
-                new.upload_memory
-            },
-            turns: if limits.requests == old_limits.requests {
-                Arc::clone(&self.turns)
-            } else {
-                new.turns
-            },
+            upload_memory: self
+                .upload_memory
+                .reconfigured(limits.upload_memory, config.max_backup_bytes),
+            requests: limits.requests,
+            request_permits,
         }
     }
 }

@@ -1,16 +1,16 @@
-//! The adapter between dav-server and the store.
+//! Adapter between dav-server and the store.
 //!
-//! dav-server answers conditional requests and lists; it sees only requests that `http.rs` has decided on:
-//! known resource, known caller, known method, a complete body, and no headers but conditions. How the
-//! store ended is remembered beside it and has the last word, because dav-server guesses: a failing look
-//! counts as "new file", and a listing that breaks off looks like a short one.
+//! dav-server evaluates conditional requests and lists collections. It sees only requests that
+//! `handler.rs` has decided on: known resource, caller and method, a complete body, and no headers
+//! but conditions. The result of the store is recorded beside dav-server and takes precedence over
+//! its response, because dav-server guesses: a failed metadata call counts as "new file", and a
+//! listing that fails halfway looks like a short one.
 
-use std::fmt;
-use std::io::{self, SeekFrom};
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use dav_server::davpath::DavPath;
 use dav_server::fs::{
     DavDirEntry, DavFile, DavMetaData, FsError, FsFuture, FsResult, FsStream, GuardedFileSystem,
@@ -25,31 +25,34 @@ use hyper::body::Frame;
 
 use crate::account::{Caller, Role};
 use crate::backup::BackupId;
-use crate::server::limits::quotas::{Before, Quotas};
+use crate::server::limits::quotas::{Existing, Quotas};
 use crate::server::metrics::Metrics;
-use crate::server::request::conditions::{FORWARDED, are_clear};
+use crate::server::request::conditions::{CONDITIONAL, are_valid};
 use crate::server::request::dav_listing::Listing;
 use crate::server::request::dav_node::{Download, Entry, Node};
+use crate::server::request::dav_request::DavRequest;
+use crate::server::request::dav_upload::Upload;
 use crate::server::request::reply::{Body, Reject};
 use crate::server::request::route::Route;
-use crate::store::{self, Meta, Put, Store};
+use crate::store::{Put, Store};
 
 const PROPFIND: &str = "PROPFIND";
 const DEPTH: &str = "depth";
 
-/// Larger than any backup: a backup is handed over in one piece.
+/// Larger than any backup, so that dav-server reads a backup in one chunk.
 const READ_BUFFER: usize = 1 << 30;
 
 /// dav-server over a store.
 pub(crate) struct Dav {
-    handler: DavHandler<Context>,
+    handler: DavHandler<Arc<DavRequest>>,
     base_path: String,
     quotas: Arc<Quotas>,
     metrics: Arc<Metrics>,
 }
 
 impl Dav {
-    /// `base_path` begins and ends with a slash; `config_length` is the length of the `config` document.
+    /// `base_path` starts and ends with a slash; `config_length` is the length of the `config`
+    /// document.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         quotas: Arc<Quotas>,
@@ -68,7 +71,7 @@ impl Dav {
             methods.add(method);
         }
         let handler = DavHandler::builder()
-            .filesystem(Box::new(Backups {
+            .filesystem(Box::new(BackupFileSystem {
                 store,
                 config_length: config_length as u64,
             }))
@@ -95,17 +98,17 @@ impl Dav {
         body: Bytes,
         now: SystemTime,
     ) -> Result<Response<Body>, Reject> {
-        if !are_clear(headers) {
+        if !are_valid(headers) {
             return Err(Reject::BadCondition);
         }
-        let context = Context(Arc::new(Exchange {
+        let context = Arc::new(DavRequest {
             route,
             caller: caller.clone(),
             quotas: Arc::clone(&self.quotas),
             metrics: Arc::clone(&self.metrics),
             method: method.clone(),
             now,
-            before: OnceLock::new(),
+            existing: OnceLock::new(),
             loaded: OnceLock::new(),
             listing: Listing::new(
                 method.as_str() == PROPFIND
@@ -114,23 +117,22 @@ impl Dav {
             ),
             put: OnceLock::new(),
             failure: OnceLock::new(),
-        }));
-        let request = self.request(method, route, headers, body);
-        let answer = self
+        });
+        let request = self.build_request(method, route, headers, body);
+        let response = self
             .handler
-            .handle_guarded(request, String::new(), context.clone())
+            .handle_guarded(request, String::new(), Arc::clone(&context))
             .await;
-        let exchange = context.0;
-        let (mut parts, body) = answer.into_parts();
+        let (mut parts, body) = response.into_parts();
         if method.as_str() == PROPFIND && parts.status == StatusCode::MULTI_STATUS {
-            return Ok(Response::from_parts(parts, listing(body, exchange)));
+            return Ok(Response::from_parts(parts, stream_listing(body, context)));
         }
-        // Everything else is small or in memory already, and goes out in one write.
+        // Every other body is small or in memory already, and is sent in one write.
         let body = BodyExt::collect(body)
             .await
             .map_err(|_| Reject::Storage)?
             .to_bytes();
-        match (exchange.failure.get(), exchange.put.get()) {
+        match (context.failure.get(), context.put.get()) {
             (Some(reject), None) => return Err(*reject),
             (_, Some(Put::Created)) => parts.status = StatusCode::CREATED,
             (_, Some(Put::Replaced)) => parts.status = StatusCode::NO_CONTENT,
@@ -138,7 +140,7 @@ impl Dav {
         }
         let unmodified = parts.status == StatusCode::NOT_MODIFIED;
         if !parts.status.is_success() && !unmodified {
-            return Err(refusal(parts.status));
+            return Err(reject_of(parts.status));
         }
         parts.headers.remove(CONNECTION);
         parts.headers.remove(ACCEPT_RANGES);
@@ -152,7 +154,8 @@ impl Dav {
         Ok(Response::from_parts(parts, Either::Left(Full::new(body))))
     }
 
-    fn request(
+    /// The request that dav-server sees.
+    fn build_request(
         &self,
         method: &Method,
         route: Route,
@@ -164,25 +167,25 @@ impl Dav {
         *request.uri_mut() = route
             .path(&self.base_path)
             .parse()
-            .expect("a base path and a route are made of characters that stand in a URI");
-        let forwarded = request.headers_mut();
-        for name in FORWARDED {
+            .expect("a base path and a route contain only characters that a URI allows");
+        let passed_on = request.headers_mut();
+        for name in CONDITIONAL {
             for value in headers.get_all(&name) {
-                forwarded.append(name.clone(), value.clone());
+                passed_on.append(name.clone(), value.clone());
             }
         }
         if method == Method::PUT {
-            forwarded.insert(CONTENT_LENGTH, body.len().into());
+            passed_on.insert(CONTENT_LENGTH, body.len().into());
         }
         if let Some(depth) = headers.get(DEPTH).filter(|_| method.as_str() == PROPFIND) {
-            forwarded.insert(DEPTH, depth.clone());
+            passed_on.insert(DEPTH, depth.clone());
         }
         request
     }
 }
 
-/// The refusal that stands for a status of dav-server.
-fn refusal(status: StatusCode) -> Reject {
+/// The refusal that corresponds to a status of dav-server.
+fn reject_of(status: StatusCode) -> Reject {
     match status {
         StatusCode::NOT_FOUND => Reject::NotFound,
         StatusCode::PRECONDITION_FAILED => Reject::PreconditionFailed,
@@ -191,14 +194,14 @@ fn refusal(status: StatusCode) -> Reject {
     }
 }
 
-/// A listing as it is read. If the store fails on the way, the connection breaks off: a list that ends
-/// early must not look like a whole one to whoever copies by it.
-fn listing(body: dav_server::body::Body, exchange: Arc<Exchange>) -> Body {
+/// Streams a listing. If the store fails halfway, the connection is closed: a truncated listing
+/// must not look complete to a tool that copies the backups in it.
+fn stream_listing(body: dav_server::body::Body, request: Arc<DavRequest>) -> Body {
     let failed = stream::once(async move {
-        exchange
+        request
             .failure
             .get()
-            .map(|_| Err(io::Error::other("the listing broke off")))
+            .map(|_| Err(io::Error::other("the listing failed")))
     });
     let frames = StreamExt::map(body, |chunk| chunk.map(Frame::data));
     Either::Right(StreamBody::new(
@@ -206,68 +209,15 @@ fn listing(body: dav_server::body::Body, exchange: Arc<Exchange>) -> Body {
     ))
 }
 
-/// One request on its way through dav-server.
+/// The store as a file system of dav-server. The resource is decided already and part of the
+/// [`DavRequest`]; paths are not parsed again.
 #[derive(Clone)]
-struct Context(Arc<Exchange>);
-
-struct Exchange {
-    route: Route,
-    caller: Caller,
-    quotas: Arc<Quotas>,
-    metrics: Arc<Metrics>,
-    method: Method,
-    now: SystemTime,
-    /// What dav-server saw when it first looked at the place of an upload.
-    before: OnceLock<Before>,
-    /// The backup of a GET, read once: dav-server looks first and opens then.
-    loaded: OnceLock<(Meta, Bytes)>,
-    listing: Listing,
-    put: OnceLock<Put>,
-    failure: OnceLock<Reject>,
-}
-
-impl Exchange {
-    /// Notes and reports a failure of the store, and gives dav-server something to end with.
-    fn failed(&self, operation: &'static str, error: &store::Error) -> FsError {
-        self.metrics.storage_failed(operation);
-        tracing::error!(
-            operation,
-            error = error as &dyn std::error::Error,
-            "storage failed"
-        );
-        let (reject, answer) = match error {
-            store::Error::Full(_) => (Reject::Full, FsError::InsufficientStorage),
-            store::Error::Unavailable(_) => (Reject::Unavailable, FsError::GeneralFailure),
-            store::Error::Other(_) => (Reject::Storage, FsError::GeneralFailure),
-        };
-        let _ = self.failure.set(reject);
-        answer
-    }
-
-    fn node(&self, meta: Meta) -> Node {
-        // In a header dav-server puts the quotes around an ETag, in a listing it forgets them.
-        let quote = if self.method.as_str() == PROPFIND {
-            "\""
-        } else {
-            ""
-        };
-        Node::File {
-            length: meta.length,
-            uploaded: Some((meta.last_upload, meta.version)),
-            quote,
-        }
-    }
-}
-
-/// The store as dav-server's file system. Which resource is meant is in the context, decided already;
-/// paths are not read again.
-#[derive(Clone)]
-struct Backups {
+struct BackupFileSystem {
     store: Arc<dyn Store>,
     config_length: u64,
 }
 
-impl Backups {
+impl BackupFileSystem {
     fn config(&self) -> Node {
         Node::File {
             length: self.config_length,
@@ -276,47 +226,47 @@ impl Backups {
         }
     }
 
-    async fn look(&self, id: BackupId, exchange: &Exchange) -> FsResult<Node> {
-        // To a phone the collection looks empty; it reaches what it knows the name of by GET.
-        if exchange.method.as_str() == PROPFIND && exchange.caller.role() == Role::Phone {
+    async fn backup(&self, id: BackupId, request: &DavRequest) -> FsResult<Node> {
+        // For a phone the collection is empty; it gets a backup by its id, with GET.
+        if request.method.as_str() == PROPFIND && request.caller.role() == Role::Phone {
             return Err(FsError::NotFound);
         }
-        let found = if exchange.method == Method::GET {
+        let found = if request.method == Method::GET {
             let loaded = self
                 .store
                 .get(id)
                 .await
-                .map_err(|error| exchange.failed("read", &error))?;
-            loaded.map(|(meta, body)| exchange.loaded.get_or_init(|| (meta, body)).0)
+                .map_err(|error| request.failed("read", &error))?;
+            loaded.map(|(meta, body)| request.loaded.get_or_init(|| (meta, body)).0)
         } else {
             self.store
                 .stat(id)
                 .await
-                .map_err(|error| exchange.failed("stat", &error))?
+                .map_err(|error| request.failed("stat", &error))?
         };
-        let before = found.map_or(Before::Nothing, |meta| Before::Backup(meta.length));
-        let _ = exchange.before.set(before);
+        let existing = found.map_or(Existing::None, |meta| Existing::Backup(meta.length));
+        let _ = request.existing.set(existing);
         found
-            .map(|meta| exchange.node(meta))
+            .map(|meta| request.node(meta))
             .ok_or(FsError::NotFound)
     }
 }
 
-impl GuardedFileSystem<Context> for Backups {
+impl GuardedFileSystem<Arc<DavRequest>> for BackupFileSystem {
     fn metadata<'a>(
         &'a self,
         _path: &'a DavPath,
-        Context(exchange): &'a Context,
+        request: &'a Arc<DavRequest>,
     ) -> FsFuture<'a, Box<dyn DavMetaData>> {
         Box::pin(async move {
-            let node = match exchange.route {
+            let node = match request.route {
                 Route::Root | Route::Backups => Node::Collection,
                 Route::Config => self.config(),
-                Route::Backup(id) => self.look(id, exchange).await?,
+                Route::Backup(id) => self.backup(id, request).await?,
                 Route::Unknown => return Err(FsError::NotFound),
             };
-            let started = exchange.listing.start(&*self.store).await;
-            started.map_err(|error| exchange.failed("list", &error))?;
+            let started = request.listing.start(&*self.store).await;
+            started.map_err(|error| request.failed("list", &error))?;
             Ok(Box::new(node) as Box<dyn DavMetaData>)
         })
     }
@@ -325,26 +275,26 @@ impl GuardedFileSystem<Context> for Backups {
         &'a self,
         _path: &'a DavPath,
         options: OpenOptions,
-        Context(exchange): &'a Context,
+        request: &'a Arc<DavRequest>,
     ) -> FsFuture<'a, Box<dyn DavFile>> {
         Box::pin(async move {
-            let Route::Backup(id) = exchange.route else {
+            let Route::Backup(id) = request.route else {
                 return Err(FsError::Forbidden);
             };
             if !options.write {
-                let (node, body) = match exchange.loaded.get() {
-                    Some((meta, body)) => (exchange.node(*meta), body.clone()),
-                    None => (self.look(id, exchange).await?, Bytes::new()),
+                let (node, body) = match request.loaded.get() {
+                    Some((meta, body)) => (request.node(*meta), body.clone()),
+                    None => (self.backup(id, request).await?, Bytes::new()),
                 };
                 return Ok(Box::new(Download { node, rest: body }) as Box<dyn DavFile>);
             }
-            // Parts of a backup do not exist, and an upload whose length is not known cannot be complete.
+            // There are no partial backups, and an upload of unknown length cannot be complete.
             let (true, false, Some(size)) = (options.truncate, options.append, options.size) else {
                 return Err(FsError::Forbidden);
             };
             Ok(Box::new(Upload {
                 store: Arc::clone(&self.store),
-                exchange: Arc::clone(exchange),
+                request: Arc::clone(request),
                 id,
                 size,
                 received: Bytes::new(),
@@ -356,7 +306,7 @@ impl GuardedFileSystem<Context> for Backups {
         &'a self,
         _path: &'a DavPath,
         _meta: ReadDirMeta,
-        Context(exchange): &'a Context,
+        request: &'a Arc<DavRequest>,
     ) -> FsFuture<'a, FsStream<Box<dyn DavDirEntry>>> {
         let entry = |name: &str, node| {
             Ok(Box::new(Entry {
@@ -364,17 +314,17 @@ impl GuardedFileSystem<Context> for Backups {
                 node,
             }) as Box<dyn DavDirEntry>)
         };
-        let entries: FsStream<_> = match (exchange.route, exchange.caller.role()) {
+        let entries: FsStream<_> = match (request.route, request.caller.role()) {
             (Route::Root, _) => Box::pin(stream::iter([
                 entry("config", self.config()),
                 entry("backups", Node::Collection),
             ])),
             (Route::Backups, Role::Operator) => {
-                let exchange = Arc::clone(exchange);
-                let listing = exchange.listing.take(&*self.store);
+                let request = Arc::clone(request);
+                let listing = request.listing.take(&*self.store);
                 Box::pin(listing.map(move |listed| match listed {
-                    Ok((id, meta)) => entry(&id.to_hex(), exchange.node(meta)),
-                    Err(error) => Err(exchange.failed("list", &error)),
+                    Ok((id, meta)) => entry(&id.to_hex(), request.node(meta)),
+                    Err(error) => Err(request.failed("list", &error)),
                 }))
             }
             (Route::Backups | Route::Config | Route::Backup(_) | Route::Unknown, _) => {
@@ -387,109 +337,19 @@ impl GuardedFileSystem<Context> for Backups {
     fn remove_file<'a>(
         &'a self,
         _path: &'a DavPath,
-        Context(exchange): &'a Context,
+        request: &'a Arc<DavRequest>,
     ) -> FsFuture<'a, ()> {
         Box::pin(async move {
-            let Route::Backup(id) = exchange.route else {
+            let Route::Backup(id) = request.route else {
                 return Err(FsError::Forbidden);
             };
-            match self.store.remove(id, exchange.now).await {
+            match self.store.remove(id, request.now).await {
                 Ok(true) => {
-                    exchange.quotas.removed();
+                    request.quotas.backup_removed();
                     Ok(())
                 }
                 Ok(false) => Err(FsError::NotFound),
-                Err(error) => Err(exchange.failed("remove", &error)),
-            }
-        })
-    }
-}
-
-/// A backup on its way in. Nothing reaches the store before all of it is here.
-struct Upload {
-    store: Arc<dyn Store>,
-    exchange: Arc<Exchange>,
-    id: BackupId,
-    size: u64,
-    received: Bytes,
-}
-
-impl fmt::Debug for Upload {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Upload")
-    }
-}
-
-impl DavFile for Upload {
-    fn metadata(&mut self) -> FsFuture<'_, Box<dyn DavMetaData>> {
-        // Asked for after the upload, for the ETag of the answer.
-        Box::pin(async move {
-            let found = self.store.stat(self.id).await;
-            let meta = found
-                .map_err(|_| FsError::GeneralFailure)?
-                .ok_or(FsError::NotFound)?;
-            Ok(Box::new(self.exchange.node(meta)) as Box<dyn DavMetaData>)
-        })
-    }
-
-    fn read_bytes(&mut self, _: usize) -> FsFuture<'_, Bytes> {
-        Box::pin(future::ready(Err(FsError::Forbidden)))
-    }
-
-    fn write_buf(&mut self, mut buffer: Box<dyn Buf + Send>) -> FsFuture<'_, ()> {
-        let length = buffer.remaining();
-        self.write_bytes(buffer.copy_to_bytes(length))
-    }
-
-    fn write_bytes(&mut self, bytes: Bytes) -> FsFuture<'_, ()> {
-        let fits = (self.received.len() + bytes.len()) as u64 <= self.size;
-        if fits {
-            if self.received.is_empty() {
-                // The usual case, one piece, is taken over without a copy.
-                self.received = bytes;
-            } else {
-                self.received = [&*self.received, &*bytes].concat().into();
-            }
-        }
-        Box::pin(future::ready(if fits {
-            Ok(())
-        } else {
-            Err(FsError::TooLarge)
-        }))
-    }
-
-    fn seek(&mut self, _: SeekFrom) -> FsFuture<'_, u64> {
-        Box::pin(future::ready(Err(FsError::NotImplemented)))
-    }
-
-    /// dav-server flushes also when the length was wrong: only a complete backup is stored.
-    fn flush(&mut self) -> FsFuture<'_, ()> {
-        Box::pin(async move {
-            if self.received.is_empty() || self.received.len() as u64 != self.size {
-                return Err(FsError::GeneralFailure);
-            }
-            let before = self.exchange.before.get().copied();
-            let (quotas, account) = (&self.exchange.quotas, self.exchange.caller.name());
-            let admission = quotas
-                .admit(
-                    &*self.store,
-                    account,
-                    self.size,
-                    before.unwrap_or(Before::Unclear),
-                )
-                .await;
-            let Ok(admission) = admission else {
-                let _ = self.exchange.failure.set(Reject::OverQuota);
-                return Err(FsError::InsufficientStorage);
-            };
-            let body = std::mem::take(&mut self.received);
-            match self.store.put(self.id, body).await {
-                Ok(put) => {
-                    admission.ended(put);
-                    let _ = self.exchange.put.set(put);
-                    Ok(())
-                }
-                Err(error) => Err(self.exchange.failed("store", &error)),
+                Err(error) => Err(request.failed("remove", &error)),
             }
         })
     }
@@ -505,13 +365,13 @@ mod tests {
     use http::header::{IF_MATCH, IF_NONE_MATCH};
 
     use super::*;
-    use crate::store::{Error, Restored, Trashed, Verified};
+    use crate::store::{Error, Meta, Restored, Trashed, Verified};
 
-    /// A store that looks empty, keeps what it is given in its hand, and says that it replaced something.
+    /// A store that is empty, records uploads, and reports each as a replacement.
     #[derive(Default)]
-    struct Hand(Mutex<Vec<Bytes>>);
+    struct RecordingStore(Mutex<Vec<Bytes>>);
 
-    impl Store for Hand {
+    impl Store for RecordingStore {
         fn put(&self, _: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
             self.0.lock().unwrap().push(body);
             Box::pin(future::ready(Ok(Put::Replaced)))
@@ -556,23 +416,23 @@ mod tests {
         }
     }
 
-    fn dav(store: &Arc<Hand>) -> Dav {
+    fn dav(store: &Arc<RecordingStore>) -> Dav {
         let metrics = Arc::new(Metrics::new(0));
         let quotas = Arc::new(Quotas::new(
             crate::config::Quotas::default(),
             Arc::clone(&metrics),
         ));
-        Dav::new(Arc::<Hand>::clone(store), quotas, metrics, "/", 0)
+        Dav::new(Arc::<RecordingStore>::clone(store), quotas, metrics, "/", 0)
     }
 
     /// Found by `fuzz/`: the first of these ended a connection in a panic.
     #[tokio::test]
-    async fn a_condition_that_is_none_is_refused_and_nothing_is_stored() {
-        let store = Arc::new(Hand::default());
+    async fn an_invalid_condition_is_refused_and_nothing_is_stored() {
+        let store = Arc::new(RecordingStore::default());
         let dav = dav(&store);
         let put = async |name: HeaderName, value: &[u8]| {
             let value = HeaderValue::from_bytes(value).unwrap();
-            let answer = dav
+            let response = dav
                 .handle(
                     &Method::PUT,
                     Route::Backup(BackupId::from_bytes([1; 32])),
@@ -582,7 +442,7 @@ mod tests {
                     SystemTime::UNIX_EPOCH,
                 )
                 .await;
-            answer.map(|answer| answer.status())
+            response.map(|response| response.status())
         };
         for bad in [
             &b"\""[..],
@@ -618,15 +478,17 @@ mod tests {
         }
     }
 
-    /// The memory of an upload is accounted for as long as its bytes live: a copy would escape that.
+    /// The upload memory counts the bytes of an upload until they are dropped: a copy would not be
+    /// counted.
     #[tokio::test]
-    async fn an_upload_reaches_the_store_without_a_copy_and_the_store_has_the_last_word() {
-        let store = Arc::new(Hand::default());
+    async fn an_upload_reaches_the_store_without_a_copy_and_the_result_of_the_store_takes_precedence()
+     {
+        let store = Arc::new(RecordingStore::default());
         let dav = dav(&store);
         let backup = Bytes::from_owner(vec![7; 100_000]);
         let route = Route::Backup(BackupId::from_bytes([1; 32]));
 
-        let answer = dav
+        let response = dav
             .handle(
                 &Method::PUT,
                 route,
@@ -637,8 +499,8 @@ mod tests {
             )
             .await;
 
-        // dav-server looked and saw nothing; the store knows better.
-        assert_eq!(answer.unwrap().status(), StatusCode::NO_CONTENT);
+        // dav-server found no backup; the store reports a replacement.
+        assert_eq!(response.unwrap().status(), StatusCode::NO_CONTENT);
         let stored = store.0.lock().unwrap();
         assert_eq!(
             (stored[0].as_ptr(), stored[0].len()),

@@ -1,4 +1,4 @@
-//! What dav-server may know of a resource, and a backup on its way out: the reading half of the adapter.
+//! Resources as dav-server sees them, and downloads: the read half of the adapter.
 
 use std::fmt;
 use std::io::SeekFrom;
@@ -10,13 +10,14 @@ use futures_util::future;
 
 use crate::store::Version;
 
-/// What dav-server may know of a resource.
+/// The metadata of a resource.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Node {
     Collection,
     File {
         length: u64,
         uploaded: Option<(SystemTime, Version)>,
+        /// The quotation mark around an ETag, if dav-server does not add it.
         quote: &'static str,
     },
 }
@@ -55,6 +56,7 @@ impl DavMetaData for Node {
     }
 }
 
+/// An entry of a collection.
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) node: Node,
@@ -72,7 +74,7 @@ impl DavDirEntry for Entry {
     }
 }
 
-/// A backup on its way out, or only what is known of it.
+/// A download in progress, or only the metadata of a backup.
 pub(crate) struct Download {
     pub(crate) node: Node,
     pub(crate) rest: Bytes,
@@ -92,12 +94,12 @@ impl DavFile for Download {
     }
 
     fn read_bytes(&mut self, count: usize) -> FsFuture<'_, Bytes> {
-        let piece = self.rest.split_to(count.min(self.rest.len()));
-        // dav-server would send zeros in the place of what is missing.
-        let result = if piece.is_empty() {
+        let chunk = self.rest.split_to(count.min(self.rest.len()));
+        // dav-server would send zeros in place of missing bytes.
+        let result = if chunk.is_empty() {
             Err(FsError::GeneralFailure)
         } else {
-            Ok(piece)
+            Ok(chunk)
         };
         Box::pin(future::ready(result))
     }

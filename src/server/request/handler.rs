@@ -1,48 +1,44 @@
-//! One request: from its header to its answer, in the order in which things are decided.
+//! One request, from its header to its response, in the order in which things are decided.
 //!
-//! Framing, resource, caller, method, size, body; only then does anything act. Whoever lacks credentials
-//! learns nothing but that, whatever the path or method: an iPhone sends each request without credentials
-//! first, an upload with its whole body, and comes back with them only after a 401.
+//! Framing, resource, caller, method, size, body; only then does anything act. A request without
+//! credentials gets 401 whatever its path and method: the iOS app sends every request without
+//! credentials first, an upload with its whole body, and repeats it with credentials after a 401.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use crate::account::{Authenticator, Caller, Credentials};
-use crate::config::{ClientAddresses, Config};
-use crate::server::limits::guess_limiter::{Asks, Guard};
-use crate::server::limits::upload_memory::UploadMemory;
-use crate::server::metrics::Metrics;
-use crate::server::metrics::limit::{Limit, Refusals};
-use crate::server::metrics::upload_history::Uploads;
+use crate::account::{Caller, Credentials};
+use crate::config::Config;
+use crate::server::limits::guess_limiter::{GuessError, Probe};
 use crate::server::net::client_address::ClientAddress;
-use crate::server::net::connection_limiter::Place;
-use crate::server::net::proxy_detection::Crowd;
-use crate::server::net::request_framing as framing;
-use crate::server::net::trusted_proxies::Proxies;
+use crate::server::net::connection_limiter::ConnectionSlot;
+use crate::server::net::request_framing;
 use crate::server::request::access_log;
 use crate::server::request::access_log::{AccessLine, known_method};
 use crate::server::request::body::{BodyLimits, RequestBody};
-use crate::server::request::context::{Means, Shared};
+use crate::server::request::context::{Services, SharedState};
 use crate::server::request::dav::Dav;
-use crate::server::request::pseudonym::{Pseudonym, Pseudonyms};
+use crate::server::request::pseudonym::Pseudonym;
 use crate::server::request::reply;
 use crate::server::request::reply::{Body, Reject};
 use crate::server::request::route::Route;
-use crate::server::request::{conditions, landing_page as page, xml_guard as xml};
+use crate::server::request::{conditions, landing_page, xml_guard};
 
-/// How long an upload waits for memory, and a request for its turn, before it is refused. Shorter than any app waits for an answer.
-const WAIT: Duration = Duration::from_secs(10);
+/// How long an upload waits for memory, and a request for its permit, before it gets 503. Shorter
+/// than any app waits for a response.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// Headers by which some servers take a part of an upload. Whoever sends one would lose the rest of a backup.
+/// Headers by which some servers accept a part of an upload: this server would store a part as the
+/// whole backup.
 const PARTIAL: [&str; 4] = [
     "content-range",
     "x-update-range",
@@ -50,131 +46,104 @@ const PARTIAL: [&str; 4] = [
     "oc-chunked",
 ];
 
-/// Everything that requests share.
-pub(crate) struct App {
-    base_path: String,
-    config_document: Bytes,
-    page: Bytes,
-    authenticator: Arc<Authenticator>,
-    guard: Arc<Guard>,
+/// Handles requests under one configuration.
+pub(crate) struct RequestHandler {
+    config: Arc<Config>,
+    services: Services,
+    shared: SharedState,
     dav: Dav,
-    upload_memory: Arc<UploadMemory>,
-    max_backup_bytes: usize,
+    config_document: Bytes,
+    landing_page: Bytes,
     body_limits: BodyLimits,
-    header_fields: usize,
-    /// One permit for each request that may be at work.
-    turns: Arc<Semaphore>,
-    refusals: Refusals,
-    metrics: Arc<Metrics>,
-    uploads: Arc<Uploads>,
-    anonymous_restore: bool,
-    allow_anonymous: bool,
-    /// What the log tells of clients.
-    client_addresses: ClientAddresses,
-    pseudonyms: Arc<Pseudonyms>,
-    proxies: Arc<Proxies>,
-    crowd: Arc<Crowd>,
-    clock: fn() -> SystemTime,
 }
 
-/// What is decided about a request before its body is looked at.
+/// What is decided about a request from its header, before its body is read.
 enum Plan {
     Page,
     Config,
-    Options(&'static str),
+    Options(&'static [&'static str]),
     Upload(Caller),
     Dav(Caller),
 }
 
-/// A request on which everything is decided but what dav-server decides.
-struct Decided<'a> {
+/// A request that is accepted, except for its conditions, which dav-server evaluates.
+struct Accepted<'a> {
     parts: &'a Parts,
     route: Route,
     caller: Caller,
     address: ClientAddress,
 }
 
-impl App {
-    /// What answers under this configuration.
-    pub(crate) fn new(config: &Config, means: &Means, shared: &Shared) -> Self {
+impl RequestHandler {
+    pub(crate) fn new(config: Arc<Config>, services: &Services, shared: &SharedState) -> Self {
         let config_document = serde_json::json!({
             "maxBackupBytes": config.max_backup_bytes,
             "retentionDays": config.retention_days,
         });
         let config_document = Bytes::from(config_document.to_string());
         Self {
-            base_path: config.base_path.clone(),
-            page: page::render(config.public_url.as_deref(), config.retention_days),
-            authenticator: Arc::clone(&means.authenticator),
-            refusals: means.metrics.refusals(),
-            metrics: Arc::clone(&means.metrics),
-            uploads: Arc::clone(&means.uploads),
-            guard: Arc::clone(&shared.guard),
+            landing_page: landing_page::render(config.public_url.as_deref(), config.retention_days),
             dav: Dav::new(
-                Arc::clone(&means.store),
+                Arc::clone(&services.store),
                 Arc::clone(&shared.quotas),
-                Arc::clone(&means.metrics),
+                Arc::clone(&services.metrics),
                 &config.base_path,
                 config_document.len(),
             ),
             config_document,
-            upload_memory: Arc::clone(&shared.upload_memory),
-            max_backup_bytes: config.max_backup_bytes,
-            body_limits: BodyLimits::new(config),
-            header_fields: config.limits.header_fields,
-            turns: Arc::clone(&shared.turns),
-            anonymous_restore: config.anonymous_restore,
-            allow_anonymous: config.allow_anonymous,
-            client_addresses: config.log.client_addresses,
-            pseudonyms: Arc::clone(&means.pseudonyms),
-            proxies: Arc::clone(&shared.proxies),
-            crowd: Arc::clone(&means.crowd),
-            clock: means.clock,
+            body_limits: BodyLimits::new(&config),
+            services: services.clone(),
+            shared: shared.clone(),
+            config,
         }
     }
 
-    /// Answers one request on the connection that has this place, and writes its line in the log.
+    /// Handles one request of the connection in this slot, and writes its line to the access log.
     pub(crate) async fn handle(
         self: Arc<Self>,
-        place: &Place,
+        slot: &ConnectionSlot,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let (parts, incoming) = request.into_parts();
-        let address = self.proxies.client(place.address(), &parts.headers);
-        let route = Route::parse(&self.base_path, parts.uri.path());
+        let address = self.shared.proxies.client(slot.address(), &parts.headers);
+        let route = Route::parse(&self.config.base_path, parts.uri.path());
         let (mut body, length) = RequestBody::new(&parts, incoming, self.body_limits);
         let mut line = AccessLine {
-            metrics: self.metrics.requests().start(),
+            metrics: self.services.metrics.requests().start(),
             method: known_method(&parts.method),
             route: route.word(),
             backup: self.pseudonym(route),
-            client: address.shown(self.client_addresses),
+            client: address.logged(self.config.log.client_addresses),
             started: Instant::now(),
             received: body.declared().unwrap_or_default(),
             status: None,
         };
 
-        let answer = match length {
-            Ok(()) if !framing::is_clear(&parts) => Err(Reject::BadFraming),
-            Ok(()) if parts.headers.len() > self.header_fields => Err(Reject::HeaderTooLarge),
+        let result = match length {
+            Ok(()) if !request_framing::is_unambiguous(&parts) => Err(Reject::BadFraming),
+            Ok(()) if parts.headers.len() > self.config.limits.header_fields => {
+                Err(Reject::HeaderTooLarge)
+            }
             Ok(()) => {
-                let is_told = !self.proxies.trust(address);
-                self.crowd.see(address, is_told);
-                self.answer(&parts, route, &mut body, address, place).await
+                let is_client = !self.shared.proxies.trusts(address);
+                self.services.proxy_detector.observe(address, is_client);
+                self.respond(&parts, route, &mut body, address, slot).await
             }
             Err(reject) => Err(reject),
         };
-        let response = match answer {
+        let response = match result {
             Ok(response) => response,
             Err(reject) => {
-                self.count(reject);
+                if let Some(limit) = reject.limit() {
+                    self.services.metrics.refusals().count(limit);
+                }
                 body.discard(reject).await;
                 reject.response()
             }
         };
         let response = if parts.headers.contains_key(TRANSFER_ENCODING) {
-            // Nobody in front of hyper knows where chunks end (`framing.rs`).
-            reply::last_of_its_connection(response)
+            // The framing guard does not parse chunks (`net/request_framing.rs`).
+            reply::closing_connection(response)
         } else {
             response
         };
@@ -185,100 +154,103 @@ impl App {
         };
 
         if parts.method == Method::PUT && response.status().is_success() {
-            self.uploads.count((self.clock)());
+            self.services.uploads.count((self.services.clock)());
         }
         line.status = Some(response.status().as_u16());
         Ok(response)
     }
 
-    /// HTTP/1.1 could not read what came on a connection from `peer`, and answered with `status`.
+    /// Logs and counts bytes that hyper could not parse as an HTTP/1.1 request and answered with
+    /// `status`.
     pub(crate) fn unreadable(&self, peer: ClientAddress, status: StatusCode) {
-        self.metrics.requests().unreadable();
-        access_log::unreadable(peer.shown(self.client_addresses), status.as_u16());
+        self.services.metrics.requests().unreadable();
+        access_log::unreadable(
+            peer.logged(self.config.log.client_addresses),
+            status.as_u16(),
+        );
     }
 
-    /// What stands for the backup in the log.
+    /// The pseudonym of the backup in the access log.
     fn pseudonym(&self, route: Route) -> Option<Pseudonym> {
         match route {
-            Route::Backup(id) => self.pseudonyms.of(id, (self.clock)()),
+            Route::Backup(id) => self.services.pseudonyms.of(id, (self.services.clock)()),
             Route::Root | Route::Config | Route::Backups | Route::Unknown => None,
         }
     }
 
-    async fn answer(
+    /// Responds to a request with unambiguous framing.
+    async fn respond(
         &self,
         parts: &Parts,
         route: Route,
         body: &mut RequestBody,
         address: ClientAddress,
-        place: &Place,
+        slot: &ConnectionSlot,
     ) -> Result<Response<Body>, Reject> {
         let plan = self.plan(parts, route, address).await?;
-        // Not whoever needs no credentials: thousands could hold all places.
-        let credentials = self.allow_anonymous || parts.headers.contains_key(AUTHORIZATION);
+        // Not for callers that need no credentials: they could pin all connection slots.
+        let credentials = self.config.allow_anonymous || parts.headers.contains_key(AUTHORIZATION);
         if credentials && !matches!(plan, Plan::Page) {
-            place.let_in();
+            slot.mark_authenticated();
         }
         if let Plan::Upload(caller) = plan {
             let backup = self.receive(parts, body, address).await?;
-            let request = Decided {
+            let request = Accepted {
                 parts,
                 route,
                 caller,
                 address,
             };
-            return self.carry_out(&request, backup).await;
+            return self.run(&request, backup).await;
         }
         let small = body.read_small().await?;
         match plan {
-            Plan::Page => Ok(reply::page(self.page.clone())),
+            Plan::Page => Ok(reply::page(self.landing_page.clone())),
             Plan::Config => Ok(reply::config(self.config_document.clone())),
-            Plan::Options(allow) => Ok(reply::options(allow)),
+            Plan::Options(methods) => Ok(reply::options(methods)),
             Plan::Upload(caller) | Plan::Dav(caller) => {
-                if !xml::is_harmless(&small) {
+                if !xml_guard::is_harmless(&small) {
                     return Err(Reject::BadXml);
                 }
                 let propfind = parts.method.as_str() == "PROPFIND";
                 let small = if propfind { small } else { Bytes::new() };
-                let request = Decided {
+                let request = Accepted {
                     parts,
                     route,
                     caller,
                     address,
                 };
-                self.carry_out(&request, small).await
+                self.run(&request, small).await
             }
         }
     }
 
-    /// Does what was decided, now that the body is here.
-    async fn carry_out(
-        &self,
-        request: &Decided<'_>,
-        body: Bytes,
-    ) -> Result<Response<Body>, Reject> {
-        let Decided {
+    /// Runs an accepted request with its complete body.
+    async fn run(&self, request: &Accepted<'_>, body: Bytes) -> Result<Response<Body>, Reject> {
+        let Accepted {
             parts,
             route,
             caller,
             address,
         } = request;
-        let look = match asks(parts, *route) {
-            Some(asks) => {
-                let look = timeout(WAIT, self.guard.look(caller, *address, asks)).await;
-                Some(look.map_err(|_| Reject::Overloaded)??)
+        let charge = match probe(parts, *route) {
+            Some(probe) => {
+                let charge = self.shared.guess_limiter.charge(caller, *address, probe);
+                let charge = timeout(MAX_WAIT, charge).await;
+                Some(charge.map_err(|_| Reject::Overloaded)??)
             }
             None => None,
         };
-        let answer = match self.turn().await {
-            Ok(turn) => {
-                let turn = Arc::new(turn);
-                // An upload keeps its turn until the store is through with it, also when its request goes away.
-                let body = Bytes::from_owner(With {
-                    body,
-                    _kept: Arc::clone(&turn),
+        let result = match self.request_permit().await {
+            Ok(permit) => {
+                let permit = Arc::new(permit);
+                // An upload keeps its permit until the store is done with it, also when its request
+                // is cancelled.
+                let body = Bytes::from_owner(BytesWithGuard {
+                    bytes: body,
+                    _guard: Arc::clone(&permit),
                 });
-                let now = (self.clock)();
+                let now = (self.services.clock)();
                 let (method, headers) = (&parts.method, &parts.headers);
                 self.dav
                     .handle(method, *route, caller, headers, body, now)
@@ -286,56 +258,39 @@ impl App {
             }
             Err(reject) => Err(reject),
         };
-        if let Some(look) = look.filter(|_| !tells_of_nothing(&answer)) {
-            look.found();
+        if let Some(charge) = charge.filter(|_| !may_be_wrong_guess(&result)) {
+            charge.refund();
         }
-        answer
+        result
     }
 
-    fn count(&self, reject: Reject) {
-        let limit = if reject == Reject::Slow {
-            Limit::Body
-        } else if reject == Reject::Overloaded {
-            Limit::Overload
-        } else if reject == Reject::HeaderTooLarge {
-            Limit::Header
-        } else if reject == Reject::BadFraming {
-            Limit::Framing
-        } else {
-            return;
-        };
-        self.refusals.count(limit);
-    }
-
-    /// Waits until the request, which has come in full, may be worked on.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, Reject> {
-        match timeout(WAIT, Arc::clone(&self.turns).acquire_owned()).await {
-            Ok(Ok(turn)) => Ok(turn),
+    /// Waits for one of `limits.requests` permits. The request has been received in full.
+    async fn request_permit(&self) -> Result<OwnedSemaphorePermit, Reject> {
+        let permits = Arc::clone(&self.shared.request_permits);
+        match timeout(MAX_WAIT, permits.acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(Reject::Overloaded),
         }
     }
 
-    /// Decides what is to be done, from the header alone.
+    /// Decides from the header alone what to do.
     async fn plan(
         &self,
         parts: &Parts,
         route: Route,
         address: ClientAddress,
     ) -> Result<Plan, Reject> {
-        let read = [Method::GET, Method::HEAD].contains(&parts.method);
-        if read && route == Route::Root {
+        let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
+        if is_read && route == Route::Root {
             return Ok(Plan::Page);
         }
         let caller = self.caller(parts, route, address).await?;
-        let allow = route.allow().ok_or(Reject::NotFound)?;
-        if !allow
-            .split(", ")
-            .any(|method| method == parts.method.as_str())
-        {
-            return Err(Reject::MethodNotAllowed(allow));
+        let methods = route.methods().ok_or(Reject::NotFound)?;
+        if !methods.contains(&parts.method.as_str()) {
+            return Err(Reject::MethodNotAllowed(methods));
         }
         match (parts.method.as_str(), route) {
-            ("OPTIONS", _) => Ok(Plan::Options(allow)),
+            ("OPTIONS", _) => Ok(Plan::Options(methods)),
             ("PUT", _) => Ok(Plan::Upload(caller)),
             ("PROPFIND", _) => {
                 // RFC 4918 §9.1: no Depth means infinity.
@@ -358,20 +313,24 @@ impl App {
         route: Route,
         address: ClientAddress,
     ) -> Result<Caller, Reject> {
-        let read = [Method::GET, Method::HEAD].contains(&parts.method);
+        let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
         let header = parts.headers.get(AUTHORIZATION);
         let credentials = header.and_then(|value| Credentials::parse(value.as_bytes()));
         match credentials {
-            // Whoever shows Basic credentials is known by them or refused, also where none are needed: an
-            // operator with a mistyped password must not take an empty list for the truth.
-            Some(credentials) if !(self.allow_anonymous && self.authenticator.is_empty()) => {
-                self.guard
-                    .let_in(&self.authenticator, &credentials, address)
-                    .await
+            // Basic credentials are verified also where none are needed: an operator with a
+            // mistyped password must not take an empty list for the truth.
+            Some(credentials)
+                if !(self.config.allow_anonymous && self.services.authenticator.is_empty()) =>
+            {
+                let guess_limiter = &self.shared.guess_limiter;
+                let caller =
+                    guess_limiter.authenticate(&self.services.authenticator, &credentials, address);
+                Ok(caller.await?)
             }
-            _ if self.allow_anonymous => Ok(Caller::anonymous()),
-            None if self.anonymous_restore && header.is_none() && read => {
-                // Also for an id that is unknown: after a 401, iOS 7.2 would send the Safe password.
+            _ if self.config.allow_anonymous => Ok(Caller::anonymous()),
+            None if self.config.anonymous_restore && header.is_none() && is_read => {
+                // Also for an unknown id: after a 401, iOS 7.2 to 7.2.2 would send the Safe
+                // password.
                 match route {
                     Route::Backup(_) => Ok(Caller::anonymous()),
                     Route::Root | Route::Config | Route::Backups | Route::Unknown => {
@@ -383,7 +342,7 @@ impl App {
         }
     }
 
-    /// Takes in an upload.
+    /// Receives the body of an upload.
     async fn receive(
         &self,
         parts: &Parts,
@@ -396,40 +355,40 @@ impl App {
         let length = match body.declared().map(usize::try_from) {
             None => return Err(Reject::LengthRequired),
             Some(Ok(0)) => return Err(Reject::Empty),
-            Some(Ok(length)) if length <= self.max_backup_bytes => length,
+            Some(Ok(length)) if length <= self.config.max_backup_bytes => length,
             Some(_) => return Err(Reject::TooLarge),
         };
         let permits = u32::try_from(length).map_err(|_| Reject::TooLarge)?;
-        let memory = self.upload_memory.take(address.prefix(), permits);
-        let memory = timeout(WAIT, memory).await;
+        let memory = self.shared.upload_memory.acquire(address.prefix(), permits);
+        let memory = timeout(MAX_WAIT, memory).await;
         let memory = memory.map_err(|_| Reject::Overloaded)?;
 
         let backup = body.read_exactly(length).await?;
-        // Its share of the memory for uploads.
-        Ok(Bytes::from_owner(With {
-            body: backup,
-            _kept: memory,
+        Ok(Bytes::from_owner(BytesWithGuard {
+            bytes: backup,
+            _guard: memory,
         }))
     }
 }
 
-/// What the answer to this request tells about the id in it. An upload tells it too (201, 204, or 507 where new backups
-/// are not taken), but puts something under the id, unless a condition keeps it from that; no app sends one.
-fn asks(parts: &Parts, route: Route) -> Option<Asks> {
+/// What the response reveals about the id in the request. An upload reveals it too (201 or 204, or
+/// 507 where a quota refuses new backups), but stores a backup under the id, unless a conditional
+/// header prevents that; no app sends one.
+fn probe(parts: &Parts, route: Route) -> Option<Probe> {
     let Route::Backup(_) = route else {
         return None;
     };
     match parts.method.as_str() {
-        "GET" | "HEAD" | "DELETE" => Some(Asks::WhatIsThere),
-        "PUT" if conditions::is_conditional(&parts.headers) => Some(Asks::WhatIsThere),
-        "PUT" => Some(Asks::WhatWasThere),
+        "GET" | "HEAD" | "DELETE" => Some(Probe::Read),
+        "PUT" if conditions::is_conditional(&parts.headers) => Some(Probe::Read),
+        "PUT" => Some(Probe::Create),
         _ => None,
     }
 }
 
-/// Whether this may be the answer to a guess that was wrong.
-fn tells_of_nothing(answer: &Result<Response<Body>, Reject>) -> bool {
-    match answer {
+/// Whether this may be the response to a wrong guess.
+fn may_be_wrong_guess(result: &Result<Response<Body>, Reject>) -> bool {
+    match result {
         Ok(response) => response.status() == StatusCode::CREATED,
         Err(reject) => [
             Reject::NotFound,
@@ -440,15 +399,24 @@ fn tells_of_nothing(answer: &Result<Response<Body>, Reject>) -> bool {
     }
 }
 
-/// A body and what is given back when the last of it is gone: also a request that goes away leaves its backup with the
-/// store.
-struct With<T> {
-    body: Bytes,
-    _kept: T,
+impl From<GuessError> for Reject {
+    fn from(error: GuessError) -> Self {
+        match error {
+            GuessError::InvalidCredentials => Self::Unauthorized,
+            GuessError::RateLimited { retry_after } => Self::TooMany(retry_after),
+        }
+    }
 }
 
-impl<T> AsRef<[u8]> for With<T> {
+/// Bytes that hold a permit until the last reference to them is dropped: the store may still use
+/// them when the request is cancelled.
+struct BytesWithGuard<G> {
+    bytes: Bytes,
+    _guard: G,
+}
+
+impl<G> AsRef<[u8]> for BytesWithGuard<G> {
     fn as_ref(&self) -> &[u8] {
-        &self.body
+        &self.bytes
     }
 }

@@ -1,4 +1,4 @@
-//! One request, from its header to its response.
+//! HTTP requests: routing, authentication, limits and responses.
 
 mod access_log;
 mod body;
@@ -7,6 +7,8 @@ pub(crate) mod context;
 mod dav;
 mod dav_listing;
 mod dav_node;
+mod dav_request;
+mod dav_upload;
 pub(crate) mod handler;
 mod landing_page;
 pub(crate) mod pseudonym;

@@ -1,8 +1,8 @@
-//! What stands for a backup in the log: eight hexadecimal digits that lead nobody back to it.
+//! Pseudonyms of backups in the log: eight hexadecimal digits that do not lead back to the id.
 //!
-//! They are the beginning of a keyed hash of the id. The key is random, is in memory alone, and is replaced by another
-//! one when a day (UTC) is over: lines of one day and one run of the server that are about the same backup have the
-//! same digits, and nothing else can be told from them (docs/PRIVACY.md).
+//! A pseudonym is the start of a keyed hash of the id. The key is random, kept only in memory, and
+//! replaced at the end of each day (UTC): log lines of one day and one run of the server about the
+//! same backup have the same digits, and reveal nothing else (docs/PRIVACY.md).
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -15,33 +15,34 @@ use zeroize::Zeroizing;
 use crate::backup::BackupId;
 use crate::time::DAY;
 
-/// Gives backups their pseudonyms.
+/// Assigns pseudonyms to backups.
 #[derive(Default)]
 pub(crate) struct Pseudonyms {
-    today: Mutex<Option<Day>>,
+    today: Mutex<Option<DailyKey>>,
 }
 
-struct Day {
-    number: u64,
+/// The key of one day.
+struct DailyKey {
+    day: u64,
     key: Zeroizing<[u8; 32]>,
 }
 
-/// Stands for one backup on one day. 32 bits: two backups may share one.
+/// The pseudonym of one backup on one day. With 32 bits, two backups may share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pseudonym([u8; 4]);
 
 impl Pseudonyms {
-    /// What stands for the backup at this time; `None` if the system has no randomness for the day's key.
+    /// The pseudonym of a backup at this time; `None` if the system has no randomness for the key.
     pub(crate) fn of(&self, id: BackupId, now: SystemTime) -> Option<Pseudonym> {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let number = since.as_secs() / DAY;
+        let day = since.as_secs() / DAY;
         let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
-        if today.as_ref().is_none_or(|day| day.number != number) {
+        if today.as_ref().is_none_or(|current| current.day != day) {
             let mut key = Zeroizing::new([0; 32]);
-            // Also a day that comes again, because the clock was set back, has a new key.
+            // A day that is repeated, because the clock was set back, has a new key too.
             *today = getrandom::fill(&mut *key)
                 .is_ok()
-                .then_some(Day { number, key });
+                .then_some(DailyKey { day, key });
         }
         let mut mac = Hmac::<Sha256>::new_from_slice(&*today.as_ref()?.key)
             .expect("HMAC takes a key of any length");
@@ -81,7 +82,7 @@ mod tests {
         assert_eq!(pseudonyms.of(id('a'), at(morning + DAY - 1)), Some(first));
         assert_ne!(pseudonyms.of(id('b'), at(morning)), Some(first));
 
-        // The next day, and the same day once more: each has a key of its own.
+        // The next day, and the first one again: each has a key of its own.
         let mut seen = HashSet::from([first.to_string()]);
         for seconds in [morning + DAY, morning] {
             let pseudonym = pseudonyms.of(id('a'), at(seconds)).unwrap().to_string();
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_servers_give_the_same_pseudonyms_and_none_is_a_part_of_the_id() {
+    fn no_two_servers_assign_the_same_pseudonyms_and_none_is_a_part_of_the_id() {
         let [one, other] = [(); 2].map(|()| Pseudonyms::default());
         let mut same = 0;
         for digit in "0123456789abcdef".chars() {

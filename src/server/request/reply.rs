@@ -1,4 +1,4 @@
-//! Answers: ready-made ones, and refusals. The status of a refusal is chosen here and nowhere else.
+//! Responses: complete ones, and refusals. The status of a refusal is chosen only here.
 //!
 //! The body of a refusal is one constant line; it echoes nothing of the request and names no cause.
 
@@ -13,64 +13,66 @@ use hyper::body::{Body as _, Frame};
 
 use futures_util::stream::BoxStream;
 
-/// The body of an answer: whole, or a stream (of a listing).
+use crate::server::metrics::limit::Limit;
+
+/// The body of a response: complete, or a stream (of a listing).
 pub(crate) type Body =
     Either<Full<Bytes>, StreamBody<BoxStream<'static, std::io::Result<Frame<Bytes>>>>>;
 
-/// Why a request is not carried out.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reject {
-    /// Where the request ends, what it is for or who makes it is unclear (RFC 9112 §6.3).
+    /// The length, target or credentials of the request are ambiguous (RFC 9112 §6.3).
     BadFraming,
-    /// The header has too many lines.
+    /// The header has too many fields.
     HeaderTooLarge,
     /// No or wrong credentials.
     Unauthorized,
     /// No such resource.
     NotFound,
-    /// The resource has no such method; it has these.
-    MethodNotAllowed(&'static str),
+    /// The resource does not have this method, only these.
+    MethodNotAllowed(&'static [&'static str]),
     /// An upload without `Content-Length`.
     LengthRequired,
-    /// An upload of nothing.
+    /// An empty upload.
     Empty,
     /// The body ended early.
-    Cut,
-    /// The body did not end in time.
-    Slow,
-    /// The body is larger than this server takes.
+    Incomplete,
+    /// The body was not complete in time.
+    BodyTimeout,
+    /// The body is larger than this server accepts.
     TooLarge,
-    /// A part of an upload (RFC 9110 §14.5).
+    /// A partial upload (RFC 9110 §14.5).
     Partial,
-    /// The body of a PROPFIND that no client would send.
+    /// An invalid or harmful PROPFIND body.
     BadXml,
-    /// PROPFIND of everything (RFC 4918 §9.1).
+    /// PROPFIND with infinite depth (RFC 4918 §9.1).
     InfiniteDepth,
-    /// A condition of the request is none.
+    /// A condition of the request is invalid.
     BadCondition,
     /// A condition of the request does not hold.
     PreconditionFailed,
     /// Too many uploads or requests at once.
     Overloaded,
-    /// Too many guesses; in so many seconds the next one may be tried.
+    /// Too many guesses; the next one is possible in so many seconds.
     TooMany(u32),
     /// The disk is full.
     Full,
-    /// There is room, but not for new backups.
+    /// A quota refuses new backups.
     OverQuota,
     /// The storage cannot be reached right now; the request may succeed in a while.
     Unavailable,
-    /// The storage failed, for a reason in the log.
+    /// The storage failed; the log has the reason.
     Storage,
 }
 
 impl Reject {
     fn status_and_text(self) -> (StatusCode, &'static str) {
         match self {
-            Self::BadFraming => (StatusCode::BAD_REQUEST, "the request is unclear\n"),
+            Self::BadFraming => (StatusCode::BAD_REQUEST, "ambiguous request framing\n"),
             Self::HeaderTooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "the header is too large\n",
+                "too many header fields\n",
             ),
             Self::Unauthorized => (
                 StatusCode::UNAUTHORIZED,
@@ -79,16 +81,19 @@ impl Reject {
             Self::NotFound => (StatusCode::NOT_FOUND, "not found\n"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"),
             Self::LengthRequired => (StatusCode::LENGTH_REQUIRED, "content-length required\n"),
-            Self::Empty => (StatusCode::BAD_REQUEST, "a backup is not empty\n"),
-            Self::Cut => (StatusCode::BAD_REQUEST, "the body ended early\n"),
-            Self::Slow => (StatusCode::REQUEST_TIMEOUT, "the body took too long\n"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"),
-            Self::Partial => (StatusCode::BAD_REQUEST, "only whole backups are taken\n"),
-            Self::BadXml => (StatusCode::BAD_REQUEST, "the body is not a propfind\n"),
+            Self::Empty => (StatusCode::BAD_REQUEST, "empty backup\n"),
+            Self::Incomplete => (StatusCode::BAD_REQUEST, "incomplete body\n"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body timeout\n"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body too large\n"),
+            Self::Partial => (
+                StatusCode::BAD_REQUEST,
+                "partial uploads are not supported\n",
+            ),
+            Self::BadXml => (StatusCode::BAD_REQUEST, "invalid PROPFIND body\n"),
             Self::InfiniteDepth => (StatusCode::FORBIDDEN, "depth must be 0 or 1\n"),
-            Self::BadCondition => (StatusCode::BAD_REQUEST, "the condition is unclear\n"),
+            Self::BadCondition => (StatusCode::BAD_REQUEST, "invalid condition\n"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition failed\n"),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "too much at once\n"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "server overloaded\n"),
             Self::TooMany(_) => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many failures, try again later\n",
@@ -106,7 +111,35 @@ impl Reject {
         }
     }
 
-    /// The answer.
+    /// The limit that counts this refusal.
+    pub(crate) fn limit(self) -> Option<Limit> {
+        match self {
+            Self::BadFraming => Some(Limit::Framing),
+            Self::HeaderTooLarge => Some(Limit::Header),
+            Self::BodyTimeout => Some(Limit::Body),
+            Self::Overloaded => Some(Limit::Overload),
+            Self::Unauthorized
+            | Self::NotFound
+            | Self::MethodNotAllowed(_)
+            | Self::LengthRequired
+            | Self::Empty
+            | Self::Incomplete
+            | Self::TooLarge
+            | Self::Partial
+            | Self::BadXml
+            | Self::InfiniteDepth
+            | Self::BadCondition
+            | Self::PreconditionFailed
+            // The guess limiter and the quotas count these themselves.
+            | Self::TooMany(_)
+            | Self::OverQuota
+            | Self::Full
+            | Self::Unavailable
+            | Self::Storage => None,
+        }
+    }
+
+    /// The response.
     pub(crate) fn response(self) -> Response<Body> {
         let (status, text) = self.status_and_text();
         let mut response = plain(
@@ -116,13 +149,13 @@ impl Reject {
         );
         let headers = response.headers_mut();
         if self == Self::Unauthorized {
-            // Without a Basic challenge no iPhone ever sends credentials.
+            // Without a Basic challenge, an iPhone never sends credentials.
             let challenge =
                 HeaderValue::from_static(r#"Basic realm="Threema Safe", charset="UTF-8""#);
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
-        if let Self::MethodNotAllowed(allow) = self {
-            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        if let Self::MethodNotAllowed(methods) = self {
+            headers.insert(ALLOW, allow(methods));
         }
         if let Self::TooMany(seconds) = self {
             headers.insert(RETRY_AFTER, seconds.into());
@@ -131,21 +164,27 @@ impl Reject {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("30"));
         }
         if self == Self::BadFraming {
-            // What follows on this connection cannot be told from this request's body.
-            return last_of_its_connection(response);
+            // Bytes that follow on this connection may belong to the body of this request.
+            return closing_connection(response);
         }
         response
     }
 }
 
-/// The answer after which nothing more is read on a connection of HTTP/1.1; HTTP/2 knows where a request ends.
-pub(crate) fn last_of_its_connection(mut response: Response<Body>) -> Response<Body> {
+/// Adds `Connection: close`, after which no more requests are read on an HTTP/1.1 connection.
+/// HTTP/2 marks the end of each request.
+pub(crate) fn closing_connection(mut response: Response<Body>) -> Response<Body> {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(CONNECTION, close);
     response
 }
 
-/// An answer with a whole body, that nobody keeps.
+/// The value of an `Allow` header (RFC 9110 §10.2.1).
+fn allow(methods: &[&str]) -> HeaderValue {
+    HeaderValue::from_str(&methods.join(", ")).expect("methods are visible ASCII")
+}
+
+/// A complete response that no cache stores.
 pub(crate) fn plain(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Either::Left(Full::new(body)));
     *response.status_mut() = status;
@@ -156,8 +195,8 @@ pub(crate) fn plain(status: StatusCode, content_type: &'static str, body: Bytes)
     response
 }
 
-/// The answer to HEAD: the header that GET would have got. hyper leaves the body out on HTTP/1.1 only; on
-/// HTTP/2 clients take one for a protocol error.
+/// The response to HEAD: the header that GET would get. hyper omits the body only on HTTP/1.1;
+/// HTTP/2 clients treat one as a protocol error.
 pub(crate) fn without_body(mut response: Response<Body>) -> Response<Body> {
     let length = response.body().size_hint().exact();
     if let (Some(length @ 1..), headers) = (length, response.headers_mut()) {
@@ -167,12 +206,13 @@ pub(crate) fn without_body(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// What OPTIONS tells of a resource with these methods: WebDAV class 1, no locks (RFC 4918 §18.1).
-pub(crate) fn options(allow: &'static str) -> Response<Body> {
+/// The response to OPTIONS for a resource with these methods: WebDAV class 1, no locks (RFC 4918
+/// §18.1).
+pub(crate) fn options(methods: &[&str]) -> Response<Body> {
     let mut response = Response::new(Either::Left(Full::default()));
     let headers = response.headers_mut();
     headers.insert("dav", HeaderValue::from_static("1"));
-    headers.insert(ALLOW, HeaderValue::from_static(allow));
+    headers.insert(ALLOW, allow(methods));
     response
 }
 
@@ -181,7 +221,7 @@ pub(crate) fn config(document: Bytes) -> Response<Body> {
     plain(StatusCode::OK, "application/json", document)
 }
 
-/// The page for people.
+/// The landing page.
 pub(crate) fn page(html: Bytes) -> Response<Body> {
     let mut response = plain(StatusCode::OK, "text/html; charset=utf-8", html);
     let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";

@@ -1,14 +1,16 @@
-//! What a path stands for. Paths are compared byte for byte: nothing is decoded, joined or corrected, so
-//! that one resource has one spelling (and the one with a slash at the end of a collection).
+//! Request paths and the resources they name.
+//!
+//! Paths are compared byte for byte, without decoding, joining or normalization, so that each
+//! resource has one spelling (a collection also the one with a trailing slash).
 
 use crate::backup::BackupId;
 
 /// A resource of this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// The base path: a page for people, and the collection that holds the others.
+    /// The base path: the landing page, and the collection that contains the others.
     Root,
-    /// What the apps ask for before every upload.
+    /// The document that the apps request before every upload.
     Config,
     /// The collection of backups.
     Backups,
@@ -19,7 +21,7 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    /// What `path` stands for under `base`, which begins and ends with a slash.
+    /// The resource that `path` names under `base`, which starts and ends with a slash.
     pub(crate) fn parse(base: &str, path: &str) -> Self {
         let Some(inner) = path.strip_prefix(base) else {
             let is_base = base
@@ -38,7 +40,7 @@ impl Route {
         }
     }
 
-    /// The path of this resource under `base`, in its one spelling.
+    /// The canonical path of this resource under `base`.
     pub(crate) fn path(&self, base: &str) -> String {
         match self {
             Self::Root | Self::Unknown => base.to_owned(),
@@ -48,17 +50,20 @@ impl Route {
         }
     }
 
-    /// The methods of this resource, as an `Allow` header lists them; `None` where there is no resource.
-    pub(crate) fn allow(&self) -> Option<&'static str> {
+    /// The methods of this resource; `None` if there is no such resource.
+    pub(crate) fn methods(&self) -> Option<&'static [&'static str]> {
+        const READ_ONLY: &[&str] = &["GET", "HEAD", "OPTIONS", "PROPFIND"];
+        const COLLECTION: &[&str] = &["OPTIONS", "PROPFIND"];
+        const BACKUP: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PROPFIND", "PUT"];
         match self {
-            Self::Root | Self::Config => Some("GET, HEAD, OPTIONS, PROPFIND"),
-            Self::Backups => Some("OPTIONS, PROPFIND"),
-            Self::Backup(_) => Some("DELETE, GET, HEAD, OPTIONS, PROPFIND, PUT"),
+            Self::Root | Self::Config => Some(READ_ONLY),
+            Self::Backups => Some(COLLECTION),
+            Self::Backup(_) => Some(BACKUP),
             Self::Unknown => None,
         }
     }
 
-    /// A word for logs; never an id.
+    /// The label of the route in logs and metrics; never an id.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Root => "root",

@@ -1,13 +1,13 @@
-//! A look at the body of a PROPFIND before anybody parses it.
+//! Limits on the XML of PROPFIND bodies, checked before the parser runs.
 //!
-//! The parser behind dav-server recurses for every nested element: a few kilobytes of them end the whole
-//! process (eminence/xmltree-rs#58). So depth is counted here, on the bytes, and what a PROPFIND never
-//! needs (comments, CDATA, DOCTYPE) is refused.
+//! The parser behind dav-server recurses for every nested element: a few kilobytes of them crash
+//! the process (eminence/xmltree-rs#58). So this guard counts the depth on the bytes, and refuses
+//! syntax that no PROPFIND needs (comments, CDATA, DOCTYPE).
 
-/// How deep elements may be nested. A PROPFIND needs three.
+/// The maximum nesting depth of elements. A PROPFIND needs three.
 const MAX_DEPTH: usize = 16;
 
-/// Whether the body is harmless to parse.
+/// Whether the body is safe to parse.
 pub(crate) fn is_harmless(body: &[u8]) -> bool {
     let mut depth = 0_usize;
     let mut bytes = body.iter().copied().peekable();
@@ -21,7 +21,7 @@ pub(crate) fn is_harmless(body: &[u8]) -> bool {
             Some(_) => true,
         };
         let closes = bytes.peek() == Some(&b'/');
-        // To the end of the tag; what is quoted may contain anything.
+        // Skips to the end of the tag; a quoted value may contain any character.
         let mut quote = None;
         let mut last = 0;
         loop {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_clients_send_is_harmless() {
+    fn bodies_of_real_clients_are_harmless() {
         for good in [
             "",
             r#"<?xml version="1.0"?><d:propfind xmlns:d='DAV:'><d:prop><d:displayname/><d:getetag /></d:prop></d:propfind>"#,
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_and_what_could_hide_it_is_refused() {
+    fn deep_nesting_and_syntax_that_could_hide_it_are_refused() {
         for bad in [
             &"<a>".repeat(17) as &str,
             &r#"<a b="/>">"#.repeat(17),

@@ -1,56 +1,32 @@
-//! The certificate that handshakes use: read again when its files were replaced, always together with its key.
+//! Certificate and private key in force, reloaded together when their files are replaced.
 //!
-//! Files change one after the other, so that for a moment they are no pair: until they are one that can be used, the
-//! last good pair stays in force. Where an authority is asked for the certificate (`acme/`), it comes by the same way, and
-//! may not be there yet.
+//! The two files change one after the other, so that for a moment they are no pair: the last good
+//! pair stays in force until the files are one again.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::config::TlsFiles;
-use crate::error_chain::with_causes;
-use crate::file_version::FileVersion;
-use crate::server::acme::{Challenges, Progress};
+use crate::reloaded::{FileSource, Reloaded};
 use crate::server::status::CertificateStatus;
 use crate::server::tls::leaf::Leaf;
-use crate::server::tls::pem as tls;
+use crate::server::tls::pem;
 
-/// The certificate in force, and what was found wrong with the next one.
+/// The certificate in force, and the files that it is reloaded from.
 pub(crate) struct Certificates {
-    files: TlsFiles,
-    /// There always is one but where it is still asked for.
-    current: ArcSwapOption<Loaded>,
-    /// One reload at a time. Holds what is wrong with the files as they are, so that it is found once.
-    bad: Mutex<Option<Bad>>,
-    reloads: AtomicU64,
-    failures: AtomicU64,
-    issuing: Option<Issuing>,
+    files: Arc<Reloaded<CertificateFiles>>,
 }
 
-/// How an authority is asked for it.
-struct Issuing {
-    challenges: Arc<Challenges>,
-    progress: Arc<Progress>,
-    /// Whether it was said that a client came before there was a certificate.
-    is_told: AtomicBool,
-}
+/// The files of certificate and private key.
+pub(crate) struct CertificateFiles(TlsFiles);
 
-/// The certificate and its key, in one state of their files.
-type Versions = [Option<FileVersion>; 2];
-
-struct Loaded {
-    versions: Versions,
+/// A certificate chain and its private key.
+pub(crate) struct Loaded {
     key: Arc<CertifiedKey>,
     validity: Option<Validity>,
-}
-
-struct Bad {
-    versions: Versions,
-    problem: String,
 }
 
 /// From when to when a certificate is valid, in Unix seconds.
@@ -64,124 +40,85 @@ impl Certificates {
     /// Reads the files.
     ///
     /// # Errors
-    /// As [`tls::load`].
-    pub(crate) fn open(files: &TlsFiles) -> Result<Self, tls::Error> {
-        let loaded = Loaded::read(files, versions(files))?;
-        Ok(Self::with(files.clone(), Some(loaded), None))
+    /// As [`pem::load`].
+    pub(crate) fn open(files: &TlsFiles) -> Result<Self, pem::Error> {
+        let files = Reloaded::open(CertificateFiles(files.clone()))?;
+        Ok(Self {
+            files: Arc::new(files),
+        })
     }
 
-    /// Reads the files that an authority's certificate is kept in, if it is there already.
-    pub(crate) fn issued(
-        files: TlsFiles,
-        challenges: Arc<Challenges>,
-        progress: Arc<Progress>,
-    ) -> Self {
-        let issuing = Issuing {
-            challenges,
-            progress,
-            is_told: AtomicBool::new(false),
-        };
-        // One that cannot be used is found, and told, at the first handshake.
-        let loaded = Loaded::read(&files, versions(&files)).ok();
-        Self::with(files, loaded, Some(issuing))
+    /// Reads the files if they can be used. Until then there is no certificate; files that cannot
+    /// be used are reported by the next refresh.
+    pub(crate) fn open_or_wait(files: &TlsFiles) -> Self {
+        Self::open(files).unwrap_or_else(|_| Self {
+            files: Arc::new(Reloaded::without_files(
+                CertificateFiles(files.clone()),
+                None,
+            )),
+        })
     }
 
-    fn with(files: TlsFiles, loaded: Option<Loaded>, issuing: Option<Issuing>) -> Self {
-        Self {
-            files,
-            current: ArcSwapOption::from_pointee(loaded),
-            bad: Mutex::new(None),
-            reloads: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            issuing,
-        }
+    /// The files. A change of them is in force once they were refreshed.
+    pub(crate) fn files(&self) -> &Arc<Reloaded<CertificateFiles>> {
+        &self.files
     }
 
-    /// Whether authorities are answered that ask whether a domain leads here.
-    pub(crate) fn answers_challenges(&self) -> bool {
-        self.issuing.is_some()
+    /// The certificate and private key in force; `None` where none has been read yet.
+    pub(crate) fn current(&self) -> Option<Arc<CertifiedKey>> {
+        let loaded = self.files.current();
+        Some(Arc::clone(&Option::as_ref(&loaded)?.key))
     }
 
-    /// The certificate and key in force now. Reads the files again first if they were replaced.
-    fn current(&self) -> Option<Arc<Loaded>> {
-        let loaded = self.current.load_full();
-        let versions = versions(&self.files);
-        let is_current = |loaded: &Option<Arc<Loaded>>| match loaded {
-            Some(loaded) => loaded.versions == versions,
-            None => versions == [None, None],
-        };
-        if is_current(&loaded) {
-            // Of what was found to be bad, nothing is left.
-            return loaded;
-        }
-        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        // Somebody else may have read them while this thread waited.
-        let loaded = self.current.load_full();
-        let is_known = bad.as_ref().is_some_and(|bad| bad.versions == versions);
-        if is_current(&loaded) || is_known {
-            return loaded;
-        }
-        match Loaded::read(&self.files, versions) {
-            Ok(read) => {
-                tracing::info!("certificate and private key were read again");
-                self.reloads.fetch_add(1, Ordering::Relaxed);
-                *bad = None;
-                self.current.store(Some(Arc::new(read)));
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "certificate and private key cannot be used; those read before stay in force"
-                );
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                let problem = with_causes(&error);
-                *bad = Some(Bad { versions, problem });
-            }
-        }
-        self.current.load_full()
-    }
-
-    /// How the certificate is now. Reads the files again first if they were replaced.
+    /// The certificate in force, and what was wrong with its files at the last check.
     pub(crate) fn status(&self) -> CertificateStatus {
-        let loaded = self.current();
-        let bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        let now_bad = bad
-            .as_ref()
-            .filter(|bad| bad.versions == versions(&self.files));
-        let validity = loaded.and_then(|loaded| loaded.validity);
+        let loaded = self.files.current();
+        let validity = Option::as_ref(&loaded).and_then(|loaded| loaded.validity);
         let validity = validity.unwrap_or(Validity { begins: 0, ends: 0 });
         CertificateStatus {
             begins: validity.begins,
             ends: validity.ends,
-            problem: now_bad.map(|bad| bad.problem.clone()),
-            acme: self.issuing.as_ref().map(|its| its.progress.status()),
+            problem: self.files.problem().map(|problem| String::clone(&problem)),
+            acme: None,
         }
     }
+}
 
-    /// How often the files were read again since the start: with success, and without.
-    pub(crate) fn reloads(&self) -> [u64; 2] {
-        [&self.reloads, &self.failures].map(|count| count.load(Ordering::Relaxed))
+impl FileSource for CertificateFiles {
+    type Value = Option<Loaded>;
+    type Error = pem::Error;
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.0.certificate, &self.0.private_key]
+    }
+
+    fn read(&self) -> Result<Option<Loaded>, pem::Error> {
+        let key = pem::load(&self.0)?;
+        Ok(Some(Loaded {
+            validity: Validity::of(&key),
+            key: Arc::new(key),
+        }))
+    }
+
+    fn reloaded(&self, _: &Option<Loaded>, _: &Option<Loaded>) {
+        tracing::info!("certificate reloaded");
+    }
+
+    fn failed(&self, error: &pem::Error) {
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            "certificate reload failed; previous certificate stays in force"
+        );
     }
 }
 
 impl ResolvesServerCert for Certificates {
-    fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if let Some(issuing) = &self.issuing
-            && Challenges::is_asked(&client_hello)
-        {
-            return issuing.challenges.answer(client_hello.server_name());
-        }
-        let current = self.current();
-        if let (None, Some(issuing)) = (&current, &self.issuing)
-            && !issuing.is_told.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!("a client came and was turned away: there is no certificate yet");
-        }
-        current.map(|loaded| Arc::clone(&loaded.key))
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.current()
     }
 }
 
-// What is in it is secret.
+// It holds a private key.
 impl std::fmt::Debug for Certificates {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -190,20 +127,9 @@ impl std::fmt::Debug for Certificates {
     }
 }
 
-impl Loaded {
-    fn read(files: &TlsFiles, versions: Versions) -> Result<Self, tls::Error> {
-        let key = tls::load(files)?;
-        Ok(Self {
-            versions,
-            validity: Validity::of(&key),
-            key: Arc::new(key),
-        })
-    }
-}
-
 impl Validity {
-    /// Of the leaf: what else stands in the file may be older, and is not what phones look at. `None` where it cannot
-    /// be read, which no handshake minds.
+    /// Validity of the leaf, which is the certificate that phones check: intermediates may be
+    /// older. `None` where it cannot be parsed, which handshakes do not need.
     fn of(key: &CertifiedKey) -> Option<Self> {
         let leaf = Leaf::parse(key.cert.first()?)?;
         Some(Self {
@@ -213,6 +139,77 @@ impl Validity {
     }
 }
 
-fn versions(files: &TlsFiles) -> Versions {
-    [&files.certificate, &files.private_key].map(|path| FileVersion::of(path))
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::durable;
+    use crate::server::tls::self_signed::{DevelopmentCertificate, development_certificate};
+
+    fn made() -> DevelopmentCertificate {
+        let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        development_certificate(&["localhost".into()], now).unwrap()
+    }
+
+    fn files(folder: &Path) -> TlsFiles {
+        TlsFiles {
+            certificate: folder.join("chain"),
+            private_key: folder.join("key"),
+        }
+    }
+
+    fn leaf(certificates: &Certificates) -> Vec<u8> {
+        certificates.current().unwrap().cert[0].to_vec()
+    }
+
+    #[tokio::test]
+    async fn certificate_and_key_are_replaced_as_a_pair() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = files(folder.path());
+        let (one, other) = (made(), made());
+        durable::replace(&files.certificate, one.chain_pem.as_bytes()).unwrap();
+        durable::replace(&files.private_key, one.private_key_pem.as_bytes()).unwrap();
+        let certificates = Certificates::open(&files).unwrap();
+        let before = leaf(&certificates);
+
+        durable::replace(&files.private_key, other.private_key_pem.as_bytes()).unwrap();
+        for _ in 0..3 {
+            certificates.files().refresh().await;
+            assert_eq!(leaf(&certificates), before);
+            assert!(certificates.status().problem.is_some());
+            assert_eq!(certificates.files().reloads(), [0, 1]);
+        }
+        durable::replace(&files.certificate, other.chain_pem.as_bytes()).unwrap();
+        certificates.files().refresh().await;
+
+        assert_ne!(leaf(&certificates), before);
+        assert_eq!(certificates.status().problem, None);
+        assert_eq!(certificates.files().reloads(), [1, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_still_to_come_is_no_problem_until_it_cannot_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = files(folder.path());
+        let certificates = Certificates::open_or_wait(&files);
+        certificates.files().refresh().await;
+        let status = certificates.status();
+        assert_eq!((status.ends, status.problem), (0, None));
+        assert!(certificates.current().is_none());
+
+        durable::replace(&files.certificate, b"what is this?").unwrap();
+        certificates.files().refresh().await;
+        assert!(certificates.status().problem.is_some());
+        fs::remove_file(&files.certificate).unwrap();
+        let made = made();
+        durable::replace(&files.private_key, made.private_key_pem.as_bytes()).unwrap();
+        durable::replace(&files.certificate, made.chain_pem.as_bytes()).unwrap();
+        certificates.files().refresh().await;
+
+        let status = certificates.status();
+        assert!(certificates.current().is_some() && status.ends > 0);
+        assert_eq!(status.problem, None);
+    }
 }

@@ -1,4 +1,4 @@
-//! Certificates for trying things out: an authority of its own and a leaf under it, because TLS clients
+//! Development certificates: an authority of their own and a leaf under it, because TLS clients
 //! rightly refuse a self-signed certificate that is an authority and a server at once.
 
 use std::time::{Duration, SystemTime};
@@ -10,32 +10,32 @@ use rcgen::{
 
 use crate::time::DAY;
 
-/// How long such a certificate is valid: less than the 398 days that Apple allows.
+/// Validity of a development certificate: less than the 398 days that Apple allows.
 const VALID: Duration = Duration::from_secs(365 * DAY);
-/// How long it has been valid already when it is made, for clocks that are behind.
+/// Validity before it is created, for clocks that are behind.
 const VALID_BEFORE: Duration = Duration::from_secs(DAY);
 
-/// A certificate, its key, and the authority that phones or tests must be told to trust. ECDSA P-256.
+/// A certificate, its key, and the authority that clients must trust. ECDSA P-256.
 pub struct DevelopmentCertificate {
     /// The authority's certificate, PEM.
     pub authority_pem: String,
     /// The server's certificate and the authority's, leaf first, PEM.
     pub chain_pem: String,
-    /// The server's private key, PEM. The authority's key is thrown away.
+    /// The server's private key, PEM. The authority's key is not kept.
     pub private_key_pem: String,
 }
 
-/// Makes a certificate for these DNS names and IP addresses, valid for a year from `now`.
+/// Creates a certificate for these DNS names and IP addresses, valid for a year from `now`.
 ///
 /// # Errors
-/// When a name cannot stand in a certificate.
+/// When a name is not valid in a certificate.
 pub fn development_certificate(
     names: &[String],
     now: SystemTime,
 ) -> Result<DevelopmentCertificate, rcgen::Error> {
     let authority_key = KeyPair::generate()?;
     let mut authority = CertificateParams::default();
-    authority.distinguished_name = called("threema-safe-server development authority");
+    authority.distinguished_name = common_name("threema-safe-server development authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     authority.not_before = (now - VALID_BEFORE).into();
@@ -45,7 +45,7 @@ pub fn development_certificate(
 
     let key = KeyPair::generate()?;
     let mut leaf = CertificateParams::new(names)?;
-    leaf.distinguished_name = called("threema-safe-server development");
+    leaf.distinguished_name = common_name("threema-safe-server development");
     leaf.is_ca = IsCa::ExplicitNoCa;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -61,7 +61,7 @@ pub fn development_certificate(
     })
 }
 
-fn called(name: &str) -> DistinguishedName {
+fn common_name(name: &str) -> DistinguishedName {
     let mut distinguished = DistinguishedName::new();
     distinguished.push(DnType::CommonName, name);
     distinguished

@@ -74,6 +74,6 @@ async fn a_request_line_of_a_cancelled_request_has_the_client_address_too() {
 
     let line = server.log_through(|line| line.contains("request")).pop();
     let line = line.unwrap();
-    assert!(line.contains("request was given up"), "{line}");
+    assert!(line.contains("request cancelled"), "{line}");
     assert!(line.contains(" client=127.0.0.1 "), "{line}");
 }

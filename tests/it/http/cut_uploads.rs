@@ -246,7 +246,7 @@ async fn an_upload_that_goes_away_while_it_waits_for_memory_takes_none() {
 
     waiting.write(frames::reset(Reason::Cancel as u32)).await;
     let told = server.log_through_request("PUT");
-    assert!(told.concat().contains("given up"), "{told:?}");
+    assert!(told.concat().contains("request cancelled"), "{told:?}");
     holder.write(frames::reset(Reason::Cancel as u32)).await;
 
     assert_nothing_happened(&mut server, &mut phone, None, "two that went away").await;
@@ -311,7 +311,7 @@ async fn assert_nothing_happened(
     case: &str,
 ) {
     let told = server.log_through_request("PUT").pop().unwrap();
-    let refused = told.contains("given up") || told.contains("status=400");
+    let refused = told.contains("request cancelled") || told.contains("status=400");
     assert!(refused, "{case}: {told}");
 
     let read = phone.ask("GET", &backup_path(), &[]).await;

@@ -119,7 +119,7 @@ async fn an_accounts_file_that_is_opened_to_others_changes_nothing_in_a_running_
     fs::rename(&new, &file).unwrap();
 
     assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
-    let log = server.log_through(|line| line.contains("accounts file is bad"));
+    let log = server.log_through(|line| line.contains("accounts reload failed"));
     let line = log.last().unwrap();
     assert!(
         line.contains("every user of this machine can read it"),

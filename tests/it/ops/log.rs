@@ -15,9 +15,9 @@ async fn for_the_journal_each_line_begins_with_its_severity_and_has_no_time() {
     let accounts = site.accounts_file();
     let mut server = ServerProcess::start(site);
     let mut phone = server.phone(Protocol::Http1).await;
-    // The next request finds a bad accounts file.
     write(&accounts, "no JSON");
     set_mode(&accounts, 0o600);
+    server.log_through(|line| line.contains("accounts reload failed"));
     phone.send("GET", "/config", &[], "").await;
     server.log_through(|line| line.contains("request"));
 
@@ -26,7 +26,7 @@ async fn for_the_journal_each_line_begins_with_its_severity_and_has_no_time() {
     for (priority, level, text) in [
         (4, "WARN", "new data directory: it contains no backups "),
         (6, "INFO", "listening version="),
-        (3, "ERROR", "the accounts file is bad; "),
+        (3, "ERROR", "accounts reload failed; "),
         (6, "INFO", "request method=\"GET\" "),
     ] {
         let begin = format!("<{priority}>{level:>5} {text}");
@@ -81,8 +81,9 @@ async fn the_start_logs_its_warnings() {
 
     let server = ServerProcess::start(site);
 
-    let said = server.log_seen().iter().any(|line| {
-        line.contains("WARN this needs a look; `status` says it too problem=\"the certificate ")
-    });
+    let said = server
+        .log_seen()
+        .iter()
+        .any(|line| line.contains("WARN startup warning problem=\"the certificate "));
     assert!(said, "{:#?}", server.log_seen());
 }

@@ -141,7 +141,7 @@ async fn what_cannot_be_read_as_a_request_has_a_line_and_is_counted() {
         let line = server.log_through(|line| line.contains("request")).pop();
 
         let line = line.unwrap();
-        let expected = format!("request could not be read client=127.0.0.0/24 status={status}");
+        let expected = format!("malformed request client=127.0.0.0/24 status={status}");
         assert!(line.ends_with(&expected), "{line}");
     }
 }

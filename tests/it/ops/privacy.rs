@@ -32,7 +32,7 @@ fn the_search_finds_secrets_however_they_are_written() {
 /// Words that the log of every fully driven server has.
 macro_rules! said {
     ($($word:literal),*) => {
-        &["storage failed", "handshake failed", "connection ended", "accounts file is bad", "swept", "stopped", $($word),*]
+        &["storage failed", "handshake failed", "connection ended", "accounts reload failed", "sweep finished", "stopped", $($word),*]
     };
 }
 
@@ -58,7 +58,7 @@ async fn json_and_refusals_after_too_many_requests_hold_no_secret() {
         "\"status\":401",
         "\"status\":429",
         "\"status\":507",
-        "somebody guesses"
+        "rate limit reached"
     ];
     drive_and_search(&how, said).await;
 }

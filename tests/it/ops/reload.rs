@@ -33,7 +33,7 @@ fn merge(into: &mut Value, changes: &Value) {
 fn reload(server: &mut ServerProcess, changes: &Value) -> Vec<String> {
     change(server, changes);
     server.signal(Signal::HUP);
-    server.log_through(|line| line.contains("the configuration"))
+    server.log_through(|line| line.contains("configuration reload"))
 }
 
 async fn config(phone: &mut Client) -> Value {
@@ -87,7 +87,7 @@ async fn what_can_change_changes_also_on_a_connection_that_is_open() {
     let mut refused = || {
         change(&server, &json!({ "retentionDays": 0 }));
         server.signal(Signal::HUP);
-        server.log_through(|line| line.contains("cannot be used"))
+        server.log_through(|line| line.contains("reload failed"))
     };
     refused();
     let put = phone.send("PUT", &backup_path(), &[], "small").await;
@@ -129,12 +129,12 @@ async fn a_configuration_that_cannot_be_used_changes_nothing_and_is_told() {
     );
     std::fs::write(server.site().config_file(), "{").unwrap();
     server.signal(Signal::HUP);
-    server.log_through(|line| line.contains("cannot be used"));
+    server.log_through(|line| line.contains("reload failed"));
 
     std::fs::write(server.site().config_file(), "{}").unwrap();
     // Of this one, nearly everything waits for a restart.
     server.signal(Signal::HUP);
-    let log = server.log_through(|line| line.contains("wait for a restart"));
+    let log = server.log_through(|line| line.contains("changes need a restart"));
     assert!(log.last().unwrap().contains("listen"), "{log:#?}");
     assert_eq!(config(&mut phone).await["retentionDays"], 180);
 }
@@ -146,7 +146,7 @@ async fn what_cannot_change_waits_for_a_restart_and_says_so() {
         json!({ "listen": ["127.0.0.1:1"], "log": { "format": "json" }, "retentionDays": 90 });
     change(&server, &changes);
     server.signal(Signal::HUP);
-    let log = server.log_through(|line| line.contains("wait for a restart"));
+    let log = server.log_through(|line| line.contains("changes need a restart"));
     let last = log.last().unwrap();
     assert!(
         last.contains("WARN") && last.contains("listen, log.format"),
@@ -173,9 +173,21 @@ async fn a_file_that_was_replaced_is_read_without_being_told() {
     let mut phone = server.phone(Protocol::Http1).await;
 
     change(&server, &json!({ "retentionDays": 90 }));
-    server.log_through(|line| line.contains("the configuration was read again"));
+    server.log_through(|line| line.contains("configuration reloaded"));
 
     assert_eq!(config(&mut phone).await["retentionDays"], 90);
+}
+
+#[tokio::test]
+async fn sighup_reloads_accounts_certificate_and_configuration() {
+    let mut server = ServerProcess::start(Site::new());
+    server.signal(Signal::HUP);
+    let log = server.log_through(|line| line.contains("configuration reloaded"));
+    let said = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(said("accounts reloaded accounts=2"), 1, "{log:#?}");
+    assert_eq!(said("certificate reloaded"), 1, "{log:#?}");
+    let mut phone = server.phone(Protocol::Http1).await;
+    assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
 }
 
 #[tokio::test]
@@ -186,7 +198,7 @@ async fn what_goes_with_the_listeners_waits_with_them() {
         &json!({ "trustedProxies": ["127.0.0.1"], "proxyProtocol": true }),
     );
     server.signal(Signal::HUP);
-    let log = server.log_through(|line| line.contains("wait for a restart"));
+    let log = server.log_through(|line| line.contains("changes need a restart"));
     assert!(
         log.last()
             .unwrap()
@@ -204,8 +216,11 @@ async fn a_configuration_that_vanishes_leaves_the_one_before_in_force() {
     let mut server = ServerProcess::start(site);
     std::fs::remove_file(server.site().config_file()).unwrap();
     server.signal(Signal::HUP);
-    let log = server.log_through(|line| line.contains("cannot be used"));
-    assert!(log.last().unwrap().contains("its file is gone"), "{log:#?}");
+    let log = server.log_through(|line| line.contains("reload failed"));
+    assert!(
+        log.last().unwrap().contains("its file is missing"),
+        "{log:#?}"
+    );
     let mut phone = server.phone(Protocol::Http1).await;
     assert_eq!(config(&mut phone).await["retentionDays"], 90);
 }
@@ -218,7 +233,7 @@ async fn a_reload_evicts_no_client_that_could_not_connect_again() {
     let log = reload(&mut server, &json!({ "allowAnonymous": false }));
     let last = log.last().unwrap();
     assert!(
-        last.contains("allowAnonymous: is off and there is no account"),
+        last.contains("allowAnonymous: cannot be turned off: there are no accounts"),
         "{last}"
     );
     let mut anonymous = Client::connect(&server, Protocol::Http1, None).await;

@@ -93,7 +93,7 @@ async fn a_server_replaces_another_and_no_client_is_refused() {
             let (log, site) = tokio::task::spawn_blocking(move || before.stop())
                 .await
                 .unwrap();
-            assert!(log.contains("requests under way finish"), "{log}");
+            assert!(log.contains("graceful shutdown started"), "{log}");
             let again = socket.try_clone().unwrap();
             server = tokio::task::spawn_blocking(move || start_on(again, "", site))
                 .await
@@ -272,7 +272,7 @@ async fn a_supervisor_that_does_not_listen_does_not_block_the_server() {
     while other.send_to(b"full", &path).is_ok() {}
 
     server.signal(Signal::HUP);
-    server.log_through(|line| line.contains("the configuration was read again"));
+    server.log_through(|line| line.contains("configuration reloaded"));
     let mut phone = server.phone(Protocol::Http1).await;
     assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
     server.stop();

@@ -258,7 +258,7 @@ async fn assert_refusal_is_said(site: Site, word: &str, reason: &str, text: &str
     let (log, site) = server.stop();
     let line = log
         .lines()
-        .find(|line| line.contains("nothing was removed"))
+        .find(|line| line.contains("sweep refused: nothing was removed"))
         .unwrap_or_else(|| panic!("{log}"));
     assert!(line.contains("ERROR") && line.contains(text), "{line}");
     assert!(!before.iter().any(|id| log.contains(id.as_str())), "{log}");

@@ -144,7 +144,7 @@ async fn an_upload_at_which_the_store_is_at_work_is_answered_after_the_stop() {
         let stopped = async {
             lock_is_waited_for(&server.site().backup_file(ID)).await;
             server.signal(Signal::TERM);
-            server.log_through(|line| line.contains("stopping"));
+            server.log_through(|line| line.contains("graceful shutdown started"));
             drop(lock);
         };
 
@@ -171,7 +171,7 @@ async fn an_upload_that_outlasts_the_drain_is_cut_off_and_stored_whole_all_the_s
         let stopped = async {
             lock_is_waited_for(&server.site().backup_file(ID)).await;
             server.signal(Signal::TERM);
-            server.log_through(|line| line.contains("cut off by the stop"));
+            server.log_through(|line| line.contains("shutdown timeout"));
         };
 
         let (answer, ()) = tokio::join!(sent, stopped);

@@ -35,7 +35,7 @@ async fn a_server_out_of_descriptors_loses_nothing_and_recovers() {
     }
     let waiting = tokio::net::TcpStream::connect(server.address()).await;
     let waiting = waiting.unwrap();
-    server.log_through(|line| line.contains("accepting a connection failed"));
+    server.log_through(|line| line.contains("accept failed"));
 
     limit(before.current);
     // The idle connection may have been evicted.

@@ -59,7 +59,7 @@ async fn what_the_server_finds_is_in_the_log_the_metrics_and_the_status() {
     let (log, site) = server.stop();
     let line = log
         .lines()
-        .find(|line| line.contains("backups are damaged"));
+        .find(|line| line.contains("damaged backups found"));
     let line = line.unwrap_or_else(|| panic!("{log}"));
     for word in [
         "ERROR",

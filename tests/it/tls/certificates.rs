@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use threema_safe_server::account::Role;
 use tokio::task::JoinSet;
 
-use crate::support::wire::{Client, Protocol, basic, soon};
-use crate::support::{Site, TestServer, add_account, backup_path, write_certificates};
+use crate::support::wire::{Client, Protocol, Raw, basic, soon};
+use crate::support::{Site, TestServer, add_account, backup_path, write, write_certificates};
 
 /// Puts one file in the place of another, as certificates are renewed.
 fn put(from: &Path, to: &Path) {
@@ -41,7 +41,7 @@ async fn is_served(server: &TestServer) -> bool {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_in_force_at_the_next_handshake() {
+async fn a_renewed_certificate_is_in_force_soon_and_open_connections_stay() {
     let server = TestServer::start().await;
     let mut before = server.phone(Protocol::Http1).await;
     assert_eq!(before.ask("GET", "/config", &[]).await.status, 200);
@@ -50,6 +50,8 @@ async fn a_renewed_certificate_is_in_force_at_the_next_handshake() {
     // With a new authority, so that only a client that sees the new one accepts it.
     write_certificates(&certificates);
 
+    let connect = || Raw::connect(&server, &[b"http/1.1"], rustls::ALL_VERSIONS);
+    soon(async { while connect().await.is_err() {} }).await;
     assert!(is_served(&server).await);
     assert_eq!(before.ask("GET", "/config", &[]).await.status, 200);
     assert_eq!(told(&server).await["problem"], Value::Null);
@@ -74,7 +76,10 @@ async fn certificate_and_key_change_as_a_pair_and_the_last_good_one_stays() {
         match bad {
             "another's key" => put(&new.join("privkey.pem"), &key),
             "nothing" => fs::remove_file(&key).unwrap(),
-            _ => fs::write(&key, "what is this?").unwrap(),
+            _ => {
+                write(&new.join("none"), "what is this?");
+                put(&new.join("none"), &key);
+            }
         }
         for _ in 0..3 {
             assert!(is_served(&server).await, "{bad}");
@@ -101,8 +106,8 @@ async fn certificate_and_key_change_as_a_pair_and_the_last_good_one_stays() {
         &certificates.join("fullchain.pem"),
     );
     put(&new.join("ca.pem"), &certificates.join("ca.pem"));
-    assert!(is_served(&server).await);
     assert_eq!(told(&server).await["problem"], Value::Null);
+    assert!(is_served(&server).await);
     assert!(metric(&server, "safe_certificate_files_unusable 0").await);
 }
 
@@ -148,6 +153,8 @@ async fn a_hundred_swaps_of_certificates_and_accounts_fail_no_request() {
             put(&folder.join(name).join(file), &certificates.join(file));
             tokio::task::yield_now().await;
         }
+        // The status checks the files, as the server itself does every second.
+        told(&server).await;
         let new = format!("new-{swap}");
         let secret = add_account(&server.site().accounts_file(), &new, Role::Phone);
         let login = basic(format!("{new}:{secret}"));

@@ -1,0 +1,67 @@
+//! The context of one request in dav-server, and the results of the store.
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use dav_server::fs::FsError;
+use http::Method;
+
+use crate::account::Caller;
+use crate::server::limits::quotas::{Existing, Quotas};
+use crate::server::metrics::Metrics;
+use crate::server::request::dav_listing::Listing;
+use crate::server::request::dav_node::Node;
+use crate::server::request::reply::Reject;
+use crate::server::request::route::Route;
+use crate::store::{self, Meta, Put};
+
+/// One request on its way through dav-server: its context, and the results of the store.
+pub(super) struct DavRequest {
+    pub(super) route: Route,
+    pub(super) caller: Caller,
+    pub(super) quotas: Arc<Quotas>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) method: Method,
+    pub(super) now: SystemTime,
+    /// The backup that dav-server found before an upload.
+    pub(super) existing: OnceLock<Existing>,
+    /// The backup of a GET, read once: dav-server first asks for its metadata, then opens it.
+    pub(super) loaded: OnceLock<(Meta, Bytes)>,
+    pub(super) listing: Listing,
+    pub(super) put: OnceLock<Put>,
+    pub(super) failure: OnceLock<Reject>,
+}
+
+impl DavRequest {
+    /// Records and logs a failure of the store. Returns the error for dav-server.
+    pub(super) fn failed(&self, operation: &'static str, error: &store::Error) -> FsError {
+        self.metrics.storage_failed(operation);
+        tracing::error!(
+            operation,
+            error = error as &dyn std::error::Error,
+            "storage failed"
+        );
+        let (reject, fs_error) = match error {
+            store::Error::Full(_) => (Reject::Full, FsError::InsufficientStorage),
+            store::Error::Unavailable(_) => (Reject::Unavailable, FsError::GeneralFailure),
+            store::Error::Other(_) => (Reject::Storage, FsError::GeneralFailure),
+        };
+        let _ = self.failure.set(reject);
+        fs_error
+    }
+
+    pub(super) fn node(&self, meta: Meta) -> Node {
+        // dav-server adds the quotes of an ETag in a header, but not in a listing.
+        let quote = if self.method.as_str() == "PROPFIND" {
+            "\""
+        } else {
+            ""
+        };
+        Node::File {
+            length: meta.length,
+            uploaded: Some((meta.last_upload, meta.version)),
+            quote,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Uploads through dav-server: the write half of the adapter.
+
+use std::fmt;
+use std::io::SeekFrom;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use dav_server::fs::{DavFile, DavMetaData, FsError, FsFuture};
+use futures_util::future;
+
+use crate::backup::BackupId;
+use crate::server::limits::quotas::Existing;
+use crate::server::request::dav_request::DavRequest;
+use crate::server::request::reply::Reject;
+use crate::store::Store;
+
+/// An upload in progress. The store gets the backup only once it is complete.
+pub(super) struct Upload {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) request: Arc<DavRequest>,
+    pub(super) id: BackupId,
+    pub(super) size: u64,
+    pub(super) received: Bytes,
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Upload")
+    }
+}
+
+impl DavFile for Upload {
+    fn metadata(&mut self) -> FsFuture<'_, Box<dyn DavMetaData>> {
+        // dav-server calls this after the upload, for the ETag of the response.
+        Box::pin(async move {
+            let found = self.store.stat(self.id).await;
+            let meta = found
+                .map_err(|_| FsError::GeneralFailure)?
+                .ok_or(FsError::NotFound)?;
+            Ok(Box::new(self.request.node(meta)) as Box<dyn DavMetaData>)
+        })
+    }
+
+    fn read_bytes(&mut self, _: usize) -> FsFuture<'_, Bytes> {
+        Box::pin(future::ready(Err(FsError::Forbidden)))
+    }
+
+    fn write_buf(&mut self, mut buffer: Box<dyn Buf + Send>) -> FsFuture<'_, ()> {
+        let length = buffer.remaining();
+        self.write_bytes(buffer.copy_to_bytes(length))
+    }
+
+    fn write_bytes(&mut self, bytes: Bytes) -> FsFuture<'_, ()> {
+        let fits = (self.received.len() + bytes.len()) as u64 <= self.size;
+        if fits {
+            if self.received.is_empty() {
+                // The usual case, a single chunk, needs no copy.
+                self.received = bytes;
+            } else {
+                self.received = [&*self.received, &*bytes].concat().into();
+            }
+        }
+        Box::pin(future::ready(if fits {
+            Ok(())
+        } else {
+            Err(FsError::TooLarge)
+        }))
+    }
+
+    fn seek(&mut self, _: SeekFrom) -> FsFuture<'_, u64> {
+        Box::pin(future::ready(Err(FsError::NotImplemented)))
+    }
+
+    /// Stores a complete backup. dav-server flushes also after a wrong length.
+    fn flush(&mut self) -> FsFuture<'_, ()> {
+        Box::pin(async move {
+            if self.received.is_empty() || self.received.len() as u64 != self.size {
+                return Err(FsError::GeneralFailure);
+            }
+            let existing = self.request.existing.get().copied();
+            let (quotas, account) = (&self.request.quotas, self.request.caller.name());
+            let admission = quotas
+                .admit(
+                    &*self.store,
+                    account,
+                    self.size,
+                    existing.unwrap_or(Existing::Unknown),
+                )
+                .await;
+            let Ok(admission) = admission else {
+                let _ = self.request.failure.set(Reject::OverQuota);
+                return Err(FsError::InsufficientStorage);
+            };
+            let body = std::mem::take(&mut self.received);
+            match self.store.put(self.id, body).await {
+                Ok(put) => {
+                    admission.stored(put);
+                    let _ = self.request.put.set(put);
+                    Ok(())
+                }
+                Err(error) => Err(self.request.failed("store", &error)),
+            }
+        })
+    }
+}
