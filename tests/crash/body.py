@@ -21,7 +21,7 @@ _HASH_BYTES = 16
 
 
 class Torn(Exception):
-    """Bytes that nobody uploaded as they are; the text says in what way."""
+    """Bytes that no client uploaded as they are; the text says in what way."""
 
 
 class Bodies:

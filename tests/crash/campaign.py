@@ -21,7 +21,7 @@ from volume import Folder, Volume
 
 Place = Union[Folder, Volume]
 
-# How many clients there are in one life. With one alone, nobody else's sync hides that its own is missing.
+# How many clients there are in one life. With one alone, no sync of another hides that its own is missing.
 _CLIENTS = (1, 4, 12)
 _OWN = 3
 _SHARED = 6
@@ -124,7 +124,7 @@ class Campaign:
                 raise Broken(f"a GET after the start failed: {error!r}") from error
         connection.close()
         for backup in sorted(set(on_disk.backups) - set(self._ids)):
-            self._find("torn", backup, "a backup lies there that nobody uploaded")
+            self._find("torn", backup, "a backup lies there that no client uploaded")
         return served
 
     def _judge(self, served: dict[str, int]) -> None:

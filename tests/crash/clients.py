@@ -69,7 +69,7 @@ class Record:
             self._acknowledged()
 
     def count(self, what: str) -> None:
-        """Adds one, whoever else does so at the same time."""
+        """Adds one, also while others do so."""
         with self._counting:
             self.counts[what] += 1
 

@@ -5,7 +5,7 @@ was begun comes after it, such that every answer is right at its place, and what
 order ends with. An operation without an answer may be in it anywhere after its beginning, or not at all. This is
 linearizability; it needs no exception for several clients that write under one id at once.
 
-A power cut may undo what nobody was told is done: after it, what is there is the state somewhere in such an order, with
+A power cut may undo what no client was told is done: after it, what is there is the state somewhere in such an order, with
 every acknowledged upload and removal before that place.
 
 The trash takes part: what a removal took away is in it, and nothing else is.
@@ -86,10 +86,10 @@ def contradiction(life: Life) -> str | None:
     """Why no order explains this life; None if one does."""
     written = {operation.version for operation in life.operations if operation.kind is Kind.PUT}
     if life.after not in written | {life.before, ABSENT}:
-        return f"version {life.after} is there, which nobody uploaded whole in this life"
+        return f"version {life.after} is there, which no client uploaded whole in this life"
     strange = life.trashed - written - {life.before}
     if strange:
-        return f"version {min(strange)} came into the trash, which nobody uploaded whole in this life"
+        return f"version {min(strange)} came into the trash, which no client uploaded whole in this life"
     if life.after in life.trashed:
         return f"version {life.after} is in the trash, and also there"
 

@@ -62,7 +62,7 @@ _CASES = (
     _Case("what was there before an upload without an answer", True, (_put(2, 1, None),), 1),
     _Case("an upload without an answer", True, (_put(2, 1, None),), 2),
     _Case("an upload without an answer, from before one with", True, (_put(2, 1, None), _put(3, 2, 3)), 2),
-    _Case("a version of nobody", False, (_put(2, 1, 2),), 9),
+    _Case("a version of no client", False, (_put(2, 1, 2),), 9),
     _Case("a removal", True, (_put(2, 1, 2), _delete(3, 4)), ABSENT, trashed=_SECOND),
     _Case("a removal that came back", False, (_put(2, 1, 2), _delete(3, 4)), 2),
     _Case("a removal that is not in the trash", False, (_put(2, 1, 2), _delete(3, 4)), ABSENT),

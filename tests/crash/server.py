@@ -132,7 +132,7 @@ _NAME = re.compile(r"([0-9a-f]{64})(\.\d+)?")
 
 
 def survey(data: Path) -> Survey:
-    """Reads everything; nobody may be writing."""
+    """Reads everything; no client may be writing."""
     found = Survey()
     for folder in ("tmp", "backups", "trash"):
         if not (data / folder).is_dir():

@@ -20,7 +20,7 @@ from server import Broken
 _GOING_DOWN = 0x8004587D
 _WITHOUT_LOG_FLUSH = struct.pack("I", 2)
 _IMAGE_BYTES = 384 << 20
-# Nothing reaches the device just because time passes, and no rename writes out a file that nobody synced: what is there
+# Nothing reaches the device just because time passes, and no rename writes out a file that was not synced: what is there
 # after a cut is there because the server asked for it.
 _OPTIONS = {"ext4": "loop,noatime,commit=300,noauto_da_alloc", "xfs": "loop,noatime"}
 FILE_SYSTEMS = tuple(_OPTIONS)
@@ -93,7 +93,7 @@ class Volume:
     def _unmount(self) -> None:
         if not self._mounted:
             return
-        # Somebody who looks around on this machine may hold it for a moment.
+        # Another program that scans this machine may hold it for a moment.
         for _ in range(50):
             if not self._is_listed():
                 break

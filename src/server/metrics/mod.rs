@@ -1,7 +1,7 @@
 //! Metrics for Prometheus. Their labels have few values, none of which identifies a person or a
 //! client.
 //!
-//! docs/OPERATIONS.md explains each of them; `tests/it/operations.rs` compares.
+//! docs/OPERATIONS.md explains each of them; `tests/it/docs/operations.rs` compares.
 
 mod certificate;
 mod health;

@@ -2,7 +2,7 @@
 //!
 //! Each function is one straight sequence of steps and leaves the old version or the new one,
 //! wherever it ends. docs/DURABILITY.md lists for every step what a failure and a crash leave
-//! behind; a new step here needs a row there and in `tests/it/faults.rs`.
+//! behind; a new step here needs a row there and in `tests/system/faults.rs`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};

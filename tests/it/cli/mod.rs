@@ -1,0 +1,5 @@
+//! Command line of the server and of its operators.
+
+mod audit;
+mod commands;
+mod first_account;

@@ -1,0 +1,5 @@
+//! Limits: connections, rates, guesses, memory and quotas.
+
+mod guessing;
+mod quotas;
+mod resources;

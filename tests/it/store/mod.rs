@@ -1,0 +1,11 @@
+//! Stores: their contract, failures, races, and damage.
+
+pub(crate) mod at_once;
+mod cancellation;
+pub(crate) mod contract;
+mod descriptors;
+pub(crate) mod failing;
+mod flaws;
+mod races;
+mod scrub;
+mod seam;
