@@ -10,9 +10,10 @@ use serde_json::json;
 
 use super::argument::Unrepeated;
 use super::audit::Audit;
+use super::secret;
 use super::terminal::say;
-use super::{UsageError, exit_code, secret};
 use crate::account::{self, Account as Entry, AccountName, Role, Secret};
+use crate::cli::runtime::{UsageError, exit_code};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]

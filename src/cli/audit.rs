@@ -76,7 +76,7 @@ impl Audit {
             return false;
         };
         let entry = Entry {
-            time: date(super::now()),
+            time: date(super::runtime::now()),
             uid: rustix::process::getuid().as_raw(),
             login_uid: login_uid(Path::new(LOGIN_UID)),
             command: self.command,

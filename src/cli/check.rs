@@ -17,7 +17,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let findings = server::check(config, super::now());
+        let findings = server::check(config, super::runtime::now());
         let count = |severity| {
             let found = findings.iter().filter(|its| its.alert.severity == severity);
             found.count()

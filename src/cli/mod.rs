@@ -16,6 +16,7 @@ mod init;
 mod log;
 mod process;
 mod prune;
+mod runtime;
 mod scrub;
 mod secret;
 mod serve;
@@ -29,12 +30,11 @@ mod when;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use self::runtime::{AUTHORITY_HINT, UsageError};
 use crate::config::{self, Config};
 use crate::server::StartError;
-use crate::store::{self, Access, Opened};
 
 /// The command-line arguments.
 #[derive(Debug, Parser)]
@@ -75,15 +75,6 @@ enum Command {
     #[command(subcommand)]
     Client(client::Client),
 }
-
-/// The hint for a server certificate from an unknown authority.
-const AUTHORITY_HINT: &str = "hint: --ca FILE adds a trusted certificate authority, such as \
-     certs/development-ca.pem from `init`";
-
-/// A usage error: invalid arguments, input or environment variables; exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct UsageError(String);
 
 /// Runs the command.
 ///
@@ -148,36 +139,4 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         terminal::warn(AUTHORITY_HINT);
     }
     ExitCode::from(code)
-}
-
-/// Opens the configured storage. A server may be running on it at the same time.
-fn open_store(config: &Config) -> anyhow::Result<Opened> {
-    Ok(store::open(&config.storage, Access::Command)?)
-}
-
-/// Exit code 0 for success, else 1.
-fn exit_code(succeeded: bool) -> ExitCode {
-    if succeeded {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// Runs a future on a single-threaded runtime.
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the asynchronous runtime")?
-        .block_on(work)
-}
-
-/// The wall clock. Only the command line reads it; all other modules get the time as an argument.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the command line is where time comes from"
-)]
-fn now() -> std::time::SystemTime {
-    std::time::SystemTime::now()
 }

@@ -39,7 +39,7 @@ where
             let hangup = signal(SignalKind::hangup()).context("listen for signals")?;
             let mut signals = Signals::new()?;
             let supervisor = Supervisor::new();
-            let server = Server::bind_to(systemd::sockets()?, &config, super::now).await?;
+            let server = Server::bind_to(systemd::sockets()?, &config, super::runtime::now).await?;
             std::panic::set_hook(server.panic_hook());
             log_start(&server, &config)?;
             let source = ConfigurationFile {

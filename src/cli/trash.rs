@@ -12,9 +12,10 @@ use serde_json::json;
 
 use super::audit::Audit;
 use super::terminal::{self, say, warn};
+use super::when;
 use super::when::{date, unix_date};
-use super::{UsageError, block_on, exit_code, open_store, when};
 use crate::backup::BackupId;
+use crate::cli::runtime::{UsageError, block_on, exit_code, open_store};
 use crate::config::Config;
 use crate::state::{State, StateStore};
 use crate::store::trash::{self, Selection};
@@ -109,7 +110,7 @@ fn list(store: &dyn Store, json: bool) -> anyhow::Result<ExitCode> {
 
 impl Restore {
     fn run(self, config: &Config, store: &dyn Store) -> anyhow::Result<ExitCode> {
-        let now = super::now();
+        let now = super::runtime::now();
         let selection = match (self.since, self.all) {
             (Some(text), _) => {
                 let since = when::parse(&text, now).ok_or_else(|| {
@@ -197,7 +198,7 @@ fn ids(text: &str) -> Result<HashSet<BackupId>, UsageError> {
 
 fn confirm(config: &Config, state: &dyn StateStore) -> anyhow::Result<ExitCode> {
     let audit = Audit::begin(config, "trash confirm")?;
-    let now = unix(super::now());
+    let now = unix(super::runtime::now());
     let change = move |state: &mut State| {
         state.acknowledged_until = Some(now);
         state.deletion_burst.take()
@@ -258,7 +259,7 @@ fn empty(
     } else {
         say(format!("{erased} erased"))?;
     }
-    let now = unix(super::now());
+    let now = unix(super::runtime::now());
     let change = move |state: &mut State| {
         state.deletion_burst = None;
         state.acknowledged_until = Some(now);

@@ -9,11 +9,11 @@ use clap::Args;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::Access;
+use super::access::Access;
 use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
 use crate::cli::argument::Unrepeated;
+use crate::cli::runtime::{AUTHORITY_HINT, block_on, now};
 use crate::cli::terminal::{is_broken_pipe, say, warn};
-use crate::cli::{AUTHORITY_HINT, block_on, now};
 use crate::client::{EndToEndTest, Failure, OnFailure, Outcome, Phone, STEP_LIMIT, ServerUrl};
 
 /// Number of contacts in the two made-up backups, of about 7 kB each.

@@ -10,8 +10,9 @@ use zeroize::Zeroizing;
 use super::output::grouped;
 use super::text::sanitized;
 use crate::backup::{App, Contents, Document, Grade, ThreemaId};
+use crate::cli::runtime::{UsageError, now};
+use crate::cli::source;
 use crate::cli::terminal::warn;
-use crate::cli::{UsageError, now, source};
 
 /// Number of contacts that a sample may have. 50,000 make about 14 MB, far more than most servers
 /// accept.

@@ -1,5 +1,6 @@
 //! `client …`: commands for the backup format and for the requests of a phone.
 
+mod access;
 mod check;
 mod input;
 mod output;
@@ -12,22 +13,21 @@ use std::str::FromStr;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use super::argument::Unrepeated;
+use super::secret;
 use super::terminal::{say, warn};
-use super::{UsageError, block_on, secret};
 use crate::backup::{self, App, Document, MasterKey, Nonce, Password, SealedBackup, ThreemaId};
-use crate::client::{Login, Phone, ServerUrl, Trust};
+use crate::cli::runtime::{UsageError, block_on};
+use crate::client::{Phone, ServerUrl};
 
+use access::Access;
 use check::Check;
 use input::{Input, read_bytes};
 use output::{Output, check_target, write_file};
 
 /// Environment variable with the password of the backup.
 const PASSWORD: &str = "SAFE_CLIENT_PASSWORD";
-/// Environment variable with the password of the account on the server.
-const SECRET: &str = "SAFE_CLIENT_SECRET";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Client {
@@ -118,21 +118,6 @@ pub(super) struct Server {
     /// The app to emulate: android or ios
     #[arg(long = "as", value_name = "APP", default_value = "android")]
     app: App,
-}
-
-/// Credentials and trusted certificates for a server.
-#[derive(Debug, Args)]
-pub(super) struct Access {
-    /// User name on the server
-    #[arg(long, value_name = "NAME")]
-    username: Option<String>,
-    /// A file with the password on the server (- is standard input); one newline at its end is
-    /// ignored. Without a file, the password is read from SAFE_CLIENT_SECRET or a prompt
-    #[arg(long, value_name = "FILE", requires = "username")]
-    secret_file: Option<PathBuf>,
-    /// A PEM file with a certificate authority to trust besides the system's
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
 }
 
 impl Client {
@@ -258,29 +243,6 @@ impl Server {
 
     fn file(&self) -> Option<&Path> {
         self.access.secret_file.as_deref()
-    }
-}
-
-impl Access {
-    /// Reads the password on the server, if a user name is set.
-    fn secret(&self) -> anyhow::Result<Option<Zeroizing<String>>> {
-        let read = || secret::read(self.secret_file.as_deref(), SECRET, "server's password");
-        self.username.as_ref().map(|_| read()).transpose()
-    }
-
-    fn phone(
-        &self,
-        app: App,
-        server: &ServerUrl,
-        secret: Option<&Zeroizing<String>>,
-    ) -> anyhow::Result<Phone> {
-        let trust = Trust::system_and(self.ca.as_deref())?;
-        let login = self.username.as_ref().zip(secret);
-        let login = login.map(|(username, secret)| Login {
-            username: username.clone(),
-            password: secret.clone(),
-        });
-        Ok(Phone::new(app, server.clone(), login, trust)?)
     }
 }
 

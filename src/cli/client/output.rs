@@ -18,8 +18,8 @@ use crate::backup::{
     Contents, Document, Field, Finding, INFLATE_LIMIT, List, MasterKey, OpenError, SealedBackup,
     ThreemaId, open,
 };
+use crate::cli::runtime::{UsageError, now};
 use crate::cli::terminal::{say, warn, write};
-use crate::cli::{UsageError, now};
 use crate::durable;
 
 /// `maxBackupBytes` of most servers, Threema's own among them, in bytes.

@@ -1,6 +1,6 @@
 //! `check` of the accounts.
 
-use super::{Findings, check_private};
+use super::findings::{Findings, check_private};
 use crate::account::{self, Authenticator, Role};
 use crate::config::Config;
 use crate::error_chain::with_causes;

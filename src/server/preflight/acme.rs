@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use super::{Findings, certificate, check_private, public_host};
+use super::certificate;
+use super::findings::{Findings, check_private, public_host};
 use crate::config::{Acme, Config, Listen};
 use crate::error_chain::with_causes;
 use crate::server::acme::http::authorities;

@@ -3,29 +3,15 @@
 mod accounts;
 mod acme;
 mod certificate;
+mod findings;
 mod network;
 mod storage;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::SystemTime;
 
+use self::findings::Findings;
 use crate::config::{Config, Listen, Tls};
-use crate::server::status::{Alert, Finding, Renewal, Severity};
-
-/// The findings so far.
-#[derive(Default)]
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn add(&mut self, severity: Severity, key: &'static str, text: impl Into<String>) {
-        self.push(key, Alert::new(severity, text));
-    }
-
-    fn push(&mut self, key: &'static str, alert: Alert) {
-        self.0.push(Finding { key, alert });
-    }
-}
+use crate::server::status::{Finding, Renewal, Severity};
 
 /// Checks everything that a configuration names; changes nothing but that missing data directories
 /// are made.
@@ -80,21 +66,4 @@ fn check_settings(findings: &mut Findings, config: &Config) {
                     removed just before";
         findings.add(Severity::Warning, "retentionMarginDays", text);
     }
-}
-
-/// Warns where other users of this machine have any access to a file or directory.
-fn check_private(findings: &mut Findings, key: &'static str, path: &Path) {
-    if std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o007 != 0) {
-        let mode = if path.is_dir() { "700" } else { "600" };
-        let path = path.display();
-        let text = format!("{path} is accessible to every user of this machine; run chmod {mode}");
-        findings.add(Severity::Warning, key, text);
-    }
-}
-
-/// The host of the public URL.
-fn public_host(config: &Config) -> Option<String> {
-    let url = config.public_url.as_deref()?.parse::<::http::Uri>().ok()?;
-    let host = url.host()?;
-    Some(host.trim_matches(['[', ']']).to_owned())
 }

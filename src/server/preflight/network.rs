@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::Findings;
+use super::findings::Findings;
 use crate::server::net::listener::is_stale_socket;
 use crate::server::status::Severity;
 

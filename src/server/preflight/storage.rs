@@ -1,6 +1,6 @@
 //! `check` of the storage: a trial write, free space, the state.
 
-use super::{Findings, check_private};
+use super::findings::{Findings, check_private};
 use crate::config::Config;
 use crate::error_chain::with_causes;
 use crate::server::status::{Alert, Severity};

@@ -85,7 +85,7 @@ fn a_key_or_accounts_file_that_others_can_read_or_change_is_refused_with_the_rem
             let said = checked.out;
             let line = said.lines().find(|line| line.contains(&expected));
             assert!(
-                line.is_some_and(|line| line.starts_with(&format!("error    {place}: "))),
+                line.is_some_and(|line| line.starts_with(&format!("critical  {place}: "))),
                 "{said}"
             );
 

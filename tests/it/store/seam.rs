@@ -246,7 +246,7 @@ async fn a_storage_that_cannot_be_reached_is_said_to_clients_and_operators() {
         while !status(&server)
             .await
             .to_string()
-            .contains("the last sweep broke off")
+            .contains("the last sweep was aborted")
         {}
     })
     .await;

@@ -1,0 +1,38 @@
+//! Findings of a check, and checks that several files share.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::config::Config;
+use crate::server::status::{Alert, Finding, Severity};
+
+/// The findings so far.
+#[derive(Default)]
+pub(super) struct Findings(pub(super) Vec<Finding>);
+
+impl Findings {
+    pub(super) fn add(&mut self, severity: Severity, key: &'static str, text: impl Into<String>) {
+        self.push(key, Alert::new(severity, text));
+    }
+
+    pub(super) fn push(&mut self, key: &'static str, alert: Alert) {
+        self.0.push(Finding { key, alert });
+    }
+}
+
+/// Warns where other users of this machine have any access to a file or directory.
+pub(super) fn check_private(findings: &mut Findings, key: &'static str, path: &Path) {
+    if std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o007 != 0) {
+        let mode = if path.is_dir() { "700" } else { "600" };
+        let path = path.display();
+        let text = format!("{path} is accessible to every user of this machine; run chmod {mode}");
+        findings.add(Severity::Warning, key, text);
+    }
+}
+
+/// The host of the public URL.
+pub(super) fn public_host(config: &Config) -> Option<String> {
+    let url = config.public_url.as_deref()?.parse::<::http::Uri>().ok()?;
+    let host = url.host()?;
+    Some(host.trim_matches(['[', ']']).to_owned())
+}
