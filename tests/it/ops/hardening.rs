@@ -100,7 +100,7 @@ fn a_key_or_accounts_file_that_others_can_read_or_change_is_refused_with_the_rem
         for private in [0o640, 0o440, 0o400, 0o600] {
             set_mode(&path, private);
             let checked = folder.done(&["check"]);
-            assert!(checked.contains("0 errors"), "{private:o}: {checked}");
+            assert!(checked.contains("0 critical"), "{private:o}: {checked}");
         }
     }
 }
