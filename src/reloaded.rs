@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::error_chain::with_causes;
+use crate::lock::lock;
 
 /// Time between two checks of the files: a change is in force after this time at the latest.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -179,12 +180,12 @@ impl<S: FileSource> Reloaded<S> {
     /// Whether the files are others than those read last. Blocks.
     #[must_use]
     pub fn is_replaced(&self) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = lock(&self.seen);
         !seen.is_up_to_date(&FileVersions::of(self.source.files()))
     }
 
     fn load(&self, always: bool) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         let versions = FileVersions::of(self.source.files());
         if seen.awaits_files(&versions) || (!always && seen.is_up_to_date(&versions)) {
             if seen.bad.as_ref() != Some(&versions) {

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use super::basic::Decoding;
 use super::file::{self, Account, FileError};
 use super::{Caller, Credentials, Secret};
+use crate::lock::lock;
 use crate::reloaded::{FileSource, Reloaded};
 
 /// Verifies credentials against the accounts file, which is reloaded when it is replaced.
@@ -284,20 +285,13 @@ impl Loaded {
     }
 
     fn cached(&self, key: &[u8; 32]) -> Option<Caller> {
-        self.verified
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(key)
-            .cloned()
+        lock(&self.verified).get(key).cloned()
     }
 
     /// Adds verified credentials only, so the cache holds a few entries for each secret in the
     /// file.
     fn cache(&self, key: [u8; 32], caller: Caller) {
-        self.verified
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, caller);
+        lock(&self.verified).insert(key, caller);
     }
 }
 

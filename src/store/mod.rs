@@ -88,7 +88,7 @@ pub enum Contents {
     Same,
     /// Nothing was remembered of this version. Now it is, where the storage can.
     FirstSeen,
-    /// Other bytes under the same time: nobody uploaded them.
+    /// Other bytes under the same time, without an upload.
     Changed,
 }
 
@@ -127,7 +127,7 @@ pub enum OpenError {
     },
 }
 
-/// Who opens a storage.
+/// The kind of process that opens a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// The one server that runs on it: removes what an earlier run left, and keeps other servers

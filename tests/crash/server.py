@@ -159,7 +159,7 @@ def survey(data: Path) -> Survey:
 
 
 def empty_trash(data: Path) -> None:
-    """Makes room, after what lies in the trash was read. Nobody may be writing."""
+    """Makes room, after what lies in the trash was read. No client may be writing."""
     trash = data / "trash"
     if not trash.is_dir():
         return

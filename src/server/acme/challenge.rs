@@ -4,7 +4,7 @@
 //! with a certificate that holds what only the account's owner knows.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::crypto::aws_lc_rs;
@@ -12,6 +12,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::server::ClientHello;
 use rustls::sign::CertifiedKey;
 
+use crate::lock::lock;
 use crate::server::acme::error::Error;
 use crate::server::tls::alpn;
 
@@ -46,7 +47,7 @@ impl Challenges {
     }
 
     fn all(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<CertifiedKey>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use crate::error_chain::with_causes;
+use crate::lock::lock;
 use crate::server::acme::error::{Error, NoResponse};
 use crate::server::tls::alpn;
 
@@ -84,9 +85,7 @@ impl Http {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<RetryAfter>> {
-        self.retry_after
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.retry_after)
     }
 
     async fn ask(

@@ -1,7 +1,8 @@
 //! State of the ACME orders, for the status.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use crate::lock::lock;
 use crate::server::acme::schedule::OrderFailure;
 use crate::server::status::{AcmeStatus, Failure};
 
@@ -47,6 +48,6 @@ impl Progress {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, AcmeStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

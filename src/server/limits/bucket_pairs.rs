@@ -1,11 +1,12 @@
 //! Pairs of token buckets, a narrow and a wide one. Each guess takes a token of both, or none.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::token_buckets::TokenBuckets;
+use crate::lock::lock;
 
 /// The buckets of all pairs.
 pub(super) struct BucketPairs(Mutex<(TokenBuckets, TokenBuckets)>);
@@ -59,6 +60,6 @@ impl BucketPairs {
     }
 
     fn lock(&self) -> MutexGuard<'_, (TokenBuckets, TokenBuckets)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -12,13 +12,14 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use crate::account::{AccountName, Authenticator, Caller, Credentials, Role};
 use crate::config::RateLimits;
+use crate::lock::lock;
 use crate::server::limits::bucket_pairs::{BucketPairs, Exhausted, PairKeys};
 use crate::server::limits::keyed_semaphore::{KeyedPermit, KeyedSemaphore};
 use crate::server::limits::log_throttle::LogThrottle;
@@ -278,10 +279,6 @@ impl Charge<'_> {
             None => {}
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Semaphores by key. A key without holders and waiters takes no memory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::lock::lock;
 
 /// One semaphore of the same size for each key.
 pub(super) struct KeyedSemaphore {
@@ -68,7 +70,7 @@ impl KeyedSemaphore {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 }
 

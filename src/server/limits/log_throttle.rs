@@ -1,10 +1,11 @@
 //! Log throttle: at most one warning an hour for each limit that is reached.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::lock::lock;
 use crate::server::metrics::limit::Limit;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -16,7 +17,7 @@ pub(super) struct LogThrottle(Mutex<Vec<(Limit, Instant)>>);
 impl LogThrottle {
     /// Whether a warning about this limit is due; if so, it counts as logged.
     pub(super) fn should_log(&self, limit: Limit, now: Instant) -> bool {
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.0);
         match logged.iter_mut().find(|(other, _)| *other == limit) {
             Some((_, time)) if now < *time + HOUR => return false,
             Some((_, time)) => *time = now,

@@ -9,13 +9,14 @@
 //! and `maxTotalBytes` refuse no upload.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::account::AccountName;
 use crate::config;
+use crate::lock::lock;
 use crate::server::limits::log_throttle::LogThrottle;
 use crate::server::limits::token_buckets::{MAX_BUCKETS, TokenBuckets};
 use crate::server::metrics::Metrics;
@@ -202,7 +203,7 @@ impl Quotas {
         let Some(buckets) = &self.new_backups else {
             return Ok(());
         };
-        let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = lock(buckets);
         let taken = buckets.take(account, Instant::now(), Duration::ZERO);
         taken
             .map(|_| ())
@@ -211,7 +212,7 @@ impl Quotas {
 
     fn refund_new_backup(&self, account: u64) {
         if let Some(buckets) = &self.new_backups {
-            let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut buckets = lock(buckets);
             buckets.refund(account, Instant::now());
         }
     }
@@ -233,7 +234,7 @@ impl Quotas {
     }
 
     fn usage(&self) -> MutexGuard<'_, Option<Usage>> {
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.usage)
     }
 }
 

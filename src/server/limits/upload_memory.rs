@@ -2,10 +2,11 @@
 //! client cannot block all others by announcing uploads that it never sends.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::lock::lock;
 use crate::server::net::client_address::Prefix;
 
 /// Number of addresses from which on those without an upload are removed.
@@ -66,10 +67,7 @@ impl UploadMemory {
     }
 
     fn address(&self, prefix: Prefix) -> Arc<Semaphore> {
-        let mut addresses = self
-            .addresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = lock(&self.addresses);
         if let Some(semaphore) = addresses.get(&prefix).and_then(Weak::upgrade) {
             return semaphore;
         }

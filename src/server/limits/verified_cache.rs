@@ -5,7 +5,9 @@
 
 use std::collections::HashSet;
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::lock::lock;
 
 /// The maximum number of keys. About 1 MiB.
 pub(super) const MAX_KEYS: usize = 65_536;
@@ -48,9 +50,7 @@ impl VerifiedCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Generations> {
-        self.generations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.generations)
     }
 
     fn add(&self, generations: &mut Generations, key: u64) {

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,6 +23,7 @@ use super::client_address::{ClientAddress, Prefix};
 use super::min_rate::MinRate;
 use super::response_tracker::ResponseTracker;
 use crate::config::Limits;
+use crate::lock::lock;
 use crate::server::metrics::limit::{Limit, Refusals};
 
 /// The connection slots of a server.
@@ -178,7 +179,7 @@ impl ConnectionLimiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Behind such a proxy, all clients share the limits of one address.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use crate::lock::lock;
 use crate::server::net::client_address::{ClientAddress, Prefix};
 
 /// Number of requests from one address that is evidence of a proxy: the phones of a household need
@@ -46,7 +47,7 @@ impl ProxyDetector {
 
     /// Whether this request is the one that makes a single address evident.
     fn is_single(&self, prefix: Prefix) -> bool {
-        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = lock(&self.first);
         let (first, count) = first.get_or_insert((prefix, 0));
         *count += 1;
         let is_single = *first == prefix && *count == REQUESTS;

@@ -5,12 +5,13 @@
 //! response is tracked by itself.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::min_rate::MinRate;
+use crate::lock::lock;
 
 /// The responses of one connection whose bodies are being sent.
 #[derive(Default)]
@@ -91,8 +92,6 @@ impl ResponseTracker {
     }
 
     fn lock(&self) -> MutexGuard<'_, Responses> {
-        self.responses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.responses)
     }
 }

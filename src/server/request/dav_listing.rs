@@ -4,12 +4,13 @@
 //! therefore read before, so that a storage that cannot be reached is answered with 503, which
 //! tells a client to come back.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
 use crate::backup::BackupId;
+use crate::lock::lock;
 use crate::store::{Error, Meta, Store};
 
 type Item = Result<(BackupId, Meta), Error>;
@@ -55,6 +56,6 @@ impl Listing {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<BoxStream<'static, Item>>> {
-        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.started)
     }
 }

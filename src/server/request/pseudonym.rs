@@ -5,7 +5,7 @@
 //! same backup have the same digits, and reveal nothing else (docs/PRIVACY.md).
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -13,6 +13,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::backup::BackupId;
+use crate::lock::lock;
 use crate::time::DAY;
 
 /// Assigns pseudonyms to backups.
@@ -36,7 +37,7 @@ impl Pseudonyms {
     pub(crate) fn of(&self, id: BackupId, now: SystemTime) -> Option<Pseudonym> {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let day = since.as_secs() / DAY;
-        let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut today = lock(&self.today);
         if today.as_ref().is_none_or(|current| current.day != day) {
             let mut key = Zeroizing::new([0; 32]);
             // A day that is repeated, because the clock was set back, has a new key too.

@@ -37,7 +37,7 @@ pub enum Error {
     Exposed {
         /// The file.
         path: PathBuf,
-        /// Who may do what.
+        /// The permissions that are too wide.
         exposure: Exposure,
     },
     /// Certificate and key do not go together, or the key is of an unknown kind.

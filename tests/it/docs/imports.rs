@@ -27,10 +27,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "client",
             "audit",
             "durable",
-            "error_chain",
-            "file_version",
-            "lock",
             "reloaded",
+            "error_chain",
             "time",
         ],
     ),
@@ -44,45 +42,30 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "scrub",
             "state",
             "durable",
+            "reloaded",
+            "private_file",
             "error_chain",
-            "file_version",
             "html",
             "lock",
-            "private_file",
-            "reloaded",
             "time",
             "backup id",
         ],
     ),
-    ("client", &["backup", "error_chain"]),
+    ("client", &["backup"]),
     ("retention", &["store", "state", "time", "backup id"]),
     ("scrub", &["store", "state", "backup id"]),
-    ("state", &["config", "durable", "lock", "time"]),
-    (
-        "store",
-        &["config", "durable", "lock", "state", "backup id"],
-    ),
-    (
-        "account",
-        &[
-            "durable",
-            "error_chain",
-            "file_version",
-            "lock",
-            "private_file",
-            "reloaded",
-        ],
-    ),
+    ("store", &["config", "state", "durable", "backup id"]),
+    ("state", &["durable", "lock"]),
+    ("account", &["durable", "private_file", "reloaded", "lock"]),
     ("audit", &["config", "durable"]),
+    ("reloaded", &["error_chain", "lock"]),
     ("config", &["durable"]),
-    ("reloaded", &["error_chain", "file_version", "lock"]),
     ("backup", &[]),
     ("durable", &[]),
+    ("private_file", &[]),
     ("error_chain", &[]),
-    ("file_version", &[]),
     ("html", &[]),
     ("lock", &[]),
-    ("private_file", &[]),
     ("time", &[]),
 ];
 
@@ -264,14 +247,12 @@ fn absolute(modules: &BTreeSet<Module>, module: &Module, path: &str) -> Option<V
 
 /// Where the next `use` declaration begins.
 fn find_use(text: &str) -> Option<usize> {
-    let mut from = 0;
-    while let Some(found) = text[from..].find("use ") {
-        let at = from + found;
-        let line = text[..at].rsplit('\n').next().unwrap_or_default().trim();
+    for (at, _) in text.match_indices("use ") {
+        let (before, _) = text.split_at(at);
+        let line = before.rsplit('\n').next().unwrap_or_default().trim();
         if line.is_empty() || (line.starts_with("pub") && !line.contains(['=', '{', ';'])) {
             return Some(at);
         }
-        from = at + 4;
     }
     None
 }
@@ -293,7 +274,7 @@ fn leaves(tree: &str) -> Vec<String> {
     };
     let (prefix, inner) = tree.split_at(open);
     let inner = inner.trim().trim_start_matches('{');
-    let inner = &inner[..inner.rfind('}').unwrap_or(inner.len())];
+    let (inner, _) = inner.rsplit_once('}').unwrap_or((inner, ""));
     let (mut depth, mut part, mut found) = (0, String::new(), Vec::new());
     for character in inner.chars().chain([',']) {
         match character {

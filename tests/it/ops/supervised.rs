@@ -132,7 +132,7 @@ async fn a_unix_socket_and_that_of_the_admin_listener_can_be_handed_over() {
     soon(stream.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     let (_, site) = server.stop();
-    assert!(path.exists(), "it belongs to whoever made it");
+    assert!(path.exists(), "it belongs to the process that made it");
 
     let admin = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = admin.local_addr().unwrap();
