@@ -32,7 +32,7 @@ pub fn fill(template: &str, values: &[(&str, Value<'_>)]) -> String {
         let (name, rest) = part.split_once("}}").expect("a placeholder ends");
         let (_, value) = values
             .iter()
-            .find(|(known, _)| *known == name)
+            .find(|(placeholder, _)| *placeholder == name)
             .expect("a placeholder has a value");
         match value {
             Value::Text(text) => page.push_str(&escape(text)),

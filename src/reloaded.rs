@@ -369,14 +369,14 @@ mod tests {
     #[test]
     fn the_good_file_put_back_is_no_problem_and_is_not_read_again() {
         let folder = tempfile::tempdir().unwrap();
-        let (file, aside) = (folder.path().join("number"), folder.path().join("aside"));
+        let [file, other] = ["number", "other"].map(|name| folder.path().join(name));
         write(folder.path(), "1");
         let reloaded = Reloaded::open(number(folder.path())).unwrap();
-        fs::rename(&file, &aside).unwrap();
+        fs::rename(&file, &other).unwrap();
         reloaded.look();
         assert!(reloaded.problem().is_some());
 
-        fs::rename(&aside, &file).unwrap();
+        fs::rename(&other, &file).unwrap();
         reloaded.look();
 
         assert_eq!(reloaded.problem(), None);

@@ -58,14 +58,14 @@ impl Account {
                 secret_file,
                 json,
             } => {
-                let (shown, secret) = match secret_file {
+                let (generated, secret) = match secret_file {
                     Some(file) => {
                         let password = secret::from_file(&file, "account's password")?;
                         (None, Secret::of_password(&password)?)
                     }
                     None => {
-                        let (shown, secret) = Secret::generate()?;
-                        (Some(shown), secret)
+                        let (generated, secret) = Secret::generate()?;
+                        (Some(generated), secret)
                     }
                 };
                 let entry = Entry {
@@ -86,13 +86,13 @@ impl Account {
                     Ok(())
                 })?;
                 succeeded = audit.done();
-                let shown = shown.as_ref().map(account::GeneratedSecret::reveal);
+                let password = generated.as_ref().map(account::GeneratedSecret::reveal);
                 if json {
-                    say(json!({ "name": name, "role": role, "password": shown }))?;
+                    say(json!({ "name": name, "role": role, "password": password }))?;
                 } else {
                     say(format!("user name  {name}"))?;
-                    if let Some(shown) = shown {
-                        say(format!("password   {shown}"))?;
+                    if let Some(password) = password {
+                        say(format!("password   {password}"))?;
                         say("The password is not stored and cannot be shown again.")?;
                     }
                 }

@@ -19,8 +19,10 @@ impl Check {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let findings = server::check(config, super::runtime::now());
         let count = |severity| {
-            let found = findings.iter().filter(|its| its.alert.severity == severity);
-            found.count()
+            let matching = findings
+                .iter()
+                .filter(|finding| finding.alert.severity == severity);
+            matching.count()
         };
         let critical = count(Severity::Critical);
         if self.json {

@@ -61,7 +61,7 @@ impl Demo {
         let name: AccountName = "phones".parse()?;
         claim_directory(&self.directory)?;
         let mut config = installation(&self.directory, PORT)?;
-        let shown = set_secret(&config, &name)?;
+        let secret = set_secret(&config, &name)?;
         let server = match Server::bind(&config, super::runtime::now).await {
             // Another program took the port since it was found to be free.
             Err(StartError::Listen { .. }) => {
@@ -87,7 +87,7 @@ impl Demo {
             ))?;
             let login = Login {
                 username: name.to_string(),
-                password: Zeroizing::new(shown.reveal().into()),
+                password: Zeroizing::new(secret.reveal().into()),
             };
             let trust = Trust::system_and(Some(&authority))?;
             let phone = Phone::new(app, url.parse::<ServerUrl>()?, Some(login), trust)?;
@@ -95,7 +95,7 @@ impl Demo {
         }
         say("\nAll steps passed: every restored backup was identical, byte for byte.")?;
         if !self.once {
-            print_login(&config, &name, Some(&shown))?;
+            print_login(&config, &name, Some(&secret))?;
             say(format!(
                 "\nA phone can use this server only if it can reach it and trusts {}.\n\
                  Serving until Ctrl-C …",
@@ -145,10 +145,10 @@ fn installation(directory: &Path, port: u16) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// A free port on loopback: the wanted one if it is free.
-fn free_address(wanted: u16) -> anyhow::Result<SocketAddr> {
+/// A free port on loopback: `preferred` if it is free.
+fn free_address(preferred: u16) -> anyhow::Result<SocketAddr> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|l| l.local_addr());
-    bind(wanted)
+    bind(preferred)
         .or_else(|_| bind(0))
         .context("find a free port")
 }

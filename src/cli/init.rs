@@ -110,13 +110,13 @@ impl Init {
             ))?;
         }
         let accounts = account::load(&config.accounts_file).unwrap_or_default();
-        let (shown, added) = if accounts.iter().any(|known| known.name == account) {
+        let (generated, added) = if accounts.iter().any(|existing| existing.name == account) {
             (None, None)
         } else {
             (Some(set_secret(&config, &account)?), Some(account.as_str()))
         };
         let is_audited = audit.with("account", added).done();
-        print_login(&config, &account, shown.as_ref())?;
+        print_login(&config, &account, generated.as_ref())?;
         let flag = if path == Path::new(DEFAULT_FILE) {
             String::new()
         } else {
@@ -199,7 +199,7 @@ fn write_config(path: &Path, text: &str) -> anyhow::Result<()> {
 
 /// Replaces the account `name` by a phone account with a new secret, or adds it.
 pub(super) fn set_secret(config: &Config, name: &AccountName) -> anyhow::Result<GeneratedSecret> {
-    let (shown, secret) = Secret::generate()?;
+    let (generated, secret) = Secret::generate()?;
     account::update(&config.accounts_file, |accounts| {
         accounts.retain(|account| account.name != *name);
         let secrets = vec![secret];
@@ -211,17 +211,17 @@ pub(super) fn set_secret(config: &Config, name: &AccountName) -> anyhow::Result<
         });
         Ok::<_, anyhow::Error>(())
     })?;
-    Ok(shown)
+    Ok(generated)
 }
 
 /// Prints the values for the app and for MDM.
 pub(super) fn print_login(
     config: &Config,
     name: &AccountName,
-    shown: Option<&GeneratedSecret>,
+    generated: Option<&GeneratedSecret>,
 ) -> anyhow::Result<()> {
     let url = config.public_url.as_deref().unwrap_or_default();
-    let password = shown.map_or(
+    let password = generated.map_or(
         "(unchanged: the account already exists)",
         GeneratedSecret::reveal,
     );
@@ -234,7 +234,7 @@ pub(super) fn print_login(
     say(format!("  th_safe_server_url       {url}"))?;
     say(format!("  th_safe_server_username  {name}"))?;
     say(format!("  th_safe_server_password  {password}"))?;
-    if shown.is_some() {
+    if generated.is_some() {
         say("\nThe password is not stored and cannot be shown again.")?;
     }
     Ok(())

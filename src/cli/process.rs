@@ -90,10 +90,10 @@ mod tests {
             .output()
             .unwrap();
 
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{stderr}");
         let expected = format!("error: internal error (a bug) at {}:", file!());
-        assert!(said.starts_with(&expected), "{said}");
-        assert!(!said.contains(SECRET), "{said}");
+        assert!(stderr.starts_with(&expected), "{stderr}");
+        assert!(!stderr.contains(SECRET), "{stderr}");
     }
 }

@@ -68,18 +68,18 @@ fn prompt_for(what: &str, prompt: &str) -> anyhow::Result<Zeroizing<String>> {
 
 /// Reads a secret from a file; `-` is standard input.
 pub(super) fn from_file(path: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
-    let path_shown = path.display();
+    let name = path.display();
     let bytes = source::read(path, LIMIT);
-    let bytes = bytes.with_context(|| format!("read the {what} from {path_shown}"))?;
+    let bytes = bytes.with_context(|| format!("read the {what} from {name}"))?;
     let problem = match bytes.map(|mut bytes| String::from_utf8(std::mem::take(&mut *bytes))) {
-        None => format!("{path_shown} is too large to be a {what}"),
+        None => format!("{name} is too large to be a {what}"),
         Some(Err(error)) => {
             error.into_bytes().zeroize();
-            format!("the {what} in {path_shown} is not UTF-8")
+            format!("the {what} in {name} is not UTF-8")
         }
         Some(Ok(text)) => match without_line_end(Zeroizing::new(text)) {
             Some(text) => return Ok(text),
-            None => format!("the {what} in {path_shown} is empty"),
+            None => format!("the {what} in {name} is empty"),
         },
     };
     Err(UsageError(problem).into())

@@ -124,7 +124,11 @@ fn print(status: &Status) -> anyhow::Result<()> {
         status.version,
         unix_date(status.started)
     ))?;
-    if let Some(certificate) = status.certificate.as_ref().filter(|its| its.ends > 0) {
+    if let Some(certificate) = status
+        .certificate
+        .as_ref()
+        .filter(|certificate| certificate.ends > 0)
+    {
         say(format!("certificate until {}", unix_date(certificate.ends)))?;
         if let Some(acme) = &certificate.acme {
             say(format!("renewal     {}", unix_date(acme.next_order)))?;

@@ -114,7 +114,7 @@ mod tests {
     fn unix_sockets_and_addresses_are_listened_on() {
         let text = r#"{ "listen": ["unix:safe.sock", "unix:/run/safe.sock", "[::1]:8443"] }"#;
 
-        let shown: Vec<_> = parse(text)
+        let addresses: Vec<_> = parse(text)
             .unwrap()
             .listen
             .iter()
@@ -122,7 +122,7 @@ mod tests {
             .collect();
 
         assert_eq!(
-            shown,
+            addresses,
             [
                 "unix:/etc/safe/safe.sock",
                 "unix:/run/safe.sock",
@@ -201,14 +201,14 @@ mod tests {
     #[test]
     fn proxies_are_networks_of_one_spelling() {
         let text = r#"{ "trustedProxies": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"] }"#;
-        let shown: Vec<_> = parse(text)
+        let networks: Vec<_> = parse(text)
             .unwrap()
             .trusted_proxies
             .iter()
             .map(IpNet::to_string)
             .collect();
         assert_eq!(
-            shown,
+            networks,
             ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "::1/128"]
         );
 

@@ -21,8 +21,8 @@ pub(crate) fn prepare(folder: &Path) -> String {
         .current_dir(folder)
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    let secret = said
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let secret = stdout
         .lines()
         .find_map(|line| line.trim().strip_prefix("Password   "))
         .unwrap();

@@ -57,25 +57,25 @@ fn main() -> ExitCode {
         .partition(|argument| argument.starts_with('-'));
     // Cargo adds an option of its own, which is ignored.
     let short = options.contains(&"--short");
-    let wanted = |part| parts.is_empty() || parts.contains(&part);
+    let is_selected = |part| parts.is_empty() || parts.contains(&part);
     // Not /tmp, which is in memory on some systems.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = Arc::new(FileStore::open(&folder.path().join("data")).unwrap());
 
     let mut missed = false;
     let mut holds = |ratio, goal| missed |= ratio > goal * TOLERANCE;
-    if wanted("overwrite") {
+    if is_selected("overwrite") {
         let count = if short { 200 } else { 2_000 };
         holds(overwrite(&store, folder.path(), count), OVERWRITE_GOAL);
     }
-    if wanted("parallel") {
+    if is_selected("parallel") {
         parallel(&store, folder.path(), if short { 3 } else { 10 });
     }
-    if wanted("sweep") {
+    if is_selected("sweep") {
         let count = if short { 100_000 } else { 1_000_000 };
         holds(sweeps(folder.path(), count), SWEEP_GOAL);
     }
-    if wanted("trial") && !short {
+    if is_selected("trial") && !short {
         trial::run(folder.path());
     }
     if missed {

@@ -57,16 +57,16 @@ fn groff_renders_every_page_without_warnings() {
         let Ok(output) = output else {
             return skip("manual pages: groff is not installed");
         };
-        let said = text(&output.stderr);
+        let warnings = text(&output.stderr);
         assert!(
-            output.status.success() && said.is_empty(),
-            "{}: {said}",
+            output.status.success() && warnings.is_empty(),
+            "{}: {warnings}",
             page.display()
         );
-        let shown = text(&output.stdout);
+        let rendered = text(&output.stdout);
         assert!(
-            shown.contains("SYNOPSIS") && shown.contains(&format!("{NAME} 0")),
-            "{shown}"
+            rendered.contains("SYNOPSIS") && rendered.contains(&format!("{NAME} 0")),
+            "{rendered}"
         );
     }
 }
@@ -88,7 +88,7 @@ fn shells_complete_every_command_and_every_option() {
     let zsh = folder.join(format!("_{NAME}"));
 
     for (words, command) in commands() {
-        let begun = if command.has_subcommands() { "" } else { "--" };
+        let prefix = if command.has_subcommands() { "" } else { "--" };
         let expected: Vec<String> = if command.has_subcommands() {
             let inner = command.get_subcommands();
             inner.map(|inner| inner.get_name().to_owned()).collect()
@@ -97,12 +97,12 @@ fn shells_complete_every_command_and_every_option() {
             options.map(|option| format!("--{option}")).collect()
         };
         for (shell, script, file) in [("bash", BASH, &bash), ("fish", FISH, &fish)] {
-            let mut asked = Command::new(shell);
+            let mut completion = Command::new(shell);
             match shell {
-                "bash" => asked.args(["--norc", "-c", script, "bash"]).arg(file),
-                _ => asked.args(["--no-config", "-c", script]).arg(file),
+                "bash" => completion.args(["--norc", "-c", script, "bash"]).arg(file),
+                _ => completion.args(["--no-config", "-c", script]).arg(file),
             };
-            let Ok(output) = asked.args(&words).arg(begun).output() else {
+            let Ok(output) = completion.args(&words).arg(prefix).output() else {
                 skip(&format!("completions: {shell} is not installed"));
                 continue;
             };

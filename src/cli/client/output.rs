@@ -75,9 +75,9 @@ impl Output {
         let document = &document?;
         let hides_key = self.redact || (self.json && !self.private_key);
         let without_key = hides_key.then(|| redacted(document)).transpose()?;
-        let shown = without_key.as_ref().unwrap_or(document);
+        let printed = without_key.as_ref().unwrap_or(document);
         if let Some(path) = &self.out {
-            let written = if self.redact { shown } else { document };
+            let written = if self.redact { printed } else { document };
             write_file(path, written.json())?;
         }
         if !self.json {
@@ -95,9 +95,9 @@ impl Output {
             warn("the private key is omitted; --private-key prints it");
         }
         if std::io::stdout().is_terminal() {
-            write(escaped(shown.json()).as_bytes())?;
+            write(escaped(printed.json()).as_bytes())?;
         } else {
-            write(shown.json())?;
+            write(printed.json())?;
         }
         say("")
     }
@@ -170,7 +170,7 @@ fn count<T>(list: &Field<List<T>>) -> String {
 
 /// The encrypted size, also as a share of the server's limit.
 fn share(received: &Received) -> String {
-    let (limit, whose) = match received.limit {
+    let (limit, which) = match received.limit {
         Some(limit) => (limit, "this server's"),
         None => (USUAL_LIMIT, "the usual"),
     };
@@ -178,7 +178,7 @@ fn share(received: &Received) -> String {
     // In thousandths, without floating point.
     let share = size.saturating_mul(1_000) / limit.max(1);
     format!(
-        "{size} bytes encrypted, {}.{} % of {whose} maxBackupBytes ({limit})",
+        "{size} bytes encrypted, {}.{} % of {which} maxBackupBytes ({limit})",
         share / 10,
         share % 10
     )

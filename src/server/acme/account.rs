@@ -12,8 +12,8 @@ use crate::server::acme::store::Store;
 
 /// Opens the account that orders are made with, and creates it where there is none.
 pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
-    let known = match store.account()? {
-        Some(known) => known,
+    let stored = match store.account()? {
+        Some(stored) => stored,
         None => {
             let (_, key) = Key::generate_pkcs8()?;
             let new = store::Account {
@@ -28,10 +28,10 @@ pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
     };
     let directory = store.acme().directory_url.clone();
     let builder = Account::builder_with_http(Box::new(http.clone()));
-    let key = key(&known)?;
-    let (account, contact) = if let Some(url) = &known.url {
+    let key = key(&stored)?;
+    let (account, contact) = if let Some(url) = &stored.url {
         let account = builder.from_parts(url.clone(), key, directory).await?;
-        (account, known.contact.clone())
+        (account, stored.contact.clone())
     } else {
         let pair = (
             Key::from_pkcs8_der(key.clone_key())?,
@@ -41,17 +41,17 @@ pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
         let (account, _) = builder.create_from_key(pair, directory).await?;
         (account, None)
     };
-    let wanted = &store.acme().contact;
-    if contact != *wanted {
-        let wanted: Vec<_> = wanted.as_deref().into_iter().collect();
-        account.update_contacts(&wanted).await?;
+    let configured = &store.acme().contact;
+    if contact != *configured {
+        let contacts: Vec<_> = configured.as_deref().into_iter().collect();
+        account.update_contacts(&contacts).await?;
     }
     let new = store::Account {
         url: Some(account.id().to_owned()),
-        contact: wanted.clone(),
-        key: known.key,
+        contact: configured.clone(),
+        key: stored.key,
     };
-    if known.url != new.url || known.contact != new.contact {
+    if stored.url != new.url || stored.contact != new.contact {
         store.replace_account(&new)?;
     }
     Ok(account)
@@ -59,9 +59,12 @@ pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
 
 /// Forgets the account's URL, so that the next order registers the key again.
 pub(super) fn forget_url(store: &Store) -> Result<(), Error> {
-    if let Some(known) = store.account()? {
-        let unknown = store::Account { url: None, ..known };
-        store.replace_account(&unknown)?;
+    if let Some(stored) = store.account()? {
+        let unregistered = store::Account {
+            url: None,
+            ..stored
+        };
+        store.replace_account(&unregistered)?;
     }
     Ok(())
 }

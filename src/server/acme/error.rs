@@ -112,18 +112,18 @@ impl Error {
 
 impl From<instant_acme::Error> for Error {
     fn from(error: instant_acme::Error) -> Self {
-        use instant_acme::Error as Its;
+        use instant_acme::Error as Acme;
         match error {
-            Its::Api(problem) => Self::refused(&problem),
-            Its::Timeout(_) => Self::Slow,
-            Its::Other(other) => match other.downcast::<NoResponse>() {
+            Acme::Api(problem) => Self::refused(&problem),
+            Acme::Timeout(_) => Self::Slow,
+            Acme::Other(other) => match other.downcast::<NoResponse>() {
                 Ok(failed) => Self::Unreachable(plain(&failed.to_string())),
                 Err(_) => Self::Unusable("an unexpected answer"),
             },
-            Its::Json(_) => Self::Unusable("an answer that is not ACME"),
-            Its::KeyRejected | Its::Crypto => Self::Unusable("a key"),
-            Its::Unsupported(_) => Self::Unusable("a directory that lacks a required entry"),
-            Its::Str(_) | Its::Http(_) | Its::InvalidUri(_) => {
+            Acme::Json(_) => Self::Unusable("an answer that is not ACME"),
+            Acme::KeyRejected | Acme::Crypto => Self::Unusable("a key"),
+            Acme::Unsupported(_) => Self::Unusable("a directory that lacks a required entry"),
+            Acme::Str(_) | Acme::Http(_) | Acme::InvalidUri(_) => {
                 Self::Unusable("an incomplete answer")
             }
             _ => Self::Unusable("an unknown answer"),
@@ -149,7 +149,7 @@ pub(super) fn detail(problem: &instant_acme::Problem) -> String {
 
 /// The text as one bounded line without control characters, for terminals and logs.
 fn plain(text: &str) -> String {
-    let shown: String = text
+    let line: String = text
         .chars()
         .map(|character| {
             if character.is_control() {
@@ -159,8 +159,8 @@ fn plain(text: &str) -> String {
             }
         })
         .collect();
-    let end = shown.floor_char_boundary(LONGEST_DETAIL);
-    shown.split_at(end).0.trim().to_owned()
+    let end = line.floor_char_boundary(LONGEST_DETAIL);
+    line.split_at(end).0.trim().to_owned()
 }
 
 #[cfg(test)]

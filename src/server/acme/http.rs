@@ -27,7 +27,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit for one request and its answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer in bytes: certificate chains have a few kilobytes.
-const ANSWER_LIMIT: usize = 1 << 20;
+const RESPONSE_LIMIT: usize = 1 << 20;
 /// Media type of a problem (RFC 7807).
 const PROBLEM: &str = "application/problem+json";
 
@@ -88,7 +88,7 @@ impl Http {
         lock(&self.retry_after)
     }
 
-    async fn ask(
+    async fn send(
         self,
         request: http::Request<BodyWrapper<Bytes>>,
     ) -> Result<BytesResponse, NoResponse> {
@@ -122,15 +122,15 @@ impl Http {
         }
         let mut bytes = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(no_response)? {
-            if bytes.len() + chunk.len() > ANSWER_LIMIT {
+            if bytes.len() + chunk.len() > RESPONSE_LIMIT {
                 return Err(NoResponse("the answer is too large".to_owned()));
             }
             bytes.extend_from_slice(&chunk);
         }
-        let mut answer = http::Response::new(Full::new(bytes.freeze()));
-        *answer.status_mut() = status;
-        *answer.headers_mut() = std::mem::take(response.headers_mut());
-        Ok(BytesResponse::from(answer))
+        let mut limited = http::Response::new(Full::new(bytes.freeze()));
+        *limited.status_mut() = status;
+        *limited.headers_mut() = std::mem::take(response.headers_mut());
+        Ok(BytesResponse::from(limited))
     }
 }
 
@@ -139,9 +139,9 @@ impl HttpClient for Http {
         &self,
         request: http::Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>> {
-        let asked = self.clone().ask(request);
+        let response = self.clone().send(request);
         Box::pin(async {
-            asked
+            response
                 .await
                 .map_err(|error| instant_acme::Error::Other(error.into()))
         })

@@ -72,11 +72,11 @@ pub(super) fn next(
     started: u64,
     now: u64,
 ) -> u64 {
-    let wanted = match stored {
+    let renewal = match stored {
         Some(stored) if stored.is_as_configured => stored.renewal(now),
         Some(_) | None => 0,
     };
-    wanted.max(failed.map_or(0, |failed| failed.allowed(started, now)))
+    renewal.max(failed.map_or(0, |failed| failed.allowed(started, now)))
 }
 
 impl StoredCertificate {
@@ -115,15 +115,15 @@ impl OrderFailure {
             wait = wait.max(SHORTEST_WAIT_LIMITED);
         }
         wait += wait / 4 * u64::from(random) / u64::from(u8::MAX);
-        let asked = kind.retry_after.map(|asked| match asked {
+        let requested = kind.retry_after.map(|retry_after| match retry_after {
             RetryAfter::Seconds(seconds) => seconds.min(LONGEST_RETRY_AFTER),
             RetryAfter::At(time) => time.saturating_sub(now).min(LONGEST_RETRY_AFTER),
         });
         Self {
             count,
             last: now,
-            not_before: now.saturating_add(wait.max(asked.unwrap_or_default())),
-            is_requested: asked.is_some() || kind.is_rate_limit,
+            not_before: now.saturating_add(wait.max(requested.unwrap_or_default())),
+            is_requested: requested.is_some() || kind.is_rate_limit,
             text,
         }
     }
@@ -241,19 +241,22 @@ mod tests {
 
     #[test]
     fn what_the_authority_says_is_heeded_also_after_a_restart() {
-        let asked = |retry_after| {
+        let requested = |retry_after| {
             let kind = FailureKind {
                 retry_after: Some(retry_after),
                 ..FailureKind::default()
             };
             next(None, Some(&failed(1, kind, 0)), NOW + 1, NOW + 2) - NOW
         };
-        assert_eq!(asked(RetryAfter::Seconds(2 * DAY)), 2 * DAY);
-        assert_eq!(asked(RetryAfter::At(NOW + 9 * HOUR)), 9 * HOUR);
+        assert_eq!(requested(RetryAfter::Seconds(2 * DAY)), 2 * DAY);
+        assert_eq!(requested(RetryAfter::At(NOW + 9 * HOUR)), 9 * HOUR);
         // Less than one would wait anyway, and more than is to be believed.
-        assert_eq!(asked(RetryAfter::Seconds(1)), FIRST_WAIT);
-        assert_eq!(asked(RetryAfter::At(3)), FIRST_WAIT);
-        assert_eq!(asked(RetryAfter::Seconds(u64::MAX)), LONGEST_RETRY_AFTER);
+        assert_eq!(requested(RetryAfter::Seconds(1)), FIRST_WAIT);
+        assert_eq!(requested(RetryAfter::At(3)), FIRST_WAIT);
+        assert_eq!(
+            requested(RetryAfter::Seconds(u64::MAX)),
+            LONGEST_RETRY_AFTER
+        );
         let limited = FailureKind {
             is_rate_limit: true,
             ..FailureKind::default()

@@ -94,14 +94,14 @@ async fn serve_connection(stream: TcpStream, collector: Arc<StatusCollector>) {
 impl StatusCollector {
     async fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        let known = [
+        let paths = [
             HEALTH_PATH,
             READY_PATH,
             STATUS_PATH,
             METRICS_PATH,
             PAGE_PATH,
         ];
-        if !known.contains(&path) {
+        if !paths.contains(&path) {
             return text(StatusCode::NOT_FOUND, "not found\n");
         }
         if ![Method::GET, Method::HEAD].contains(request.method()) {

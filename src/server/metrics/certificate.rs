@@ -22,48 +22,48 @@ pub(super) struct Certificate {
 
 impl Certificate {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let its = Self::default();
+        let metrics = Self::default();
         registry.register_with_unit(
             "certificate_begin_time",
             "When the validity of the certificate in force begins, in Unix time; 0 where a proxy terminates TLS",
             Unit::Seconds,
-            its.begins.clone(),
+            metrics.begins.clone(),
         );
         registry.register_with_unit(
             "certificate_end_time",
             "When the validity of the certificate in force ends, in Unix time; 0 where a proxy terminates TLS",
             Unit::Seconds,
-            its.ends.clone(),
+            metrics.ends.clone(),
         );
         registry.register(
             "certificate_files_unusable",
             "1 while the certificate's files cannot be used, and the previous certificate is in force",
-            its.unusable.clone(),
+            metrics.unusable.clone(),
         );
         registry.register(
             "certificate_reloads",
             "Reloads of the certificate's files, by outcome",
-            its.reloads.clone(),
+            metrics.reloads.clone(),
         );
         registry.register(
             "certificate_orders",
             "Orders for a certificate (ACME), by outcome",
-            its.orders.clone(),
+            metrics.orders.clone(),
         );
         registry.register(
             "certificate_orders_failing",
             "Orders for a certificate that failed since the last successful one",
-            its.orders_failing.clone(),
+            metrics.orders_failing.clone(),
         );
         registry.register_with_unit(
             "certificate_next_order_time",
             "When the next order for a certificate is due, in Unix time; 0 without ACME",
             Unit::Seconds,
-            its.next_order.clone(),
+            metrics.next_order.clone(),
         );
-        count(&its.reloads, 0, 0);
-        count(&its.orders, 0, 0);
-        its
+        count(&metrics.reloads, 0, 0);
+        count(&metrics.orders, 0, 0);
+        metrics
     }
 
     /// `reloads` are the successful and the failed ones.

@@ -44,19 +44,19 @@ mod tests {
             .output()
             .unwrap();
 
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{said}");
-        let lines: Vec<_> = said
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{stderr}");
+        let lines: Vec<_> = stderr
             .lines()
             .filter(|l| l.contains("panic: please"))
             .collect();
-        assert_eq!(lines.len(), 2, "{said}");
+        assert_eq!(lines.len(), 2, "{stderr}");
         for (count, line) in (1..).zip(lines) {
             let place = format!("file=\"{}\" line=", file!());
             assert!(line.contains(&place), "{line}");
             assert!(line.ends_with(&format!("count={count}")), "{line}");
         }
-        assert!(!said.contains(SECRET), "{said}");
+        assert!(!stderr.contains(SECRET), "{stderr}");
     }
 
     async fn panic_twice() {

@@ -104,11 +104,11 @@ impl Traffic {
         handshake: impl Future<Output = io::Result<T>>,
     ) -> io::Result<T> {
         let mut unfinished = UnfinishedHandshake(Some(self));
-        let begun = Instant::now();
+        let started = Instant::now();
         let ended = handshake.await;
         unfinished.0 = None;
         match &ended {
-            Ok(_) => self.handshakes.observe(begun.elapsed().as_secs_f64()),
+            Ok(_) => self.handshakes.observe(started.elapsed().as_secs_f64()),
             Err(error) => self.failed(Failure::of(error)),
         }
         ended
@@ -151,7 +151,7 @@ enum Failure {
     /// The client sent something other than TLS.
     NotTls,
     /// The client disconnected.
-    Gone,
+    Disconnected,
     Timeout,
     Other,
 }
@@ -163,7 +163,7 @@ impl Failure {
         Self::CertificateRefused,
         Self::Incompatible,
         Self::NotTls,
-        Self::Gone,
+        Self::Disconnected,
         Self::Timeout,
         Self::Other,
     ];
@@ -175,7 +175,7 @@ impl Failure {
             Self::CertificateRefused => "certificate_refused",
             Self::Incompatible => "incompatible",
             Self::NotTls => "not_tls",
-            Self::Gone => "gone",
+            Self::Disconnected => "gone",
             Self::Timeout => "timeout",
             Self::Other => "other",
         }
@@ -194,7 +194,7 @@ impl Failure {
             ]
             .contains(&error.kind()) =>
             {
-                Self::Gone
+                Self::Disconnected
             }
             None => Self::Other,
         }
@@ -218,7 +218,9 @@ impl Failure {
                 | AlertDescription::InsufficientSecurity
                 | AlertDescription::NoApplicationProtocol
                 | AlertDescription::ProtocolVersion => Self::Incompatible,
-                AlertDescription::CloseNotify | AlertDescription::UserCanceled => Self::Gone,
+                AlertDescription::CloseNotify | AlertDescription::UserCanceled => {
+                    Self::Disconnected
+                }
                 _ => Self::Other,
             },
             rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => {
@@ -270,7 +272,7 @@ mod tests {
                 alert(AlertDescription::ProtocolVersion),
                 Failure::Incompatible,
             ),
-            (alert(AlertDescription::UserCanceled), Failure::Gone),
+            (alert(AlertDescription::UserCanceled), Failure::Disconnected),
             (alert(AlertDescription::InternalError), Failure::Other),
             (
                 kind(Error::PeerIncompatible(
@@ -285,11 +287,11 @@ mod tests {
             (kind(Error::EncryptError), Failure::Other),
             (
                 Failure::of(&io::ErrorKind::UnexpectedEof.into()),
-                Failure::Gone,
+                Failure::Disconnected,
             ),
             (
                 Failure::of(&io::ErrorKind::ConnectionReset.into()),
-                Failure::Gone,
+                Failure::Disconnected,
             ),
             (
                 Failure::of(&io::ErrorKind::OutOfMemory.into()),
@@ -306,15 +308,15 @@ mod tests {
         let traffic = Traffic::register(&mut registry);
 
         let done = traffic.watch(async { Ok(1) }).await;
-        let gone = async { Err::<(), _>(io::ErrorKind::UnexpectedEof.into()) };
-        let gone = traffic.watch(gone).await;
+        let disconnected = async { Err::<(), _>(io::ErrorKind::UnexpectedEof.into()) };
+        let disconnected = traffic.watch(disconnected).await;
         tokio::select! {
             biased;
             _ = traffic.watch(std::future::pending::<io::Result<()>>()) => panic!("it ended"),
             () = std::future::ready(()) => {}
         }
 
-        assert_eq!((done.ok(), gone.is_err()), (Some(1), true));
+        assert_eq!((done.ok(), disconnected.is_err()), (Some(1), true));
         let all = encoded(&registry);
         for line in [
             "handshake_duration_seconds_count 1\n",

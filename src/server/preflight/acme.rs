@@ -29,9 +29,9 @@ pub(super) fn check(findings: &mut Findings, config: &Config, acme: &Acme, now: 
     let key = "tls.acme.directory";
     let opened = Store::open(acme).and_then(|store| {
         drop(store.account()?);
-        Ok((store.certificate()?, store.failed()?, store))
+        Ok((store.certificate()?, store.failure()?, store))
     });
-    let (held, failed, store) = match opened {
+    let (stored, failure, store) = match opened {
         Ok(found) => found,
         Err(error) => return findings.add(Severity::Critical, key, with_causes(&error)),
     };
@@ -41,18 +41,18 @@ pub(super) fn check(findings: &mut Findings, config: &Config, acme: &Acme, now: 
     }
     findings.add(Severity::Good, key, "is writable");
     check_private(findings, key, &acme.directory);
-    if let Some(failed) = failed {
-        let text = format!("the last order for a certificate failed: {}", failed.text);
+    if let Some(failure) = failure {
+        let text = format!("the last order for a certificate failed: {}", failure.text);
         findings.add(Severity::Warning, "tls.acme", text);
     }
-    match held {
+    match stored {
         None => {
             let text = "there is no certificate yet; the running server orders one, and clients cannot connect \
                         before that";
             findings.add(Severity::Warning, "tls.acme", text);
         }
-        Some(held) => {
-            if !held.is_as_configured {
+        Some(stored) => {
+            if !stored.is_as_configured {
                 let text = "the stored certificate is for other domains or from another authority; the running \
                             server orders a new one";
                 findings.add(Severity::Warning, "tls.acme", text);

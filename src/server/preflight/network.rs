@@ -26,9 +26,9 @@ pub(super) fn check_address(findings: &mut Findings, key: &'static str, address:
 /// Tests whether a Unix socket can be made.
 pub(super) fn check_socket(findings: &mut Findings, path: &Path) {
     let key = "listen";
-    let shown = path.display();
+    let socket = path.display();
     if path.symlink_metadata().is_ok() && !is_stale_socket(path) {
-        let text = format!("{shown} exists, perhaps as the socket of this server");
+        let text = format!("{socket} exists, perhaps as the socket of this server");
         return findings.add(Severity::Warning, key, text);
     }
     let directory = path.parent().unwrap_or(path);
@@ -39,10 +39,10 @@ pub(super) fn check_socket(findings: &mut Findings, path: &Path) {
     };
     if rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err() {
         let text = format!(
-            "{shown} cannot be bound: {} is missing or not writable",
+            "{socket} cannot be bound: {} is missing or not writable",
             directory.display()
         );
         return findings.add(Severity::Critical, key, text);
     }
-    findings.add(Severity::Good, key, format!("{shown} can be bound"));
+    findings.add(Severity::Good, key, format!("{socket} can be bound"));
 }
