@@ -52,7 +52,7 @@ pub struct Reloaded<S: FileSource> {
     /// Why the files as they are cannot be used.
     problem: ArcSwapOption<String>,
     /// Locked while the files are read: one reload at a time.
-    seen: Mutex<Seen>,
+    last_read: Mutex<LastRead>,
     done: AtomicU64,
     failed: AtomicU64,
     /// Locked by the one check that runs on a blocking thread.
@@ -63,7 +63,7 @@ pub struct Reloaded<S: FileSource> {
 
 /// The versions of the files that were read last.
 #[derive(Default)]
-struct Seen {
+struct LastRead {
     /// `None` before the first good one.
     good: Option<FileVersions>,
     /// Those that cannot be used, if they came after the good ones.
@@ -141,7 +141,7 @@ impl<S: FileSource> Reloaded<S> {
             source,
             current: ArcSwap::from_pointee(value),
             problem: ArcSwapOption::empty(),
-            seen: Mutex::new(Seen { good, bad: None }),
+            last_read: Mutex::new(LastRead { good, bad: None }),
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             checking: Arc::default(),
@@ -168,7 +168,7 @@ impl<S: FileSource> Reloaded<S> {
     }
 
     /// Reads the files if they were replaced. Blocks.
-    pub fn look(&self) {
+    pub fn reload_if_replaced(&self) {
         self.load(false);
     }
 
@@ -180,24 +180,24 @@ impl<S: FileSource> Reloaded<S> {
     /// Whether the files are others than those read last. Blocks.
     #[must_use]
     pub fn is_replaced(&self) -> bool {
-        let seen = lock(&self.seen);
-        !seen.is_up_to_date(&FileVersions::of(self.source.files()))
+        let last_read = lock(&self.last_read);
+        !last_read.is_up_to_date(&FileVersions::of(self.source.files()))
     }
 
     fn load(&self, always: bool) {
-        let mut seen = lock(&self.seen);
+        let mut last_read = lock(&self.last_read);
         let versions = FileVersions::of(self.source.files());
-        if seen.awaits_files(&versions) || (!always && seen.is_up_to_date(&versions)) {
-            if seen.bad.as_ref() != Some(&versions) {
+        if last_read.awaits_files(&versions) || (!always && last_read.is_up_to_date(&versions)) {
+            if last_read.bad.as_ref() != Some(&versions) {
                 // The files that could not be used are gone.
-                seen.bad = None;
+                last_read.bad = None;
                 self.problem.store(None);
             }
             return;
         }
         match self.source.read() {
             Ok(value) => {
-                *seen = Seen {
+                *last_read = LastRead {
                     good: Some(versions),
                     bad: None,
                 };
@@ -208,7 +208,7 @@ impl<S: FileSource> Reloaded<S> {
                 self.source.reloaded(&old, &value);
             }
             Err(error) => {
-                seen.bad = Some(versions);
+                last_read.bad = Some(versions);
                 self.problem.store(Some(Arc::new(with_causes(&error))));
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 self.source.failed(&error);
@@ -216,7 +216,7 @@ impl<S: FileSource> Reloaded<S> {
         }
     }
 
-    /// As [`Reloaded::look`], on a thread that may block. Callers that come while a check runs
+    /// As [`Reloaded::reload_if_replaced`], on a thread that may block. Callers that come while a check runs
     /// share the next one, so that a file system that hangs holds one thread. What was written
     /// before the call is seen: a check that had started earlier does not count.
     pub async fn refresh(self: &Arc<Self>) {
@@ -227,13 +227,13 @@ impl<S: FileSource> Reloaded<S> {
         }
         self.started.fetch_add(1, Ordering::SeqCst);
         let this = Arc::clone(self);
-        let look = spawn_blocking(move || {
+        let check = spawn_blocking(move || {
             // Released when the check is done, not when the caller goes away.
             let _checking = checking;
-            this.look();
+            this.reload_if_replaced();
         });
         // A panic was logged by the hook, and the last good value stays in force.
-        drop(look.await);
+        drop(check.await);
     }
 
     /// Refreshes the value every [`INTERVAL`], as long as it is polled.
@@ -247,11 +247,11 @@ impl<S: FileSource> Reloaded<S> {
     }
 }
 
-impl Seen {
+impl LastRead {
     /// Whether these versions have been read, with success or without.
     fn is_up_to_date(&self, versions: &FileVersions) -> bool {
-        let read = [&self.good, &self.bad];
-        self.awaits_files(versions) || read.into_iter().flatten().any(|seen| seen == versions)
+        let known = [&self.good, &self.bad];
+        self.awaits_files(versions) || known.into_iter().flatten().any(|read| read == versions)
     }
 
     /// Whether there has never been a good version, and there are no files now.
@@ -327,7 +327,7 @@ mod tests {
         write(folder.path(), "1");
         let reloaded = Reloaded::open(number(folder.path())).unwrap();
         for _ in 0..3 {
-            reloaded.look();
+            reloaded.reload_if_replaced();
             assert_eq!(*reloaded.current(), 1);
         }
         assert_eq!(reloaded.source.reads.load(Ordering::Relaxed), 1);
@@ -335,7 +335,7 @@ mod tests {
         write(folder.path(), "2");
         assert!(reloaded.is_replaced());
         assert_eq!(*reloaded.current(), 1);
-        reloaded.look();
+        reloaded.reload_if_replaced();
         assert_eq!(*reloaded.current(), 2);
         assert!(!reloaded.is_replaced());
         assert_eq!(reloaded.reloads(), [1, 0]);
@@ -352,7 +352,7 @@ mod tests {
                 None => fs::remove_file(folder.path().join("number")).unwrap(),
             }
             for _ in 0..3 {
-                reloaded.look();
+                reloaded.reload_if_replaced();
                 assert_eq!(*reloaded.current(), 1);
                 assert!(reloaded.problem().is_some());
             }
@@ -362,7 +362,7 @@ mod tests {
         }
 
         write(folder.path(), "2");
-        reloaded.look();
+        reloaded.reload_if_replaced();
         assert_eq!((*reloaded.current(), reloaded.problem()), (2, None));
     }
 
@@ -373,11 +373,11 @@ mod tests {
         write(folder.path(), "1");
         let reloaded = Reloaded::open(number(folder.path())).unwrap();
         fs::rename(&file, &other).unwrap();
-        reloaded.look();
+        reloaded.reload_if_replaced();
         assert!(reloaded.problem().is_some());
 
         fs::rename(&other, &file).unwrap();
-        reloaded.look();
+        reloaded.reload_if_replaced();
 
         assert_eq!(reloaded.problem(), None);
         assert_eq!(reloaded.reloads(), [0, 1]);
@@ -387,19 +387,19 @@ mod tests {
     fn a_first_value_stays_until_there_is_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let reloaded = Reloaded::without_files(number(folder.path()), 7);
-        reloaded.look();
+        reloaded.reload_if_replaced();
         reloaded.reread();
         assert_eq!(reloaded.reloads(), [0, 0]);
         assert_eq!((*reloaded.current(), reloaded.problem()), (7, None));
 
         write(folder.path(), "x");
-        reloaded.look();
+        reloaded.reload_if_replaced();
         assert!(reloaded.problem().is_some());
         fs::remove_file(folder.path().join("number")).unwrap();
-        reloaded.look();
+        reloaded.reload_if_replaced();
         assert_eq!((*reloaded.current(), reloaded.problem()), (7, None));
         write(folder.path(), "8");
-        reloaded.look();
+        reloaded.reload_if_replaced();
         assert_eq!(*reloaded.current(), 8);
     }
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::argument::Unrepeated;
+use super::argument::RedactedErrors;
 use super::audit::Audit;
 use super::secret;
 use super::terminal::say;
@@ -21,7 +21,7 @@ pub(super) enum Account {
     /// Add an account; without --secret-file a password is generated and printed once
     Add {
         /// The account's name, without a colon
-        #[arg(value_parser = Unrepeated(AccountName::from_str))]
+        #[arg(value_parser = RedactedErrors(AccountName::from_str))]
         name: AccountName,
         /// phone: read and write backups by id; operator: also list all backups
         #[arg(long, default_value_t = Role::Phone)]
@@ -42,7 +42,7 @@ pub(super) enum Account {
     /// Remove an account; no backup is removed
     Remove {
         /// The account's name
-        #[arg(value_parser = Unrepeated(AccountName::from_str))]
+        #[arg(value_parser = RedactedErrors(AccountName::from_str))]
         name: AccountName,
     },
 }

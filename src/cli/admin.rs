@@ -13,7 +13,7 @@ use crate::config::Config;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Fetches the text at `path` from the admin listener.
-pub(super) fn ask(config: &Config, path: &str) -> anyhow::Result<String> {
+pub(super) fn get(config: &Config, path: &str) -> anyhow::Result<String> {
     let address = connect_address(config.admin_listen);
     block_on(async {
         let client = reqwest::Client::builder()

@@ -10,9 +10,9 @@ use clap::{Arg, Command, Error};
 
 /// Parses with a function, and reports its error without the value.
 #[derive(Clone)]
-pub(super) struct Unrepeated<F>(pub(super) F);
+pub(super) struct RedactedErrors<F>(pub(super) F);
 
-impl<F, T, E> TypedValueParser for Unrepeated<F>
+impl<F, T, E> TypedValueParser for RedactedErrors<F>
 where
     F: Fn(&str) -> Result<T, E> + Clone + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
@@ -46,7 +46,7 @@ mod tests {
         let parse = |text: &str| text.parse::<u8>();
         let argument = Arg::new("number")
             .long("number")
-            .value_parser(Unrepeated(parse));
+            .value_parser(RedactedErrors(parse));
         let command = Command::new("program").arg(argument);
         let given = |value| {
             let command = command.clone();

@@ -7,6 +7,6 @@ use crate::config::Config;
 use crate::server::HEALTH_PATH;
 
 pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
-    admin::ask(config, HEALTH_PATH)?;
+    admin::get(config, HEALTH_PATH)?;
     Ok(ExitCode::SUCCESS)
 }

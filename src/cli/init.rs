@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::argument::Unrepeated;
+use super::argument::RedactedErrors;
 use super::audit::Audit;
 use super::terminal::{say, warn};
 use crate::account::{self, Account, AccountName, GeneratedSecret, Role, Secret};
@@ -35,7 +35,7 @@ pub(super) struct Init {
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     listen: SocketAddr,
     /// Name of the account that phones will use
-    #[arg(long, value_name = "NAME", value_parser = Unrepeated(AccountName::from_str))]
+    #[arg(long, value_name = "NAME", value_parser = RedactedErrors(AccountName::from_str))]
     account: Option<AccountName>,
     /// Allow restoring a backup without credentials, by its id (recommended: iOS 7.2 to 7.2.2
     /// cannot restore otherwise)

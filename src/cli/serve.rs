@@ -20,7 +20,7 @@ use crate::reloaded::{FileSource, FileVersions, Reloaded};
 use crate::server::{Reloader, Server};
 
 /// Time between two checks whether the configuration's file was replaced.
-const CHECK: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs under the configuration that `load` reads, from `file` among others.
 pub(super) fn run<L>(file: PathBuf, load: L) -> anyhow::Result<ExitCode>
@@ -43,7 +43,7 @@ where
             std::panic::set_hook(server.panic_hook());
             log_start(&server, &config)?;
             let source = ConfigurationFile {
-                was_there: !version.are_missing(),
+                existed_at_start: !version.are_missing(),
                 file,
                 load,
                 level,
@@ -97,7 +97,7 @@ struct ConfigurationFile<L> {
     file: PathBuf,
     /// Whether it existed at the start; otherwise the configuration comes from the environment
     /// alone.
-    was_there: bool,
+    existed_at_start: bool,
     load: L,
     level: LogLevel,
     reloader: Reloader,
@@ -113,28 +113,28 @@ struct InForce {
 /// Why a configuration cannot be used, on one line.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Refused(String);
+struct ConfigurationError(String);
 
 impl<L> FileSource for ConfigurationFile<L>
 where
     L: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
 {
     type Value = InForce;
-    type Error = Refused;
+    type Error = ConfigurationError;
 
     fn files(&self) -> Vec<&Path> {
         vec![&self.file]
     }
 
-    fn read(&self) -> Result<InForce, Refused> {
-        if self.was_there && FileVersions::of(self.files()).are_missing() {
-            return Err(Refused("its file is missing".to_owned()));
+    fn read(&self) -> Result<InForce, ConfigurationError> {
+        if self.existed_at_start && FileVersions::of(self.files()).are_missing() {
+            return Err(ConfigurationError("its file is missing".to_owned()));
         }
-        let config = (self.load)().map_err(|error| Refused(problems(&error)))?;
+        let config = (self.load)().map_err(|error| ConfigurationError(problems(&error)))?;
         let waiting = self.reloader.reload(&config);
         Ok(InForce {
             log: config.log,
-            waiting: waiting.map_err(|problem| Refused(problem.to_string()))?,
+            waiting: waiting.map_err(|problem| ConfigurationError(problem.to_string()))?,
         })
     }
 
@@ -151,7 +151,7 @@ where
         }
     }
 
-    fn failed(&self, error: &Refused) {
+    fn failed(&self, error: &ConfigurationError) {
         tracing::error!(
             problem = error.0,
             "configuration reload failed; previous configuration stays in force"
@@ -177,7 +177,7 @@ where
     /// Reloads the configuration when its file is replaced; on SIGHUP, accounts, certificate and
     /// configuration.
     async fn run(self, mut hangup: Signal) -> Infallible {
-        let mut checks = interval(CHECK);
+        let mut checks = interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let is_signalled = tokio::select! {
@@ -212,7 +212,7 @@ where
                 reloader.reread_files();
                 configuration.reread();
             } else {
-                configuration.look();
+                configuration.reload_if_replaced();
             }
         });
         // A panic was logged by the hook, and the previous configuration stays in force.

@@ -30,7 +30,7 @@ impl StatusCommand {
         if self.check {
             return check(config);
         }
-        let text = admin::ask(config, STATUS_PATH)?;
+        let text = admin::get(config, STATUS_PATH)?;
         let status = parse(&text)?;
         if self.json {
             say(text)?;
@@ -48,7 +48,7 @@ fn parse(text: &str) -> anyhow::Result<Status> {
 
 /// Prints one line for a monitoring plugin, with performance data behind the bar.
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
-    let text = match admin::ask(config, STATUS_PATH) {
+    let text = match admin::get(config, STATUS_PATH) {
         Ok(text) => text,
         Err(error) => {
             say(one_line("CRITICAL", &[format!("{error:#}")], ""))?;

@@ -15,18 +15,18 @@ use crate::server::{Socket, Sockets};
 const ADMIN: &str = "admin";
 
 /// Notifications that may wait to be sent.
-const QUEUED: usize = 16;
+const QUEUE_LENGTH: usize = 16;
 /// Time limit for the last of them.
-const LAST_TIMEOUT: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The sockets that systemd has opened, distinguished by their names.
 pub(super) fn sockets() -> anyhow::Result<Sockets> {
-    let mut given = ListenFd::from_env();
+    let mut inherited = ListenFd::from_env();
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut sockets = Sockets::default();
-    for position in 0..given.len() {
-        let tcp = given.take_tcp_listener(position);
+    for position in 0..inherited.len() {
+        let tcp = inherited.take_tcp_listener(position);
         let name = names.next().unwrap_or_default();
         let socket = match (tcp, name) {
             (Ok(Some(listener)), ADMIN) => {
@@ -37,7 +37,7 @@ pub(super) fn sockets() -> anyhow::Result<Sockets> {
             (Ok(None), _) => continue,
             (Err(_), ADMIN) => bail!("the socket named {ADMIN} must be a TCP socket"),
             // An error too where the socket is of another kind.
-            (Err(_), _) => given
+            (Err(_), _) => inherited
                 .take_unix_listener(position)
                 .with_context(|| {
                     format!("socket {position} must listen on TCP or be a Unix stream socket")
@@ -73,7 +73,7 @@ impl Supervisor {
     pub(super) fn new() -> Self {
         let (end, ended) = sync_channel(0);
         let states = std::env::var_os("NOTIFY_SOCKET").map(|_| {
-            let (states, queue) = sync_channel(QUEUED);
+            let (states, queue) = sync_channel(QUEUE_LENGTH);
             // Not joined: where the socket stays full, the program ends without it.
             std::thread::spawn(move || {
                 queue.into_iter().for_each(notify);
@@ -124,7 +124,7 @@ impl Drop for Supervisor {
     /// Waits a moment for queued notifications to be sent.
     fn drop(&mut self) {
         drop(self.states.take());
-        let _ = self.ended.recv_timeout(LAST_TIMEOUT);
+        let _ = self.ended.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 

@@ -87,7 +87,7 @@ impl Reloader {
     /// # Errors
     /// When no client could authenticate any more. Then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, Problem> {
-        self.services.authenticator.file().look();
+        self.services.authenticator.file().reload_if_replaced();
         if self.services.authenticator.is_empty() && !config.allow_anonymous {
             return Err(Problem {
                 place: "allowAnonymous".into(),

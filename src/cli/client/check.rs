@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::access::Access;
 use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
-use crate::cli::argument::Unrepeated;
+use crate::cli::argument::RedactedErrors;
 use crate::cli::runtime::{AUTHORITY_HINT, block_on, now};
 use crate::cli::terminal::{is_broken_pipe, say, warn};
 use crate::client::{EndToEndTest, Failure, OnFailure, Outcome, Phone, STEP_LIMIT, ServerUrl};
@@ -22,7 +22,7 @@ const CONTACTS: [u32; 2] = [20, 21];
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Check {
     /// The server's address, as typed into the app
-    #[arg(value_name = "URL", value_parser = Unrepeated(ServerUrl::from_str))]
+    #[arg(value_name = "URL", value_parser = RedactedErrors(ServerUrl::from_str))]
     server: ServerUrl,
     #[command(flatten)]
     access: Access,

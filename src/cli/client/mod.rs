@@ -14,7 +14,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::argument::Unrepeated;
+use super::argument::RedactedErrors;
 use super::secret;
 use super::terminal::{say, warn};
 use crate::backup::{self, App, Document, MasterKey, Nonce, Password, SealedBackup, ThreemaId};
@@ -99,7 +99,7 @@ pub(super) enum Client {
 #[derive(Debug, Args)]
 pub(super) struct Identity {
     /// The Threema ID (converted to upper case, as in the apps)
-    #[arg(long, value_name = "ID", value_parser = Unrepeated(threema_id))]
+    #[arg(long, value_name = "ID", value_parser = RedactedErrors(threema_id))]
     id: ThreemaId,
     /// A file with the password of the backup (- is standard input); one newline at its end is
     /// ignored. Without a file, the password is read from SAFE_CLIENT_PASSWORD or a prompt
@@ -111,7 +111,7 @@ pub(super) struct Identity {
 #[derive(Debug, Args)]
 pub(super) struct Server {
     /// The server's address, as typed into the app
-    #[arg(long, value_name = "URL", value_parser = Unrepeated(ServerUrl::from_str))]
+    #[arg(long, value_name = "URL", value_parser = RedactedErrors(ServerUrl::from_str))]
     server: ServerUrl,
     #[command(flatten)]
     access: Access,

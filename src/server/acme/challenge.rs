@@ -22,7 +22,7 @@ pub(crate) struct Challenges(Mutex<HashMap<String, Arc<CertifiedKey>>>);
 
 impl Challenges {
     /// Whether this handshake is an authority's: phones offer other protocols.
-    pub(crate) fn is_asked(hello: &ClientHello<'_>) -> bool {
+    pub(crate) fn is_challenge(hello: &ClientHello<'_>) -> bool {
         hello.alpn().is_some_and(|mut protocols| {
             protocols.next() == Some(alpn::ACME_TLS_1) && protocols.next().is_none()
         })

@@ -7,7 +7,7 @@ use crate::durable;
 use crate::private_file::Exposure;
 
 /// Longest text from an authority that is passed on, in bytes.
-const LONGEST_DETAIL: usize = 400;
+const MAX_DETAIL_BYTES: usize = 400;
 /// Problem type of a rate limit.
 const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
 /// Problem type of an unknown account.
@@ -43,7 +43,7 @@ pub(crate) enum Error {
     NoChallenge(String),
     /// The order takes too long.
     #[error("the authority has not finished in time")]
-    Slow,
+    Timeout,
     /// The authority's answer cannot be used.
     #[error("the authority sent {0}, which cannot be used")]
     Unusable(&'static str),
@@ -91,7 +91,7 @@ pub(crate) enum Error {
 
 impl Error {
     /// Whether the order cost the authority nothing, so that the next one may come soon.
-    pub(super) fn is_cheap(&self) -> bool {
+    pub(super) fn is_unreached(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
 
@@ -115,7 +115,7 @@ impl From<instant_acme::Error> for Error {
         use instant_acme::Error as Acme;
         match error {
             Acme::Api(problem) => Self::refused(&problem),
-            Acme::Timeout(_) => Self::Slow,
+            Acme::Timeout(_) => Self::Timeout,
             Acme::Other(other) => match other.downcast::<NoResponse>() {
                 Ok(failed) => Self::Unreachable(plain(&failed.to_string())),
                 Err(_) => Self::Unusable("an unexpected answer"),
@@ -159,7 +159,7 @@ fn plain(text: &str) -> String {
             }
         })
         .collect();
-    let end = line.floor_char_boundary(LONGEST_DETAIL);
+    let end = line.floor_char_boundary(MAX_DETAIL_BYTES);
     line.split_at(end).0.trim().to_owned()
 }
 
@@ -178,7 +178,7 @@ mod tests {
         let Error::Refused(text) = Error::refused(&problem("x", &long)) else {
             panic!("another error");
         };
-        assert!(text.starts_with("a [31m b") && text.len() <= LONGEST_DETAIL);
+        assert!(text.starts_with("a [31m b") && text.len() <= MAX_DETAIL_BYTES);
         let silent = Error::refused(&problem("urn:x", ""));
         assert_eq!(silent.to_string(), "the authority refuses: urn:x");
     }
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn limits_and_unknown_accounts_are_told_from_other_refusals() {
         let limited = Error::refused(&problem(RATE_LIMITED, "too many certificates"));
-        assert!(limited.is_rate_limit() && !limited.is_cheap());
+        assert!(limited.is_rate_limit() && !limited.is_unreached());
         assert!(matches!(
             Error::refused(&problem(NO_ACCOUNT, "")),
             Error::NoAccount

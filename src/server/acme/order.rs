@@ -35,25 +35,25 @@ pub(super) async fn order(
     challenges: &Challenges,
 ) -> Result<Issued, Error> {
     let all = async {
-        match carry_out(store, http, challenges).await {
+        match try_order(store, http, challenges).await {
             Err(Error::NoAccount) => {
                 account::forget_url(store)?;
-                carry_out(store, http, challenges).await
+                try_order(store, http, challenges).await
             }
             other => other,
         }
     };
     let issued = tokio::time::timeout(TIMEOUT, all).await;
     challenges.clear();
-    issued.map_err(|_| Error::Slow)?
+    issued.map_err(|_| Error::Timeout)?
 }
 
-async fn carry_out(store: &Store, http: &Http, challenges: &Challenges) -> Result<Issued, Error> {
+async fn try_order(store: &Store, http: &Http, challenges: &Challenges) -> Result<Issued, Error> {
     let account = account::open(store, http).await?;
     let domains = &store.acme().domains;
     let identifiers: Vec<_> = domains.iter().cloned().map(Identifier::Dns).collect();
     let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
-    prove(&mut order, challenges).await?;
+    answer_challenges(&mut order, challenges).await?;
     let policy = RetryPolicy::new()
         .initial_delay(POLL)
         .backoff(2.0)
@@ -89,7 +89,7 @@ async fn carry_out(store: &Store, http: &Http, challenges: &Challenges) -> Resul
 }
 
 /// Sets the answers to the challenges, and tells the authority that they are ready.
-async fn prove(order: &mut Order, challenges: &Challenges) -> Result<(), Error> {
+async fn answer_challenges(order: &mut Order, challenges: &Challenges) -> Result<(), Error> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;

@@ -27,20 +27,20 @@ impl Progress {
     }
 
     /// Sets how the last order failed, also one of an earlier run.
-    pub(super) fn set_failure(&self, failed: Option<&OrderFailure>) {
-        self.lock().failure = failed.map(|failed| Failure {
-            times: failed.count,
-            last: failed.last,
-            reason: failed.text.clone(),
+    pub(super) fn set_failure(&self, failure: Option<&OrderFailure>) {
+        self.lock().failure = failure.map(|failure| Failure {
+            times: failure.count,
+            last: failure.last,
+            reason: failure.text.clone(),
         });
     }
 
     /// An order has ended.
-    pub(super) fn ended(&self, failed: Option<&OrderFailure>) {
-        self.set_failure(failed);
+    pub(super) fn ended(&self, failure: Option<&OrderFailure>) {
+        self.set_failure(failure);
         let mut status = self.lock();
         status.is_ordering = false;
-        if failed.is_some() {
+        if failure.is_some() {
             status.failed += 1;
         } else {
             status.issued += 1;

@@ -19,7 +19,7 @@ use crate::time::{DAY, unix};
 
 /// Time between two checks of the clock. Not a sleep until the order is due: clocks jump, and
 /// machines sleep.
-const CHECK: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Orders certificates, and puts them in force.
 pub(crate) struct Renewer {
@@ -29,7 +29,7 @@ pub(crate) struct Renewer {
     progress: Arc<Progress>,
     clock: fn() -> SystemTime,
     stored: Option<StoredCertificate>,
-    failed: Option<OrderFailure>,
+    failure: Option<OrderFailure>,
 }
 
 impl Renewer {
@@ -48,11 +48,11 @@ impl Renewer {
             drop(authorities(path)?);
         }
         drop(store.account()?);
-        let failed = store.failed()?;
-        progress.set_failure(failed.as_ref());
+        let failure = store.failure()?;
+        progress.set_failure(failure.as_ref());
         Ok(Self {
             stored: store.certificate()?,
-            failed,
+            failure,
             store,
             certificates,
             challenges,
@@ -67,12 +67,12 @@ impl Renewer {
             tracing::warn!("no certificate yet: clients are refused until one is issued");
         }
         let started = unix((self.clock)());
-        let mut checks = interval(CHECK);
+        let mut checks = interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             checks.tick().await;
             let now = unix((self.clock)());
-            let next = schedule::next(self.stored, self.failed.as_ref(), started, now);
+            let next = schedule::next(self.stored, self.failure.as_ref(), started, now);
             self.progress.next_order(next.max(now));
             if next <= now {
                 self.order(started).await;
@@ -88,7 +88,7 @@ impl Renewer {
         match ended {
             Ok(stored) => {
                 self.stored = Some(stored);
-                self.failed = None;
+                self.failure = None;
                 // In force before it is reported.
                 self.certificates.files().refresh().await;
             }
@@ -98,30 +98,30 @@ impl Renewer {
                 let _ = getrandom::fill(&mut random);
                 let [random] = random;
                 let text = with_causes(&error);
-                let failed = OrderFailure::after(self.failed.as_ref(), kind, text, now, random);
-                self.failed = Some(failed);
+                let failure = OrderFailure::after(self.failure.as_ref(), kind, text, now, random);
+                self.failure = Some(failure);
             }
         }
         // Written before it is reported: a failure that was seen is not forgotten by a restart.
-        let (store, failed) = (self.store.clone(), self.failed.clone());
-        let written = spawn_blocking(move || store.replace_failed(failed.as_ref())).await;
-        if let Err(error) = written {
+        let (store, failure) = (self.store.clone(), self.failure.clone());
+        let saved = spawn_blocking(move || store.replace_failure(failure.as_ref())).await;
+        if let Err(error) = saved {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "outcome of the certificate order could not be saved"
             );
         }
-        let next = schedule::next(self.stored, self.failed.as_ref(), started, now);
+        let next = schedule::next(self.stored, self.failure.as_ref(), started, now);
         self.progress.next_order(next);
-        self.progress.ended(self.failed.as_ref());
-        match &self.failed {
+        self.progress.ended(self.failure.as_ref());
+        match &self.failure {
             None => tracing::info!(
                 days_until_renewal = next.saturating_sub(now) / DAY,
                 "certificate issued and in force"
             ),
-            Some(failed) => tracing::error!(
-                reason = failed.text,
-                times = failed.count,
+            Some(failure) => tracing::error!(
+                reason = failure.text,
+                times = failure.count,
                 minutes_until_next = next.saturating_sub(now).div_ceil(60),
                 has_certificate = self.stored.is_some(),
                 "certificate order failed; previous certificate stays in force"
@@ -131,15 +131,15 @@ impl Renewer {
 
     /// Carries out one order, and stores the certificate.
     async fn attempt(&self) -> Result<StoredCertificate, (Error, FailureKind)> {
-        let plain = |error| (error, FailureKind::default());
+        let local = |error| (error, FailureKind::default());
         let path = self.store.acme().authority_file.clone();
         let http = spawn_blocking(move || Http::new(path.as_deref()))
             .await
-            .map_err(plain)?;
-        let ordered = Box::pin(order(&self.store, &http, &self.challenges)).await;
-        let issued = ordered.map_err(|error| {
+            .map_err(local)?;
+        let issued = Box::pin(order(&self.store, &http, &self.challenges)).await;
+        let issued = issued.map_err(|error| {
             let kind = FailureKind {
-                is_cheap: error.is_cheap(),
+                is_unreached: error.is_unreached(),
                 is_rate_limit: error.is_rate_limit(),
                 retry_after: http.retry_after(),
             };
@@ -148,7 +148,7 @@ impl Renewer {
         let (store, now) = (self.store.clone(), unix((self.clock)()));
         spawn_blocking(move || store.replace_certificate(&issued.private_key, &issued.chain, now))
             .await
-            .map_err(plain)
+            .map_err(local)
     }
 }
 
@@ -161,7 +161,7 @@ async fn spawn_blocking<T: Send + 'static>(
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             // The runtime ends, and with it the task that waits for this.
-            Err(_) => Err(Error::Slow),
+            Err(_) => Err(Error::Timeout),
         },
     }
 }

@@ -31,7 +31,7 @@ impl Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if Challenges::is_asked(&client_hello) {
+        if Challenges::is_challenge(&client_hello) {
             return self.challenges.answer(client_hello.server_name());
         }
         let current = self.certificates.current();

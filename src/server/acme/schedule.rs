@@ -14,17 +14,17 @@ use crate::server::acme::http::RetryAfter;
 use crate::time::{HOUR, MINUTE};
 
 /// Delay after the first failure. Let's Encrypt allows five failed validations in an hour.
-const FIRST_WAIT: u64 = 5 * MINUTE;
+const FIRST_DELAY: u64 = 5 * MINUTE;
 /// The same where the authority was not reached, so that the order cost it nothing.
-const FIRST_WAIT_UNREACHED: u64 = MINUTE;
+const FIRST_DELAY_UNREACHED: u64 = MINUTE;
 /// Longest delay, unless the authority asks for more.
-const LONGEST_WAIT: u64 = 6 * HOUR;
+const MAX_DELAY: u64 = 6 * HOUR;
 /// Shortest delay after a rate limit.
-const SHORTEST_WAIT_LIMITED: u64 = HOUR;
+const MIN_DELAY_RATE_LIMITED: u64 = HOUR;
 /// Longest `Retry-After` that is followed.
-const LONGEST_RETRY_AFTER: u64 = 7 * 24 * HOUR;
+const MAX_RETRY_AFTER: u64 = 7 * 24 * HOUR;
 /// Longest delay after a restart: the operator may have corrected the cause.
-const LONGEST_WAIT_RESTARTED: u64 = 15 * MINUTE;
+const MAX_DELAY_RESTARTED: u64 = 15 * MINUTE;
 
 /// The certificate in the store, as far as the schedule needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub(crate) struct OrderFailure {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct FailureKind {
     /// The authority was not reached.
-    pub(super) is_cheap: bool,
+    pub(super) is_unreached: bool,
     /// Its rate limit is reached.
     pub(super) is_rate_limit: bool,
     /// Its `Retry-After`.
@@ -68,7 +68,7 @@ pub(super) struct FailureKind {
 /// From when on an order may start; a time in the past is due.
 pub(super) fn next(
     stored: Option<StoredCertificate>,
-    failed: Option<&OrderFailure>,
+    failure: Option<&OrderFailure>,
     started: u64,
     now: u64,
 ) -> u64 {
@@ -76,7 +76,7 @@ pub(super) fn next(
         Some(stored) if stored.is_as_configured => stored.renewal(now),
         Some(_) | None => 0,
     };
-    renewal.max(failed.map_or(0, |failed| failed.allowed(started, now)))
+    renewal.max(failure.map_or(0, |failure| failure.allowed(started, now)))
 }
 
 impl StoredCertificate {
@@ -95,34 +95,36 @@ impl StoredCertificate {
 }
 
 impl OrderFailure {
-    /// One more failure, after `before`. `random` spreads servers that fail at the same time.
+    /// One more failure, after `previous`. `random` spreads servers that fail at the same time.
     pub(super) fn after(
-        before: Option<&Self>,
+        previous: Option<&Self>,
         kind: FailureKind,
         text: String,
         now: u64,
         random: u8,
     ) -> Self {
-        let count = before.map_or(0, |before| before.count).saturating_add(1);
-        let first = if kind.is_cheap {
-            FIRST_WAIT_UNREACHED
+        let count = previous
+            .map_or(0, |previous| previous.count)
+            .saturating_add(1);
+        let first = if kind.is_unreached {
+            FIRST_DELAY_UNREACHED
         } else {
-            FIRST_WAIT
+            FIRST_DELAY
         };
         let doubled = first.saturating_mul(1 << (count - 1).min(16));
-        let mut wait = doubled.min(LONGEST_WAIT);
+        let mut delay = doubled.min(MAX_DELAY);
         if kind.is_rate_limit {
-            wait = wait.max(SHORTEST_WAIT_LIMITED);
+            delay = delay.max(MIN_DELAY_RATE_LIMITED);
         }
-        wait += wait / 4 * u64::from(random) / u64::from(u8::MAX);
+        delay += delay / 4 * u64::from(random) / u64::from(u8::MAX);
         let requested = kind.retry_after.map(|retry_after| match retry_after {
-            RetryAfter::Seconds(seconds) => seconds.min(LONGEST_RETRY_AFTER),
-            RetryAfter::At(time) => time.saturating_sub(now).min(LONGEST_RETRY_AFTER),
+            RetryAfter::Seconds(seconds) => seconds.min(MAX_RETRY_AFTER),
+            RetryAfter::At(time) => time.saturating_sub(now).min(MAX_RETRY_AFTER),
         });
         Self {
             count,
             last: now,
-            not_before: now.saturating_add(wait.max(requested.unwrap_or_default())),
+            not_before: now.saturating_add(delay.max(requested.unwrap_or_default())),
             is_requested: requested.is_some() || kind.is_rate_limit,
             text,
         }
@@ -135,7 +137,7 @@ impl OrderFailure {
             0
         } else if started > self.last && !self.is_requested {
             self.not_before
-                .min(self.last.saturating_add(LONGEST_WAIT_RESTARTED))
+                .min(self.last.saturating_add(MAX_DELAY_RESTARTED))
         } else {
             self.not_before
         }
@@ -194,7 +196,7 @@ mod tests {
         for none in [None, Some(other)] {
             assert_eq!(next(none, None, NOW, NOW), 0);
             let wait = failed(1, FailureKind::default(), 0);
-            assert_eq!(next(none, Some(&wait), NOW, NOW), NOW + FIRST_WAIT);
+            assert_eq!(next(none, Some(&wait), NOW, NOW), NOW + FIRST_DELAY);
         }
     }
 
@@ -223,7 +225,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let cheap = FailureKind {
-            is_cheap: true,
+            is_unreached: true,
             ..FailureKind::default()
         };
         assert_eq!(
@@ -235,7 +237,7 @@ mod tests {
         assert_eq!(waits(FailureKind::default(), 128)[0], 5);
         assert_eq!(
             failed(u32::from(u16::MAX), cheap, 0).not_before - NOW,
-            LONGEST_WAIT
+            MAX_DELAY
         );
     }
 
@@ -251,12 +253,9 @@ mod tests {
         assert_eq!(requested(RetryAfter::Seconds(2 * DAY)), 2 * DAY);
         assert_eq!(requested(RetryAfter::At(NOW + 9 * HOUR)), 9 * HOUR);
         // Less than one would wait anyway, and more than is to be believed.
-        assert_eq!(requested(RetryAfter::Seconds(1)), FIRST_WAIT);
-        assert_eq!(requested(RetryAfter::At(3)), FIRST_WAIT);
-        assert_eq!(
-            requested(RetryAfter::Seconds(u64::MAX)),
-            LONGEST_RETRY_AFTER
-        );
+        assert_eq!(requested(RetryAfter::Seconds(1)), FIRST_DELAY);
+        assert_eq!(requested(RetryAfter::At(3)), FIRST_DELAY);
+        assert_eq!(requested(RetryAfter::Seconds(u64::MAX)), MAX_RETRY_AFTER);
         let limited = FailureKind {
             is_rate_limit: true,
             ..FailureKind::default()
@@ -268,10 +267,10 @@ mod tests {
     #[test]
     fn a_restart_tries_again_soon_and_many_restarts_no_more_often() {
         let long = failed(8, FailureKind::default(), 0);
-        assert_eq!(next(None, Some(&long), NOW, NOW + 1), NOW + LONGEST_WAIT);
+        assert_eq!(next(None, Some(&long), NOW, NOW + 1), NOW + MAX_DELAY);
         for restarted in [NOW + 1, NOW + HOUR] {
             let next = next(None, Some(&long), restarted, restarted);
-            assert_eq!(next, NOW + LONGEST_WAIT_RESTARTED);
+            assert_eq!(next, NOW + MAX_DELAY_RESTARTED);
         }
     }
 }

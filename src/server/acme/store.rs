@@ -150,7 +150,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be read or parsed.
-    pub(crate) fn failed(&self) -> Result<Option<OrderFailure>, Error> {
+    pub(crate) fn failure(&self) -> Result<Option<OrderFailure>, Error> {
         self.read_json(&self.path("failure.json"))
     }
 
@@ -158,9 +158,9 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be written or removed.
-    pub(super) fn replace_failed(&self, failed: Option<&OrderFailure>) -> Result<(), Error> {
+    pub(super) fn replace_failure(&self, failure: Option<&OrderFailure>) -> Result<(), Error> {
         let path = self.path("failure.json");
-        let Some(failed) = failed else {
+        let Some(failure) = failure else {
             return match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::Write {
                     path,
@@ -169,7 +169,7 @@ impl Store {
                 _ => Ok(()),
             };
         };
-        write_json(&path, failed)
+        write_json(&path, failure)
     }
 
     fn account_file(&self) -> PathBuf {

@@ -10,19 +10,19 @@ use crate::html::escape;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 220.0;
 /// Room below the bars for their labels, and above for the figures of the highest.
-const BELOW: f64 = 30.0;
-const ABOVE: f64 = 22.0;
+const MARGIN_BOTTOM: f64 = 30.0;
+const MARGIN_TOP: f64 = 22.0;
 /// At most this many bars have labels and figures; of more bars, every second, third, …
-const WRITTEN: usize = 10;
+const MAX_LABELS: usize = 10;
 /// Room at both sides for the labels of the outermost bars.
-const BESIDE: f64 = 24.0;
+const MARGIN_SIDE: f64 = 24.0;
 /// Bars closer to each other than this have no figures above them, except for the highest: they
 /// would overlap.
-const CLOSE: f64 = 40.0;
+const MIN_FIGURE_DISTANCE: f64 = 40.0;
 
 /// The colour of a bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(super) enum Colour {
     Plain,
     Warning,
 }
@@ -31,7 +31,7 @@ pub(super) enum Tone {
 pub(super) struct Bar {
     pub(super) label: String,
     pub(super) value: u64,
-    pub(super) tone: Tone,
+    pub(super) colour: Colour,
 }
 
 /// A chart.
@@ -54,16 +54,16 @@ impl Chart<'_> {
         format!(
             r#"<figure>
 <figcaption><h2 id="{name}-title">{title}</h2><p id="{name}-summary">{summary}</p></figcaption>
-<svg viewBox="-{BESIDE} 0 {all} {HEIGHT}" role="img" aria-labelledby="{name}-title" aria-describedby="{name}-summary">
+<svg viewBox="-{MARGIN_SIDE} 0 {all} {HEIGHT}" role="img" aria-labelledby="{name}-title" aria-describedby="{name}-summary">
 {bars}<line class="axis" x1="0" y1="{base}" x2="{WIDTH}" y2="{base}"/>
 </svg>
 <details><summary>The figures as a table</summary>
 {table}</details>
 </figure>
 "#,
-            all = WIDTH + 2.0 * BESIDE,
+            all = WIDTH + 2.0 * MARGIN_SIDE,
             bars = self.bars(),
-            base = HEIGHT - BELOW,
+            base = HEIGHT - MARGIN_BOTTOM,
             table = self.table()
         )
     }
@@ -81,8 +81,8 @@ impl Chart<'_> {
             .unwrap_or(0)
             .max(1);
         let step = WIDTH / self.bars.len().max(1) as f64;
-        let every = self.bars.len().div_ceil(WRITTEN).max(1);
-        let room = HEIGHT - BELOW - ABOVE;
+        let every = self.bars.len().div_ceil(MAX_LABELS).max(1);
+        let room = HEIGHT - MARGIN_BOTTOM - MARGIN_TOP;
         let mut svg = String::new();
         // The last one always has a label: of days, the last is today.
         let last = self.bars.len().saturating_sub(1);
@@ -91,11 +91,14 @@ impl Chart<'_> {
             let height = bar.value as f64 / highest as f64 * room;
             // A value above zero is visible, however small.
             let height = if bar.value == 0 { 0.0 } else { height.max(2.0) };
-            let (left, top) = (position as f64 * step + step * 0.1, HEIGHT - BELOW - height);
+            let (left, top) = (
+                position as f64 * step + step * 0.1,
+                HEIGHT - MARGIN_BOTTOM - height,
+            );
             let (middle, width) = (left + step * 0.4, step * 0.8);
-            let class = match bar.tone {
-                Tone::Plain => "bar",
-                Tone::Warning => "bar warning",
+            let class = match bar.colour {
+                Colour::Plain => "bar",
+                Colour::Warning => "bar warning",
             };
             let label = escape(&bar.label);
             let value = HumanCount(bar.value);
@@ -103,7 +106,7 @@ impl Chart<'_> {
                 svg,
                 r#"<rect class="{class}" x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"><title>{label}: {value}</title></rect>"#
             );
-            if step >= CLOSE || Some(position) == peak {
+            if step >= MIN_FIGURE_DISTANCE || Some(position) == peak {
                 let above = top - 6.0;
                 let _ = writeln!(
                     svg,
@@ -154,7 +157,7 @@ mod tests {
                 .map(|(position, &value)| Bar {
                     label: format!("<{position}"),
                     value,
-                    tone: Tone::Plain,
+                    colour: Colour::Plain,
                 })
                 .collect(),
         }
@@ -174,7 +177,7 @@ mod tests {
         );
         let full = format!(
             "height=\"{:.1}\"><title>&lt;2: 1,000,000</title>",
-            HEIGHT - BELOW - ABOVE
+            HEIGHT - MARGIN_BOTTOM - MARGIN_TOP
         );
         assert!(svg.contains(&full), "{svg}");
         assert!(svg.contains("Less &amp; more"));

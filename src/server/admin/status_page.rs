@@ -7,7 +7,7 @@ use time::macros::format_description;
 
 use crate::html::{Value, escape, fill};
 use crate::retention::Report;
-use crate::server::admin::chart::{Bar, Chart, Tone};
+use crate::server::admin::chart::{Bar, Chart, Colour};
 use crate::server::status::{Alert, Severity, Status};
 use crate::time::{DAY, HumanSeconds};
 
@@ -126,20 +126,20 @@ fn ages(report: &Report) -> String {
         .ages
         .buckets()
         .iter()
-        .map(|class| {
-            let label = match class.younger_than_days {
+        .map(|bucket| {
+            let label = match bucket.younger_than_days {
                 Some(1) => "under 1 day".to_owned(),
                 Some(days) => format!("{before}–{days} days"),
                 None => format!("over {before}"),
             };
-            before = class.younger_than_days.unwrap_or(before);
+            before = bucket.younger_than_days.unwrap_or(before);
             Bar {
                 label,
-                value: class.backups,
-                tone: if class.younger_than_days.is_none() {
-                    Tone::Warning
+                value: bucket.backups,
+                colour: if bucket.younger_than_days.is_none() {
+                    Colour::Warning
                 } else {
-                    Tone::Plain
+                    Colour::Plain
                 },
             }
         })
@@ -167,17 +167,21 @@ fn sizes(report: &Report) -> String {
         .sizes
         .buckets()
         .iter()
-        .map(|class| {
-            let label = match class.up_to_percent {
+        .map(|bucket| {
+            let label = match bucket.up_to_percent {
                 Some(percent) => format!("{before}–{percent} %"),
                 None => format!("over {before} %"),
             };
-            let is_high = class.up_to_percent.is_none_or(|percent| percent > 80);
-            before = class.up_to_percent.unwrap_or(before);
+            let is_high = bucket.up_to_percent.is_none_or(|percent| percent > 80);
+            before = bucket.up_to_percent.unwrap_or(before);
             Bar {
                 label,
-                value: class.backups,
-                tone: if is_high { Tone::Warning } else { Tone::Plain },
+                value: bucket.backups,
+                colour: if is_high {
+                    Colour::Warning
+                } else {
+                    Colour::Plain
+                },
             }
         })
         .collect();
@@ -202,7 +206,7 @@ fn uploads(status: &Status) -> String {
         .map(|day| Bar {
             label: month_and_day(day.day * DAY),
             value: day.uploads,
-            tone: Tone::Plain,
+            colour: Colour::Plain,
         })
         .collect();
     let today = status.uploads.last().map_or(0, |day| day.uploads);

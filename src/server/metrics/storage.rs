@@ -162,26 +162,26 @@ impl Storage {
 
     fn set_backups(&self, report: &Report) {
         let ages = report.ages.buckets();
-        for class in ages {
-            let younger_than_days = bound(class.younger_than_days);
+        for bucket in ages {
+            let younger_than_days = bound(bucket.younger_than_days);
             self.ages
                 .get_or_create(&YoungerThan { younger_than_days })
-                .set(class.backups);
+                .set(bucket.backups);
         }
         for within_days in RENEWED_WITHIN {
-            let renewed = ages.iter().filter(|class| {
-                let bound = class.younger_than_days;
+            let renewed = ages.iter().filter(|bucket| {
+                let bound = bucket.younger_than_days;
                 bound.is_some_and(|bound| bound <= within_days)
             });
             self.renewed
                 .get_or_create(&Within { within_days })
-                .set(renewed.map(|class| class.backups).sum());
+                .set(renewed.map(|bucket| bucket.backups).sum());
         }
-        for class in report.sizes.buckets() {
-            let up_to_percent = bound(class.up_to_percent);
+        for bucket in report.sizes.buckets() {
+            let up_to_percent = bound(bucket.up_to_percent);
             self.sizes
                 .get_or_create(&UpTo { up_to_percent })
-                .set(class.backups);
+                .set(bucket.backups);
         }
         for (within_days, backups) in [
             (14, report.expiring_in_14_days),

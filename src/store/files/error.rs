@@ -10,7 +10,7 @@ use crate::durable;
 /// What only a file system behind a network or behind another process (FUSE) answers, while that is
 /// away. An error that a local disk can give as well is none of these, above all EIO: it may mean
 /// damage that an operator has to see.
-const OUT_OF_REACH: [ErrorKind; 9] = [
+const UNREACHABLE: [ErrorKind; 9] = [
     ErrorKind::StaleNetworkFileHandle,
     ErrorKind::TimedOut,
     ErrorKind::HostUnreachable,
@@ -27,7 +27,7 @@ impl From<durable::Error> for Error {
         let kind = error.source.kind();
         if [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&kind) {
             Self::Full(error.into())
-        } else if OUT_OF_REACH.contains(&kind) || is_host_down(&error.source) {
+        } else if UNREACHABLE.contains(&kind) || is_host_down(&error.source) {
             Self::Unavailable(error.into())
         } else {
             Self::Other(error.into())

@@ -104,7 +104,7 @@ impl FileStore {
         Ok(store)
     }
 
-    async fn blocking<T: Send + 'static>(
+    async fn spawn_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&BackupFiles) -> Result<T, durable::Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -124,19 +124,19 @@ impl FileStore {
 
 impl Store for FileStore {
     fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
-        Box::pin(self.blocking(move |files| files.put(id, &body)))
+        Box::pin(self.spawn_blocking(move |files| files.put(id, &body)))
     }
 
     fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
-        Box::pin(self.blocking(move |files| files.get(id)))
+        Box::pin(self.spawn_blocking(move |files| files.get(id)))
     }
 
     fn stat(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>> {
-        Box::pin(self.blocking(move |files| files.stat(id)))
+        Box::pin(self.spawn_blocking(move |files| files.stat(id)))
     }
 
     fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.blocking(move |files| files.remove(id, now)))
+        Box::pin(self.spawn_blocking(move |files| files.remove(id, now)))
     }
 
     fn expire(
@@ -145,7 +145,7 @@ impl Store for FileStore {
         not_before: SystemTime,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.blocking(move |files| files.expire(id, not_before, now)))
+        Box::pin(self.spawn_blocking(move |files| files.expire(id, not_before, now)))
     }
 
     fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
@@ -171,23 +171,23 @@ impl Store for FileStore {
     }
 
     fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
-        Box::pin(self.blocking(move |files| files.restore(trashed, now)))
+        Box::pin(self.spawn_blocking(move |files| files.restore(trashed, now)))
     }
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
-        Box::pin(self.blocking(move |files| files.verify(id)))
+        Box::pin(self.spawn_blocking(move |files| files.verify(id)))
     }
 
     fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.blocking(BackupFiles::try_write))
+        Box::pin(self.spawn_blocking(BackupFiles::try_write))
     }
 
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
-        Box::pin(self.blocking(BackupFiles::free_bytes))
+        Box::pin(self.spawn_blocking(BackupFiles::free_bytes))
     }
 
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.blocking(move |files| files.erase_trashed(trashed)))
+        Box::pin(self.spawn_blocking(move |files| files.erase_trashed(trashed)))
     }
 }
 
@@ -227,7 +227,7 @@ mod tests {
         let store = FileStore::open(directory.path()).unwrap();
 
         let work = |_: &BackupFiles| -> Result<(), durable::Error> { panic!("hunter2") };
-        let error = store.blocking(work).await.unwrap_err();
+        let error = store.spawn_blocking(work).await.unwrap_err();
 
         let cause = error.source().unwrap().source().unwrap().to_string();
         assert_eq!(cause, "it panicked");
