@@ -176,7 +176,7 @@ impl Server {
             certificates: tls.certificates.clone(),
             acme: tls.progress,
             store: Arc::clone(&store),
-            live: Arc::clone(&live),
+            settings: Arc::clone(&live),
             authenticator: Arc::clone(&services.authenticator),
             clock,
         });

@@ -30,7 +30,7 @@ pub(crate) struct SettingsHandle(ArcSwap<Settings>);
 /// Reloads the settings and files of a running server.
 #[derive(Clone)]
 pub struct Reloader {
-    live: Arc<SettingsHandle>,
+    settings: Arc<SettingsHandle>,
     limiter: Arc<ConnectionLimiter>,
     services: Services,
     certificates: Option<Arc<Certificates>>,
@@ -65,14 +65,14 @@ impl SettingsHandle {
 
 impl Reloader {
     pub(crate) fn new(
-        live: Arc<SettingsHandle>,
+        settings: Arc<SettingsHandle>,
         limiter: Arc<ConnectionLimiter>,
         services: Services,
         certificates: Option<Arc<Certificates>>,
         started: &Config,
     ) -> Self {
         Self {
-            live,
+            settings,
             limiter,
             services,
             certificates,
@@ -96,11 +96,11 @@ impl Reloader {
             });
         }
         let waiting = self.started.differs_in(config);
-        let before = self.live.current();
+        let before = self.settings.current();
         let shared = before.shared.reconfigured(config);
         let settings = Settings::new(config, &self.services, shared);
         self.limiter.set_limits(config.limits);
-        self.live.0.store(Arc::new(settings));
+        self.settings.0.store(Arc::new(settings));
         self.services.metrics.config_reloaded("done");
         self.services.run_state.config_reloaded(&waiting);
         Ok(waiting)

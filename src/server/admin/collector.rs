@@ -29,7 +29,7 @@ pub(crate) struct StatusCollector {
     /// `None` where no authority is asked for certificates.
     pub(crate) acme: Option<Arc<Progress>>,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) live: Arc<SettingsHandle>,
+    pub(crate) settings: Arc<SettingsHandle>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) clock: fn() -> SystemTime,
 }
@@ -56,7 +56,7 @@ impl StatusCollector {
             )),
         };
         let storage = storage.unwrap_or_else(unavailable);
-        let settings = self.live.current();
+        let settings = self.settings.current();
         let quota = settings.shared.quotas.used_up(storage.free_bytes);
         Status {
             accounts: AccountsStatus {
@@ -92,7 +92,7 @@ impl StatusCollector {
             quota_used_up: None,
             seconds_without_sweep: self.run_state.seconds_without_sweep(),
             uploads: self.uploads.last_days(now),
-            max_backup_bytes: self.live.current().config.max_backup_bytes as u64,
+            max_backup_bytes: self.settings.current().config.max_backup_bytes as u64,
             draining: self.run_state.is_draining(),
             config_problem: facts.config_problem,
             waiting_for_restart: facts.waiting_for_restart,
