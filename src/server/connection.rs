@@ -1,9 +1,17 @@
 //! Connections of one public listener: accept, TLS handshake, HTTP/1.1 or HTTP/2, shutdown.
 //!
-//! The accept loop only accepts. The handshake runs in each connection's own task under a deadline,
-//! so that a silent client delays no other. Where a limit is reached, a new connection evicts an
-//! idle one (`net/connection_limiter.rs`). Where none can be evicted, new connections wait: one in
-//! each listener, the others in the kernel's backlog.
+//! The accept loop only accepts. What comes before HTTP (a trusted proxy's PROXY protocol header,
+//! then the TLS handshake) runs in each connection's own task under a deadline, so that a silent
+//! client delays no other. On a server without TLS, only loopback peers and trusted proxies are
+//! served.
+//!
+//! Where a limit is reached, a new connection evicts an idle or unauthenticated one
+//! (`net/connection_limiter.rs`). Where none can be evicted, the limit decides: over the limit of
+//! its address, the new connection is closed; over the global limit, it waits, one in each
+//! listener and the others in the kernel's backlog.
+//!
+//! A graceful shutdown closes the listeners, gives a connection without a request one second for
+//! its first one, and waits for requests in flight until `limits.drainSeconds` are over.
 
 use std::convert::Infallible;
 use std::io;
@@ -44,7 +52,7 @@ use crate::server::tls::alpn;
 /// Without it, clients that connect at the last moment would be turned away, although another
 /// process may be about to take over the socket.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
-/// Flow-control window of one HTTP/2 stream, in bytes.
+/// Flow-control window of one HTTP/2 stream, in bytes (RFC 9113 §5.2).
 const STREAM_WINDOW: u32 = 64 << 10;
 /// Bytes that a client may always send without starting a request: PING and SETTINGS frames, and
 /// the rest of a body that was refused. While requests are in flight, this many for each stream.
@@ -57,7 +65,7 @@ pub(super) struct Connection {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) live: Arc<SettingsHandle>,
     pub(super) limiter: Arc<ConnectionLimiter>,
-    /// As they were when the connection was accepted.
+    /// The limits at the time when the connection was accepted.
     pub(super) limits: Limits,
     pub(super) max_backup_bytes: usize,
     pub(super) refusals: Refusals,
@@ -71,7 +79,7 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
     let limiter = Arc::clone(&connection.limiter);
     let mut connections = JoinSet::new();
     let mut stopped = connection.stopped.clone();
-    // Accepted, and waiting for a slot.
+    // A connection that is accepted, and waits for a slot.
     let mut waiting: Option<(Stream, ClientAddress)> = None;
     loop {
         tokio::select! {
@@ -212,7 +220,7 @@ impl Connection {
         let version = match stream.get_ref().1.alpn_protocol() {
             Some(alpn::HTTP_2) => Version::HTTP_2,
             Some(alpn::ACME_TLS_1) => {
-                // The handshake itself answers an authority's challenge (RFC 8737).
+                // The handshake is the whole response to an ACME challenge (RFC 8737 §3).
                 self.handshake(stream.shutdown()).await;
                 return;
             }

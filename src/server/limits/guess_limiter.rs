@@ -1,12 +1,22 @@
 //! Rate limits on guesses of account passwords and backup ids.
 //!
 //! A guess is charged one token *before* it is checked, and refunded if it was right: otherwise the
-//! refusal itself would reveal whether the guess was right, and limit nothing. Three things are
-//! free: requests without credentials, because the iOS app begins every operation with one;
-//! generated secrets, because 256 random bits cannot be guessed; and a password that was verified
-//! *from the same address* before, so that the phones of an office are served while an attacker
-//! guesses from the same address. A verification from another address is not enough: an attacker
-//! elsewhere would authenticate with the first right guess, however many wrong ones came self.
+//! refusal itself would reveal whether the guess was right, and limit nothing. Tokens are refilled
+//! over an hour. The buckets, with an address being an IPv4 address or an IPv6 /64, and a network
+//! an IPv4 address or an IPv6 /48:
+//!
+//! - wrong passwords: one bucket for an account at an address, and one for a network;
+//! - reads of unknown ids: one for an account at an address, and one for the account (without an
+//!   account: for the network);
+//! - uploads of new ids: one for an account at a network.
+//!
+//! Three things are free: requests without credentials, because the iOS app begins every operation
+//! with one; generated secrets, because 256 random bits cannot be guessed; and a password that was
+//! verified *from the same address* before, so that the phones of an office are served while an
+//! attacker guesses from the same address. A verification from another address is not enough:
+//! otherwise, as soon as a phone anywhere uses the right password, an attacker whose bucket is
+//! empty could test any number of guesses against the cache. Operators are not charged for ids,
+//! because they can list them.
 //!
 //! Buckets are kept in memory under keyed hashes of names and addresses; neither is logged.
 
@@ -38,7 +48,7 @@ fn hourly(tokens: NonZeroU32) -> TokenBuckets {
     TokenBuckets::new(tokens, HOUR, MAX_BUCKETS)
 }
 
-/// Token buckets for guesses, and the callers that need none.
+/// The guess limiter: token buckets, and the cache of verified passwords.
 pub(crate) struct GuessLimiter {
     rate_limits: RateLimits,
     /// Hashes the keys of the buckets: no client can choose names or addresses that share a bucket.
@@ -52,7 +62,7 @@ pub(crate) struct GuessLimiter {
     /// The longest wait of a password check for its token.
     max_delay: Duration,
     /// One password check at a time for each address. So an address has one entry in the queue for
-    /// the processor, however many requests it sends; and of many phones that connect at once with
+    /// a hashing permit, however many requests it sends; and when many phones connect at once with
     /// the same password, one check serves all.
     checks: KeyedSemaphore,
     /// A few probes at a time for each account at each address: a probe that finds a backup is
@@ -62,12 +72,13 @@ pub(crate) struct GuessLimiter {
     metrics: Arc<Metrics>,
 }
 
-/// Why the credentials are not accepted, or the request is not carried out.
+/// Why credentials or a probe are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GuessError {
     /// Wrong name or secret, or a disabled account.
     InvalidCredentials,
-    /// Too many wrong guesses before this request; the next one is possible in so many seconds.
+    /// Too many wrong guesses before this request; the next one is possible in `retry_after`
+    /// seconds.
     RateLimited { retry_after: u32 },
 }
 
@@ -113,8 +124,8 @@ impl GuessLimiter {
         }
     }
 
-    /// The limiter after a reload: buckets whose limits are the same, and verified callers, are
-    /// kept.
+    /// The limiter after a reload: it keeps the buckets of unchanged limits, and the cache of
+    /// verified passwords.
     pub(crate) fn reconfigured(&self, rate_limits: &RateLimits) -> Self {
         let old = &self.rate_limits;
         let mut limiter = Self::new(rate_limits, Arc::clone(&self.metrics));
@@ -144,7 +155,10 @@ impl GuessLimiter {
         limiter
     }
 
-    /// Verifies credentials, unless too many wrong ones came before them.
+    /// Verifies credentials.
+    ///
+    /// # Errors
+    /// When the credentials are wrong, or too many wrong ones came before them.
     pub(crate) async fn authenticate(
         &self,
         authenticator: &Authenticator,
@@ -155,8 +169,8 @@ impl GuessLimiter {
             return Ok(caller);
         }
         let prefix = address.prefix();
-        let here = self.keys.hash_one((prefix, credentials));
-        if let Some(caller) = self.verified_at(here, authenticator, credentials) {
+        let cache_key = self.keys.hash_one((prefix, credentials));
+        if let Some(caller) = self.verified_at(cache_key, authenticator, credentials) {
             return Ok(caller);
         }
         let keys = PairKeys {
@@ -164,7 +178,7 @@ impl GuessLimiter {
             wide: self.keys.hash_one(prefix.network()),
         };
         let permit = self.checks.acquire(self.keys.hash_one(prefix)).await;
-        if let Some(caller) = self.verified_at(here, authenticator, credentials) {
+        if let Some(caller) = self.verified_at(cache_key, authenticator, credentials) {
             return Ok(caller);
         }
         let wait = self
@@ -184,25 +198,28 @@ impl GuessLimiter {
         self.metrics.hashed(authenticator.hashed());
         if caller.is_some() {
             self.passwords.refund(keys, Instant::now());
-            self.verified.insert(here);
+            self.verified.insert(cache_key);
         }
         caller.ok_or(GuessError::InvalidCredentials)
     }
 
     fn verified_at(
         &self,
-        here: u64,
+        cache_key: u64,
         authenticator: &Authenticator,
         credentials: &Credentials,
     ) -> Option<Caller> {
-        let is_verified = self.verified.contains(here);
+        let is_verified = self.verified.contains(cache_key);
         is_verified
             .then(|| authenticator.verify_cached(credentials))
             .flatten()
     }
 
-    /// Charges a probe of an id, before the store is asked whether it exists. Operators are not
-    /// charged: they can list all ids.
+    /// Charges a probe of an id, before the store is read. Operators are not charged: they can list
+    /// all ids.
+    ///
+    /// # Errors
+    /// When the bucket is empty.
     pub(crate) async fn charge(
         &self,
         caller: &Caller,
@@ -234,8 +251,8 @@ impl GuessLimiter {
         }
     }
 
-    /// Callers without an account share a bucket with their network alone: otherwise any client
-    /// could empty it for all.
+    /// Callers without an account share the wide bucket of their network, not one bucket for all of
+    /// them: otherwise any client could empty it for all.
     fn unknown_keys(&self, account: Option<&AccountName>, prefix: Prefix) -> PairKeys {
         PairKeys {
             narrow: self.keys.hash_one((prefix, account)),

@@ -1,12 +1,17 @@
 //! Storage quotas. Beyond a quota, new backups are refused; an existing backup can always be
-//! renewed.
+//! renewed, also by a larger one.
 //!
-//! An upload lists nothing: the last sweep counted the backups, and every upload and removal since
-//! corrects the count. It is exact to the backup while this server works alone. Until the next
-//! sweep, so for at most an hour, it is off by what other commands did (`prune`, `trash`), by
-//! uploads and removals during the listing of the sweep, and by uploads whose client disconnected
-//! at the very end. Until the first sweep of a run has ended there is no count, and `maxBackups`
-//! and `maxTotalBytes` refuse no upload.
+//! `maxBackups` and `maxTotalBytes` limit the whole storage, `minFreeBytes` the space that a new
+//! backup leaves free on the disk, and `newBackupsPerAccountAndDay` each account. Free space is
+//! measured at every upload of a new backup, and new backups of an account are counted by a token
+//! bucket in memory.
+//!
+//! The storage in use is counted without listing it at every upload: the last sweep counted the
+//! backups, and every upload and removal since corrects the count. The count is exact while only
+//! this server changes the storage. Until the next sweep, so for at most an hour, it is off by what
+//! other commands did (`prune`, `trash`), by uploads and removals during the listing of the sweep,
+//! and by uploads whose client disconnected at the very end. Until the first sweep of a run has
+//! ended there is no count, and `maxBackups` and `maxTotalBytes` refuse no upload.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,12 +30,14 @@ use crate::store::{Put, Store};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The quotas, and the usage that is known.
+/// The quotas, and the storage in use as far as it has been counted.
 pub(crate) struct Quotas {
     limits: config::Quotas,
     /// `None` until the first sweep has ended.
     usage: Mutex<Option<Usage>>,
+    /// Hashes the keys of the buckets.
     keys: RandomState,
+    /// New backups by account; `None` without `newBackupsPerAccountAndDay`.
     new_backups: Option<Mutex<TokenBuckets>>,
     log_throttle: LogThrottle,
     metrics: Arc<Metrics>,
@@ -48,10 +55,11 @@ struct Usage {
 /// The backup that an upload replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Existing {
+    /// There is no such backup: the upload creates one.
     None,
     /// A backup of so many bytes.
     Backup(u64),
-    /// The storage did not answer: the upload may be a renewal, and no quota refuses it.
+    /// The storage could not be read: the upload may be a renewal, and no quota refuses it.
     Unknown,
 }
 
@@ -85,7 +93,8 @@ impl Quotas {
         }
     }
 
-    /// Which quota would refuse a new backup now, apart from `newBackupsPerAccount`.
+    /// The key of the quota that would refuse a new backup now, apart from
+    /// `newBackupsPerAccountAndDay`. `free_bytes` is the free space of the storage, if it is known.
     pub(crate) fn used_up(&self, free_bytes: Option<u64>) -> Option<&'static str> {
         let usage = *self.usage();
         let is_reached = |max: Option<u64>, of: fn(Usage) -> u64| {
@@ -120,7 +129,7 @@ impl Quotas {
         *self.usage() = Some(Usage { backups, bytes });
     }
 
-    /// Corrects the usage: a backup was moved to the trash.
+    /// Corrects the usage after a backup was moved to the trash, where its bytes still count.
     pub(crate) fn backup_removed(&self) {
         if let Some(usage) = &mut *self.usage() {
             usage.backups = usage.backups.saturating_sub(1);
@@ -161,7 +170,8 @@ impl Quotas {
         let Some(min_free) = self.limits.min_free_bytes else {
             return Ok(());
         };
-        // Free space that cannot be measured refuses no upload; a full disk itself does.
+        // If the free space cannot be measured, no upload is refused here; on a full disk the
+        // store refuses it.
         let free = store.free_bytes().await.ok().flatten();
         match free {
             Some(free) if free.saturating_sub(length) < min_free => {
@@ -239,7 +249,7 @@ impl Quotas {
 }
 
 impl Admission<'_> {
-    /// Corrects the usage: the store has the upload.
+    /// Corrects the usage after the store has saved the upload.
     pub(crate) fn stored(mut self, put: Put) {
         match (self.existing, put) {
             // The reservation becomes usage.

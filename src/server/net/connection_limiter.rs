@@ -8,6 +8,10 @@
 //! also on thousands of connections. Once a request on a connection has authenticated, the
 //! connection keeps its slot while it is active; deadlines end it then.
 //!
+//! A client address is an IPv4 address or an IPv6 /64. Trusted proxies carry many clients and are
+//! exempt from the limit per address. A connection whose client cancels more requests than
+//! `limits.resets` allows is closed (HTTP/2 rapid reset, CVE-2023-44487).
+//!
 //! Invariant: the table counts exactly the connections that hold a slot and were not evicted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -65,13 +69,13 @@ struct AddressSlots {
 /// The state of a slot that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It can be evicted. The lower the number, the longer.
+    /// It can be evicted. The lower the number, the longer it has been evictable.
     Evictable(u64),
     /// It is active and authenticated.
     Pinned,
 }
 
-/// The slot of one connection, and what its limits need to know about it.
+/// The slot of one connection, with the counters that its limits are based on.
 pub(crate) struct ConnectionSlot {
     limiter: Arc<ConnectionLimiter>,
     number: u64,
@@ -114,7 +118,10 @@ impl ConnectionLimiter {
     }
 
     /// Takes a slot for a connection from `address`, by eviction if a limit is reached. A trusted
-    /// proxy carries many clients and has no limit per address.
+    /// proxy (`is_proxy`) has no limit per address.
+    ///
+    /// # Errors
+    /// When a limit is reached and no connection under it can be evicted.
     pub(crate) fn acquire(
         self: &Arc<Self>,
         address: ClientAddress,
@@ -221,7 +228,7 @@ impl Table {
         }
     }
 
-    /// Forgets a slot; false if that was done already, by eviction.
+    /// Removes a slot from the table; false if it was removed before, by eviction.
     fn release(&mut self, slot: &ConnectionSlot) -> bool {
         self.pin(slot.number);
         if self.slots.remove(&slot.number).is_none() {
@@ -304,7 +311,7 @@ impl ConnectionSlot {
     pub(crate) async fn first_request(&self) {
         let mut idle = self.idle_since.subscribe();
         while self.requests_started() == 0 {
-            // An error would mean that the sender is gone, which is in `self`.
+            // No error is possible: the sender is a field of `self`.
             drop(idle.changed().await);
         }
     }
@@ -333,7 +340,7 @@ impl ConnectionSlot {
         self.limiter.refusals.count(limit);
     }
 
-    /// Counts bytes that the client has taken.
+    /// Counts bytes that were written to the connection.
     pub(crate) fn add_written(&self, count: usize) {
         self.bytes_written
             .fetch_add(count as u64, Ordering::Relaxed);
@@ -351,7 +358,7 @@ impl ConnectionSlot {
         loop {
             let idle = *since.borrow_and_update();
             let Some(idle) = idle else {
-                // An error would mean that the sender is gone, which is in `self`.
+                // No error is possible: the sender is a field of `self`.
                 drop(since.changed().await);
                 continue;
             };

@@ -9,6 +9,10 @@
 //! and then checks the next header. In place of an ambiguous header it passes on bytes that hyper
 //! answers with 400 and the end of the connection, after the responses in flight.
 //!
+//! A header larger than `limits.headerBytes` is passed on incomplete, so that hyper answers with
+//! 431. HTTP/2 has its own framing; [`is_unambiguous`], which the request handler calls for every
+//! request of either version, checks its target, host and credentials.
+//!
 //! Chunked bodies are left to hyper, which parses them strictly. Such a request is the last of its
 //! connection (`request/handler.rs` closes the connection in the response), and no bytes after it
 //! are parsed as a request, so the guard does not have to find its end.

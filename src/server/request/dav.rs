@@ -1,10 +1,13 @@
 //! Adapter between dav-server and the store.
 //!
-//! dav-server evaluates conditional requests and lists collections. It sees only requests that
-//! `handler.rs` has decided on: known resource, caller and method, a complete body, and no headers
-//! but conditions. The result of the store is recorded beside dav-server and takes precedence over
-//! its response, because dav-server guesses: a failed metadata call counts as "new file", and a
-//! listing that fails halfway looks like a short one.
+//! dav-server evaluates conditional requests and lists collections, for GET, HEAD, PUT, DELETE and
+//! PROPFIND. It sees only requests that `handler.rs` has accepted: known resource, caller and
+//! method, a complete body, and no headers but conditions, `Content-Length` and `Depth`. Paths are
+//! not parsed again, and quotas are checked when an upload is complete (`dav_upload.rs`).
+//!
+//! The result of the store is recorded beside dav-server, in [`DavRequest`], and takes precedence
+//! over its response, because dav-server guesses: a failed metadata call counts as "new file", and
+//! a listing that fails halfway looks like a short one.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -39,7 +42,7 @@ use crate::store::{Put, Store};
 const PROPFIND: &str = "PROPFIND";
 const DEPTH: &str = "depth";
 
-/// Larger than any backup, so that dav-server reads a backup in one chunk.
+/// In bytes: larger than any backup, so that dav-server reads a backup in one chunk.
 const READ_BUFFER: usize = 1 << 30;
 
 /// dav-server over a store.

@@ -1,8 +1,16 @@
-//! One request, from its header to its response, in the order in which things are decided.
+//! Request handler: checks one request in a fixed order, then has the adapter of the store carry it
+//! out (`dav.rs`).
 //!
-//! Framing, resource, caller, method, size, body; only then does anything act. A request without
-//! credentials gets 401 whatever its path and method: the iOS app sends every request without
-//! credentials first, an upload with its whole body, and repeats it with credentials after a 401.
+//! The order is: framing (400), number of header fields (431), credentials (401), rate limit on
+//! wrong passwords (429), resource (404), method (405); for an upload its length (411, 413) and
+//! memory for it (503); then the body is read. After that come the rate limit on backup ids (429)
+//! and a request permit (503), and only then is the store used. A refused body of moderate size is
+//! drained before the response (`body.rs`).
+//!
+//! A request without credentials gets 401 whatever its path and method: the iOS app sends every
+//! request without credentials first, an upload with its whole body, and repeats it with
+//! credentials after a 401. Exceptions are GET and HEAD of the landing page, and what
+//! `allowAnonymous` and `anonymousRestore` allow.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -37,8 +45,9 @@ use crate::server::request::{conditions, landing_page, xml_guard};
 /// than any app waits for a response.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// Headers by which some servers accept a part of an upload: this server would store a part as the
-/// whole backup.
+/// Headers by which some servers accept a part of an upload: `Content-Range` (RFC 9110 §14.5),
+/// `X-Update-Range` (SabreDAV), `Upload-Offset` (tus) and `OC-Chunked` (ownCloud). A request with
+/// one of them is refused, because this server would store a part as the whole backup.
 const PARTIAL: [&str; 4] = [
     "content-range",
     "x-update-range",
@@ -273,7 +282,7 @@ impl RequestHandler {
         }
     }
 
-    /// Decides from the header alone what to do.
+    /// Decides from the header alone how to respond, or refuses the request.
     async fn plan(
         &self,
         parts: &Parts,
@@ -317,8 +326,8 @@ impl RequestHandler {
         let header = parts.headers.get(AUTHORIZATION);
         let credentials = header.and_then(|value| Credentials::parse(value.as_bytes()));
         match credentials {
-            // Basic credentials are verified also where none are needed: an operator with a
-            // mistyped password must not take an empty list for the truth.
+            // Basic credentials are verified also where none are needed: otherwise an operator with
+            // a mistyped password would get an empty listing instead of a 401.
             Some(credentials)
                 if !(self.config.allow_anonymous && self.services.authenticator.is_empty()) =>
             {
@@ -371,9 +380,9 @@ impl RequestHandler {
     }
 }
 
-/// What the response reveals about the id in the request. An upload reveals it too (201 or 204, or
-/// 507 where a quota refuses new backups), but stores a backup under the id, unless a conditional
-/// header prevents that; no app sends one.
+/// How the response reveals whether the id in the request exists; `None` if it does not. An upload
+/// reveals it too (201 or 204, or 507 where a quota refuses new backups), but stores a backup under
+/// the id, unless a conditional header prevents that; no app sends one.
 fn probe(parts: &Parts, route: Route) -> Option<Probe> {
     let Route::Backup(_) = route else {
         return None;
