@@ -111,8 +111,8 @@ impl Server {
         Self::open(config, opened, sockets, clock).await
     }
 
-    /// As [`Server::bind`], over a storage that is already open. That of the configuration is not
-    /// opened.
+    /// As [`Server::bind`], over a storage that is already open. The storage that the configuration
+    /// names is not opened.
     ///
     /// # Errors
     /// As [`Server::bind`].
@@ -211,7 +211,7 @@ impl Server {
     /// The addresses of the public listeners, with the ports that the system assigned.
     ///
     /// # Errors
-    /// When the system does not know them.
+    /// When `getsockname` fails.
     pub fn addresses(&self) -> io::Result<Vec<Listen>> {
         self.public.iter().map(Listener::address).collect()
     }
@@ -219,7 +219,7 @@ impl Server {
     /// The address of the admin listener.
     ///
     /// # Errors
-    /// When the system does not know it.
+    /// When `getsockname` fails.
     pub fn admin_address(&self) -> io::Result<SocketAddr> {
         self.admin.local_addr()
     }

@@ -1,4 +1,5 @@
-//! Pairs of token buckets, a narrow and a wide one. Each guess takes a token of both, or none.
+//! Pairs of token buckets, a narrow one (such as for one account at one address) and a wide one
+//! (such as for one network). Each guess takes a token of both, or none.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -30,7 +31,8 @@ impl BucketPairs {
         Self(Mutex::new((narrow, wide)))
     }
 
-    /// Takes a token of both buckets, or none.
+    /// Takes a token of both buckets, or none, and returns how long to wait for them, at most
+    /// `max_wait`.
     ///
     /// # Errors
     /// When one of them is empty.
@@ -53,6 +55,7 @@ impl BucketPairs {
         }
     }
 
+    /// Puts a token back into both buckets.
     pub(super) fn refund(&self, keys: PairKeys, now: Instant) {
         let (narrow, wide) = &mut *self.lock();
         narrow.refund(keys.narrow, now);

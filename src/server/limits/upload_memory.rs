@@ -1,5 +1,6 @@
-//! Memory budget for uploads in flight, in bytes. One client address may hold half of it, so that a
-//! client cannot block all others by announcing uploads that it never sends.
+//! Memory budget for uploads in flight, in bytes. One client address may hold half of it, or one
+//! upload of the maximum size if that is more, so that a client cannot block all others by
+//! announcing uploads that it never sends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -9,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::lock::lock;
 use crate::server::net::client_address::Prefix;
 
-/// Number of addresses from which on those without an upload are removed.
+/// The number of addresses in the table at which those without an upload in flight are removed.
 const CLEANUP_THRESHOLD: usize = 1_024;
 
 /// The budget, as semaphores with one permit for each byte.
@@ -56,7 +57,7 @@ impl UploadMemory {
     /// Waits until the budget has room for an upload of `bytes` from `prefix`.
     pub(crate) async fn acquire(&self, prefix: Prefix, bytes: u32) -> MemoryPermit {
         const OPEN: &str = "the semaphores of the upload memory are never closed";
-        // That of the address first: while it waits for that, it takes nothing from others.
+        // The permits of the address first: an upload that waits for them holds none of the total.
         let of_address = self.address(prefix).acquire_many_owned(bytes);
         let of_address = of_address.await.expect(OPEN);
         let of_total = Arc::clone(&self.total).acquire_many_owned(bytes);

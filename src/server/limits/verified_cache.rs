@@ -32,6 +32,7 @@ impl VerifiedCache {
         }
     }
 
+    /// Whether the key is in the cache; if so, it counts as used.
     pub(super) fn contains(&self, key: u64) -> bool {
         let mut generations = self.lock();
         if generations.newer.contains(&key) {

@@ -36,7 +36,8 @@ impl Maintenance {
                 Mode::Serve,
             )
             .await;
-            // Before the log line, so that a reader of the log finds the results here.
+            // Recorded before the log line is written, so that metrics and status show the results
+            // of a sweep that the log reports.
             let report = swept.as_ref().ok().cloned();
             self.metrics.swept(unix(now), report.as_ref());
             self.run_state.sweep_ended(now, started.elapsed(), report);

@@ -41,6 +41,9 @@ pub(crate) struct SocketFile(PathBuf);
 
 impl Listener {
     /// Listens on the inherited sockets; without any, on the addresses in `listen`.
+    ///
+    /// # Errors
+    /// When an address cannot be bound, or an inherited socket cannot be used.
     pub(crate) async fn all(
         listen: &[Listen],
         inherited: Vec<Socket>,

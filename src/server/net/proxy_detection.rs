@@ -23,8 +23,8 @@ pub(crate) struct ProxyDetector {
 
 impl ProxyDetector {
     /// Counts the address of one request, and logs a warning, once, if all requests came from it.
-    /// `is_client` is false if the address is that of a trusted proxy, which should have named its
-    /// client.
+    /// `is_client` is false if the address is that of a trusted proxy, which should have sent the
+    /// address of its client.
     pub(crate) fn observe(&self, address: ClientAddress, is_client: bool) {
         // A connection that no listener accepted has no address.
         let is_irrelevant = address == ClientAddress::Unknown;

@@ -1,7 +1,8 @@
 //! A stream with a minimum write rate and a limit on bytes that belong to no request.
 //!
-//! hyper ends no connection whose client does not read its response, or that sends bytes that are
-//! no request without end. [`RateLimitedStream`] does, for HTTP/1.1 and HTTP/2.
+//! hyper keeps a connection open when its client does not read the response, and when its client
+//! endlessly sends bytes that belong to no request. [`RateLimitedStream`] ends both, for HTTP/1.1
+//! and HTTP/2.
 
 use std::io;
 use std::pin::Pin;
@@ -16,12 +17,12 @@ use super::min_rate::MinRate;
 
 use crate::server::metrics::limit::Limit;
 
-/// Limits on the bytes that a client may send without starting a request.
+/// Limits on the bytes that a client may send after the start of its last request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UnsolicitedBytesLimit {
     /// While no request is in flight.
     pub(crate) idle: u64,
-    /// While requests are in flight, whose bodies are part of it.
+    /// While requests are in flight; their bodies count too.
     pub(crate) active: u64,
 }
 
@@ -34,7 +35,7 @@ pub(crate) struct RateLimitedStream<S> {
     unsolicited: UnsolicitedBytesLimit,
     /// Bytes received since the last request started.
     received: u64,
-    /// The number of requests started by then.
+    /// The number of requests that had started by then.
     requests: u64,
     /// Present while the client has not read everything that was written.
     pending: Option<PendingWrite>,

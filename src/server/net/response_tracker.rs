@@ -1,8 +1,8 @@
 //! Progress of the responses in flight on one HTTP/2 connection.
 //!
-//! On HTTP/1.1 the stream itself shows a slow reader (`rate_limited_stream.rs`). On HTTP/2 a client
-//! can keep the flow-control window of one stream closed and read everything else quickly, so each
-//! response is tracked by itself.
+//! On HTTP/1.1 the minimum rate of the stream covers its one response (`rate_limited_stream.rs`).
+//! On HTTP/2 a client can keep the flow-control window of one stream closed and read everything
+//! else quickly, so each response is tracked separately.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -21,7 +21,7 @@ pub(crate) struct ResponseTracker {
     started: Notify,
 }
 
-/// Names one response of a connection.
+/// Identifies one response of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ResponseId(u64);
 
@@ -54,7 +54,7 @@ impl ResponseTracker {
         id
     }
 
-    /// Counts bytes of a response that the connection has taken.
+    /// Counts bytes of a response that were handed to the connection.
     pub(crate) fn add(&self, id: ResponseId, bytes: usize) {
         if let Some(progress) = self.lock().in_flight.get_mut(&id) {
             progress.bytes += bytes as u64;

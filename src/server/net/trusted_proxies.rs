@@ -2,9 +2,9 @@
 //!
 //! A peer that is not trusted is a client, whatever it sends. A trusted proxy names its peer, by
 //! the PROXY protocol for the whole connection or in the header of each request; if that peer is a
-//! trusted proxy too, its entry counts in turn. The client is the first address that is not
-//! trusted. If a proxy names no address, or its header is invalid, its own address stands for all
-//! its clients, so that no client can choose an address by an invalid header.
+//! trusted proxy too, the entry that it added is used next. The client is the first address that is
+//! not trusted. If a proxy names no address, or its header is invalid, its own address stands for
+//! all its clients, so that no client can choose an address by an invalid header.
 
 use std::io;
 use std::net::IpAddr;

@@ -1,6 +1,7 @@
 //! Access log: one line for each request when it ends, and its share of the metrics.
 //!
-//! A line contains method, route, result and duration, and no identity.
+//! A line contains method, route, result and duration. It contains neither account names nor backup
+//! ids; the client address only as far as `log.clientAddresses` allows.
 
 use std::time::Instant;
 
@@ -20,6 +21,7 @@ pub(crate) struct AccessLine<'a> {
     /// As `log.clientAddresses` allows.
     pub(crate) client: Option<LoggedAddress>,
     pub(crate) started: Instant,
+    /// The declared length of the body, in bytes; 0 if it has none.
     pub(crate) received: u64,
     /// `None` if the request was cancelled.
     pub(crate) status: Option<u16>,

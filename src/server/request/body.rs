@@ -20,7 +20,7 @@ use crate::server::request::reply::Reject;
 
 /// The maximum body of a request that is no upload, in bytes.
 const MAX_SMALL_BODY: usize = 2_048;
-/// The minimum of a refused body that is read before the connection is closed, in bytes.
+/// The lower bound of [`BodyLimits::drain`], in bytes.
 const MIN_DRAIN: u64 = 2 << 20;
 
 /// The body of one request, not yet read.
@@ -31,11 +31,12 @@ pub(crate) struct RequestBody {
     limits: BodyLimits,
 }
 
-/// Deadline and minimum rate of a body, and the maximum that is read of a refused one.
+/// Deadline and minimum rate of a body, and how much of a refused one is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimits {
     deadline: Duration,
     min_rate: MinRate,
+    /// The maximum that is read of a refused body, in bytes.
     drain: u64,
 }
 
@@ -77,12 +78,15 @@ impl RequestBody {
         (body, checked)
     }
 
-    /// The value of `Content-Length`.
+    /// The value of `Content-Length`, in bytes; `None` if there is none.
     pub(crate) fn declared(&self) -> Option<u64> {
         self.declared
     }
 
     /// Reads a body of exactly `length` bytes.
+    ///
+    /// # Errors
+    /// When the body has another length, or does not arrive within the limits.
     pub(crate) async fn read_exactly(&mut self, length: usize) -> Result<Bytes, Reject> {
         match self.read(length, length).await {
             Ok(body) if body.len() == length => Ok(body),
@@ -92,6 +96,9 @@ impl RequestBody {
     }
 
     /// Reads the body of a request that is no upload.
+    ///
+    /// # Errors
+    /// When the body is larger than [`MAX_SMALL_BODY`], or does not arrive within the limits.
     pub(crate) async fn read_small(&mut self) -> Result<Bytes, Reject> {
         self.read(0, MAX_SMALL_BODY).await
     }
@@ -140,8 +147,8 @@ impl RequestBody {
         }
     }
 
-    /// Reads a body that is not wanted. A client that is slower than the limits allow loses the
-    /// connection, and perhaps the response with it.
+    /// Reads a refused body and discards it. If the client is slower than the limits allow, the
+    /// connection is closed, perhaps before the client has received the response.
     async fn drain(mut self) {
         let start = Instant::now();
         let mut received = 0;

@@ -1,8 +1,8 @@
 //! The listing of all backups for one PROPFIND, started before its response.
 //!
-//! A response whose status is sent can only be cut off when the storage fails. The first item is
-//! therefore read before, so that a storage that cannot be reached is answered with 503, which
-//! tells a client to come back.
+//! Once the status is sent, the server can only cut the response off when the storage fails. So the
+//! first item is read before that: if the storage cannot be reached, the response is 503, after
+//! which clients retry.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -17,26 +17,26 @@ type Item = Result<(BackupId, Meta), Error>;
 
 /// The listing of one request.
 pub(crate) struct Listing {
-    /// Whether the request is for all backups.
-    is_wanted: bool,
+    /// Whether the request lists all backups; otherwise there is no listing.
+    is_requested: bool,
     started: Mutex<Option<BoxStream<'static, Item>>>,
 }
 
 impl Listing {
-    pub(crate) fn new(is_wanted: bool) -> Self {
+    pub(crate) fn new(is_requested: bool) -> Self {
         Self {
-            is_wanted,
+            is_requested,
             started: Mutex::default(),
         }
     }
 
-    /// Reads the first item, which [`Listing::take`] returns again; nothing where the listing is
-    /// not wanted.
+    /// Reads the first item, which [`Listing::take`] returns again. Reads nothing if the request
+    /// lists no backups.
     ///
     /// # Errors
     /// When the storage cannot be reached. Any other failure stays in the listing.
     pub(crate) async fn start(&self, store: &dyn Store) -> Result<(), Error> {
-        if !self.is_wanted {
+        if !self.is_requested {
             return Ok(());
         }
         // A listing may not be polled again after its end.

@@ -15,7 +15,9 @@ use crate::store::Version;
 pub(crate) enum Node {
     Collection,
     File {
+        /// In bytes.
         length: u64,
+        /// `None` for the `config` document, which has no time and no ETag.
         uploaded: Option<(SystemTime, Version)>,
         /// The quotation mark around an ETag, if dav-server does not add it.
         quote: &'static str,

@@ -26,10 +26,12 @@ pub(super) struct DavRequest {
     pub(super) now: SystemTime,
     /// The backup that dav-server found before an upload.
     pub(super) existing: OnceLock<Existing>,
-    /// The backup of a GET, read once: dav-server first asks for its metadata, then opens it.
+    /// The backup of a GET, read once: dav-server first reads its metadata, then opens it.
     pub(super) loaded: OnceLock<(Meta, Bytes)>,
     pub(super) listing: Listing,
+    /// The result of a successful upload.
     pub(super) put: OnceLock<Put>,
+    /// The first failure of the store, or of a quota.
     pub(super) failure: OnceLock<Reject>,
 }
 

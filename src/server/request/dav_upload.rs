@@ -19,6 +19,7 @@ pub(super) struct Upload {
     pub(super) store: Arc<dyn Store>,
     pub(super) request: Arc<DavRequest>,
     pub(super) id: BackupId,
+    /// The declared length, in bytes.
     pub(super) size: u64,
     pub(super) received: Bytes,
 }

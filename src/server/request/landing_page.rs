@@ -1,5 +1,5 @@
-//! The landing page, for people who open the server's address in a browser: what the server is, and what to type
-//! into the app. It shows no secret and counts nothing.
+//! The landing page, for users who open the server's address in a browser: what the server is, and
+//! what to type into the app. It shows no secrets and no numbers of backups.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use crate::html::{Value, escape, fill};
 
 const TEMPLATE: &str = include_str!("landing_page.html");
 
-/// Renders the page.
+/// Renders the page as HTML. Without `public_url`, it refers to its own address.
 pub(crate) fn render(public_url: Option<&str>, retention_days: u32) -> Bytes {
     let server = match public_url {
         Some(url) => format!("<code>{}</code>", escape(url)),

@@ -1,6 +1,7 @@
 //! Responses: complete ones, and refusals. The status of a refusal is chosen only here.
 //!
-//! The body of a refusal is one constant line; it echoes nothing of the request and names no cause.
+//! The body of a refusal is one constant line, so it echoes nothing of the request and reveals no
+//! internal cause.
 
 use bytes::Bytes;
 use http::header::{
@@ -111,7 +112,8 @@ impl Reject {
         }
     }
 
-    /// The limit that counts this refusal.
+    /// The limit under which this refusal is counted; `None` if it is counted elsewhere or not at
+    /// all.
     pub(crate) fn limit(self) -> Option<Limit> {
         match self {
             Self::BadFraming => Some(Limit::Framing),
@@ -139,7 +141,7 @@ impl Reject {
         }
     }
 
-    /// The response.
+    /// The response to a refused request.
     pub(crate) fn response(self) -> Response<Body> {
         let (status, text) = self.status_and_text();
         let mut response = plain(
@@ -149,7 +151,7 @@ impl Reject {
         );
         let headers = response.headers_mut();
         if self == Self::Unauthorized {
-            // Without a Basic challenge, an iPhone never sends credentials.
+            // Without a Basic challenge (RFC 7617 §2), iOS 7.x never sends credentials.
             let challenge =
                 HeaderValue::from_static(r#"Basic realm="Threema Safe", charset="UTF-8""#);
             headers.insert(WWW_AUTHENTICATE, challenge);
@@ -216,7 +218,7 @@ pub(crate) fn options(methods: &[&str]) -> Response<Body> {
     response
 }
 
-/// The `config` document (protocol: two plain integers, under 4096 bytes, never compressed).
+/// The response with the `config` document: two integers, uncompressed.
 pub(crate) fn config(document: Bytes) -> Response<Body> {
     plain(StatusCode::OK, "application/json", document)
 }
