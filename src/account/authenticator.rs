@@ -2,9 +2,10 @@
 //!
 //! A chosen password costs 15 ms of hashing on purpose. A phone pays that once: verified
 //! credentials are cached by a keyed hash until the file changes. Refusals are never cached, and
-//! each costs the same as any other, whether the name exists or not. Attempts are rate limited by
-//! the caller; this module only separates passwords that can be guessed ([`Authenticator::verify`])
-//! from generated secrets, which cannot ([`Authenticator::verify_generated`]).
+//! refusing one password costs the same number of hashes whether the name exists or not. Attempts
+//! are rate limited elsewhere (`server/limits/guess_limiter.rs`); this module only separates
+//! passwords that can be guessed ([`Authenticator::verify`]) from generated secrets, which cannot
+//! ([`Authenticator::verify_generated`]).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -63,7 +64,7 @@ struct SecretStats {
     dummy: Option<Secret>,
 }
 
-/// The accounts file, by its path.
+/// The accounts file at this path.
 pub(crate) struct AccountsFile(PathBuf);
 
 /// The accounts of one version of the file, and the cache of credentials verified against them.
@@ -125,7 +126,7 @@ impl Authenticator {
         })
     }
 
-    /// The accounts file. A change of it is in force once it was refreshed.
+    /// The accounts file. A change of it is in force after the next refresh.
     pub(crate) fn file(&self) -> &Arc<Reloaded<AccountsFile>> {
         &self.file
     }
@@ -143,7 +144,7 @@ impl Authenticator {
         self.file.current().accounts.is_empty()
     }
 
-    /// Verifies a generated secret, which no dictionary contains. `None` if the password does not
+    /// Verifies a generated secret, which cannot be guessed. `None` if the password does not
     /// look generated or does not match: the credentials may still pass [`Self::verify`].
     #[must_use]
     pub fn verify_generated(&self, credentials: &Credentials) -> Option<Caller> {
@@ -167,7 +168,7 @@ impl Authenticator {
     }
 
     /// Verifies credentials; `None` if the name is unknown, the account disabled or the secret
-    /// wrong, and neither time nor work tells which. Checks the accounts file first unless the
+    /// wrong; neither time nor work reveals which. Checks the accounts file first unless the
     /// credentials are cached, so that a new account and a new password work at once.
     pub async fn verify(&self, credentials: &Credentials) -> Option<Caller> {
         let key = self.cache_key(credentials);
@@ -261,7 +262,7 @@ impl Loaded {
     }
 
     /// Compares a password with the account's secrets of this kind. The number of hashes is the
-    /// same for every name, so that neither time nor work tells which names exist.
+    /// same for every name, so that neither time nor work reveals which names exist.
     fn check(&self, decoding: &Decoding, kind: HashKind, hashed: &Counters) -> Option<Caller> {
         let (secrets, counter) = match kind {
             HashKind::Fast => (&self.fast, &hashed.fast),
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn generated_and_chosen_secrets_open_and_wrong_ones_do_not() {
+    async fn generated_and_chosen_secrets_are_accepted_and_wrong_ones_are_refused() {
         let fixture = Fixture::new();
         let (text, generated) = Secret::generate().unwrap();
         let chosen = Secret::of_password("chosen password").unwrap();
@@ -427,7 +428,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_charsets_of_a_password_open() {
+    async fn both_charsets_of_a_password_are_accepted() {
         let fixture = Fixture::new();
         fixture.set(vec![(
             "jörg",
@@ -471,7 +472,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_account_and_a_new_password_open_without_a_refresh() {
+    async fn a_new_account_and_a_new_password_are_accepted_without_a_refresh() {
         let fixture = Fixture::new();
         let authenticator = Authenticator::without_accounts(&fixture.path()).unwrap();
         assert!(authenticator.is_empty());
@@ -533,9 +534,9 @@ mod tests {
 
         let wrong = basic(b"phones:wrong");
         {
-            let mut begun = std::pin::pin!(authenticator.verify(&wrong));
+            let mut cancelled = std::pin::pin!(authenticator.verify(&wrong));
             while authenticator.hashing.available_permits() > 0 {
-                let polled = futures_util::FutureExt::now_or_never(begun.as_mut());
+                let polled = futures_util::FutureExt::now_or_never(cancelled.as_mut());
                 assert!(polled.is_none(), "a slow hash was done at once");
                 tokio::task::yield_now().await;
             }
@@ -547,7 +548,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_secrets_open_during_a_rotation() {
+    async fn both_secrets_are_accepted_during_a_rotation() {
         let fixture = Fixture::new();
         let secrets = vec![
             Secret::of_password("old").unwrap(),

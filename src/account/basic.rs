@@ -1,7 +1,8 @@
 //! HTTP Basic credentials: the value of an `Authorization` header (RFC 7617).
 //!
-//! The RFC leaves the charset open, and the apps differ: Android up to 6.1 and Desktop send UTF-8,
-//! Android from 6.2 (OkHttp) sends ISO-8859-1. Both decodings are offered.
+//! The RFC leaves the charset open, and the apps differ: iOS, Desktop and Android up to 6.1 send
+//! UTF-8, Android from 6.2 (OkHttp) sends ISO-8859-1. So credentials are verified in both
+//! decodings.
 
 use std::hash::{Hash, Hasher};
 

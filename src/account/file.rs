@@ -1,4 +1,5 @@
-//! The accounts file, which is always read, validated and replaced as a whole.
+//! Accounts file: a JSON object with the key `accounts`, a list of [`Account`]s. It is always read,
+//! validated and replaced as a whole.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -90,29 +91,30 @@ pub struct SyntaxError {
     text: String,
     /// The line, counted from 1.
     pub line: usize,
+    /// The column, counted from 1.
     column: usize,
 }
 
 impl From<serde_json::Error> for SyntaxError {
     fn from(error: serde_json::Error) -> Self {
-        let said = error.to_string();
+        let message = error.to_string();
         let position = format!(" at line {} column {}", error.line(), error.column());
-        let said = said.strip_suffix(&position).unwrap_or(&said);
-        // These name keys, or syntax that is missing. All other messages may quote the value.
+        let message = message.strip_suffix(&position).unwrap_or(&message);
+        // These messages quote keys only. All other messages about data may quote a value.
         let harmless = ["unknown field", "missing field", "duplicate field"];
-        let text = if !error.is_data() || harmless.iter().any(|begin| said.starts_with(begin)) {
-            said.to_owned()
-        } else if said.starts_with("unknown variant") {
+        let text = if !error.is_data() || harmless.iter().any(|start| message.starts_with(start)) {
+            message.to_owned()
+        } else if message.starts_with("unknown variant") {
             super::UnknownRole.to_string()
         } else {
             let own = [
                 super::InvalidName.to_string(),
                 SecretError::Unknown.to_string(),
             ];
-            let wrong_kind = || "a value has the wrong type".to_owned();
+            let wrong_type = || "a value has the wrong type".to_owned();
             own.into_iter()
-                .find(|own| own == said)
-                .unwrap_or_else(wrong_kind)
+                .find(|own| own == message)
+                .unwrap_or_else(wrong_type)
         };
         Self {
             text,
@@ -157,7 +159,8 @@ pub fn load(path: &Path) -> Result<Vec<Account>, FileError> {
 /// durably. A lock serialises concurrent updates, also those of several processes.
 ///
 /// # Errors
-/// When the file cannot be read or written, or `change` refuses.
+/// When the file cannot be read or written, the changed accounts are not valid, or `change` returns
+/// an error. The file is then unchanged.
 pub fn update<T, E: From<FileError>>(
     path: &Path,
     change: impl FnOnce(&mut Vec<Account>) -> Result<T, E>,

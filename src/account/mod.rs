@@ -1,7 +1,8 @@
 //! Accounts, their secrets, and the verification of HTTP Basic credentials.
 //!
 //! An account belongs to an installation, not to a person: all phones of an organisation may share
-//! one. This module knows no HTTP beyond the value of one header, and nothing of backups.
+//! one. Of HTTP, the module handles only the value of the `Authorization` header; it does not
+//! depend on the modules for backups.
 
 mod authenticator;
 mod basic;
@@ -113,8 +114,8 @@ impl fmt::Display for AccountName {
 )]
 pub struct InvalidName;
 
-/// An authenticated caller. Values exist only after an [`Authenticator`] verified credentials, or
-/// on a server whose operator allows anonymous access: holding one is the proof.
+/// An authenticated caller. A value is proof that an [`Authenticator`] has verified credentials, or
+/// that the operator of the server allows anonymous access.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     name: Option<AccountName>,

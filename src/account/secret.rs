@@ -1,4 +1,4 @@
-//! Hashes of account secrets; the secrets themselves are never stored.
+//! Hashes of account secrets. Only the hashes are stored.
 //!
 //! A generated secret has 256 random bits, so its plain SHA-256 cannot be brute-forced and costs
 //! next to nothing to verify. A chosen password is stored as argon2id.
@@ -16,7 +16,9 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
+/// Prefix of the hash of a generated secret.
 const SHA_256: &str = "sha256:";
+/// Prefix of an argon2id hash in the PHC string format.
 const ARGON2ID: &str = "$argon2id$";
 
 /// The hash of a secret, as stored in the accounts file.
@@ -25,7 +27,7 @@ const ARGON2ID: &str = "$argon2id$";
 pub enum Secret {
     /// `sha256:` and 64 hexadecimal digits: the SHA-256 of a generated secret's 43 characters.
     Sha256([u8; 32]),
-    /// `$argon2id$…`: the argon2id hash of a chosen password, as a PHC string.
+    /// `$argon2id$…`: the argon2id (RFC 9106) hash of a chosen password, as a PHC string.
     Argon2id(String),
 }
 
@@ -65,7 +67,7 @@ impl Secret {
         Ok((GeneratedSecret(text), hash))
     }
 
-    /// Hashes a chosen password with argon2id (19 MiB, 2 passes).
+    /// Hashes a chosen password with argon2id (RFC 9106): 19 MiB of memory, 2 passes, 1 lane.
     ///
     /// # Errors
     /// When there is no memory or no randomness.
