@@ -3,8 +3,9 @@
 //!
 //! A line is written after the command's work, not before: on a full disk an operator can still
 //! empty the trash. The file is opened before the work, so that most errors that would prevent the
-//! line also prevent a command from removing backups or granting access. Commands that save backups
-//! do not depend on the log. It contains names of accounts, but never ids or secrets.
+//! line also prevent a command from removing backups or granting access. Commands that rescue
+//! backups, such as a restore from the trash, run without the log if it cannot be opened. The log
+//! contains names of accounts, but never ids or secrets.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ pub struct Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// The command did its work; the counts say how much.
+    /// The command did its work; the counts in the details show how much.
     Done,
     /// The command refused to do its work, for example because of the safety checks.
     Refused,
@@ -65,10 +66,10 @@ pub struct AuditLog {
     log: AppendLog,
 }
 
-/// Opens the audit log that belongs to a storage, which alone decides where it is.
+/// Opens the audit log of a storage, in its local directory.
 ///
 /// # Errors
-/// When the file cannot be opened for writing, or is no regular file.
+/// When the file cannot be opened for writing, or is not a regular file.
 pub fn open(storage: &Storage) -> Result<AuditLog, Error> {
     AuditLog::open(storage.description().local_directory)
 }
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_when_who_what_and_how_much() {
+    fn a_line_has_time_user_command_outcome_and_counts() {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data");
 
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_last_line_does_not_hinder_the_next_one() {
+    fn a_torn_last_line_does_not_damage_the_next_one() {
         let directory = tempfile::tempdir().unwrap();
         let log = AuditLog::open(directory.path()).unwrap();
         log.append(&entry(&numbered(1))).unwrap();
@@ -201,7 +202,7 @@ mod tests {
     fn a_link_in_the_place_of_the_file_is_not_followed() {
         let directory = tempfile::tempdir().unwrap();
         let other = directory.path().join("other");
-        durable::replace(&other, b"of somebody else").unwrap();
+        durable::replace(&other, b"another file").unwrap();
         std::os::unix::fs::symlink(&other, directory.path().join(FILE)).unwrap();
 
         let error = AuditLog::open(directory.path()).unwrap_err();
@@ -210,6 +211,6 @@ mod tests {
             error.to_string().ends_with("audit.jsonl cannot be written"),
             "{error}"
         );
-        assert_eq!(fs::read(&other).unwrap(), b"of somebody else");
+        assert_eq!(fs::read(&other).unwrap(), b"another file");
     }
 }

@@ -2,9 +2,10 @@
 //! its new one, never a mixture, and a replacement that was reported as done is still there.
 //!
 //! The order is always: create a temporary file on the same file system, write, `fsync`, rename
-//! over the final name, `fsync` the directory (docs/DURABILITY.md). The module is a leaf: it
-//! handles paths and bytes, nothing else. [`AppendLog`] appends lines instead; a crash may tear its
-//! last line.
+//! over the final name, `fsync` the directory (docs/DURABILITY.md). A crash may leave a temporary
+//! file (`.`, 24 hexadecimal digits, `.tmp`) beside the final one; the start of the server removes
+//! those in the data directory's `tmp/`. [`AppendLog`] appends lines instead; a crash may tear its
+//! last line. The module is a leaf: it handles paths and bytes, nothing else.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -68,7 +69,7 @@ impl TempFile {
         })
     }
 
-    /// The open file, for access to its attributes.
+    /// The open file, to read and change its attributes.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
@@ -127,8 +128,8 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.renamed {
-            // The next start of the server removes leftovers; this error cannot be handled better
-            // here.
+            // An error leaves the file in place. In `tmp/`, the next start of the server removes
+            // it.
             drop(fs::remove_file(&self.path));
         }
     }
@@ -182,8 +183,8 @@ pub fn sync_directory(directory: &Path) -> Result<(), Error> {
 }
 
 /// Replaces the file `path` durably by a new one of mode 0600 with these `contents`. The new file
-/// gets owner and group of the old one, or else of the directory: an administrator who changes a
-/// file as root does not lock out the server's user.
+/// gets owner and group of the old one, or else of the directory: if an administrator changes a
+/// file as root, the server's user can still read it.
 ///
 /// # Errors
 /// When any step fails; the old file is then unchanged, unless the last step, the `fsync` of the
@@ -192,8 +193,8 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     replace_by_way_of(parent(path), path, contents)
 }
 
-/// As [`replace`], with the temporary file in `temporary`, a directory from which leftovers are
-/// removed. It must be on the same file system.
+/// As [`replace`], with the temporary file in `temporary`, a directory that is cleaned of leftovers
+/// elsewhere. It must be on the same file system as `path`.
 ///
 /// # Errors
 /// As [`replace`].

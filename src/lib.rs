@@ -10,7 +10,7 @@
 //! | [`account`] | accounts, and the verification of credentials |
 //! | [`retention`] | expiry of backups and trash, and the sweep that applies it |
 //! | [`scrub`] | integrity check that reads every backup |
-//! | [`state`] | state file: what a server keeps from one run to the next |
+//! | [`state`] | state that a server keeps from one run to the next |
 //! | [`store`] | the [`store::Store`] trait, and its implementation with files |
 //! | [`audit`] | audit log of operators' commands |
 //! | [`reloaded`] | values that are reloaded when their files are replaced |
@@ -18,14 +18,14 @@
 //! | [`error_chain`] | an error and its causes on one line |
 //! | [`html`] | HTML escaping and templates |
 //! | [`lock`] | mutexes whose poisoning is ignored |
-//! | [`time`] | Unix time in seconds, units of time, durations as people read them |
+//! | [`time`] | Unix time in seconds, units of time, human-readable durations |
 //! | [`durable`] | atomic and durable replacement of files |
 //! | [`client`] | HTTP client that behaves like the Android and iOS apps |
 //! | [`backup`] | the Threema Safe format |
 //!
 //! The path of an upload: `server/connection.rs` → `server/request/handler.rs` →
-//! `account/authenticator.rs` → `server/request/dav.rs` → `store/files/` → `durable.rs`. No module on this path knows a key: the server
-//! cannot decrypt what it stores.
+//! `account/authenticator.rs` → `server/request/dav.rs` → `store/files/` → `durable.rs`. No module
+//! on this path has a key: the server cannot decrypt what it stores.
 
 pub mod account;
 pub mod audit;

@@ -1,8 +1,8 @@
 //! Permission check for files with secrets: private keys and the accounts file.
 //!
 //! The group may read: a certificate's key is shared with one service in this way (`ssl-cert`), and
-//! containers get their secrets so. Other users may not read, and only the owner may write: a user
-//! with write access to the accounts file could add an account.
+//! secrets are mounted into containers in the same way. Other users may not read, and only the
+//! owner may write: a user with write access to the accounts file could add an account.
 //!
 //! Only the mode of the file itself counts, even where its directory or a container denies access:
 //! the mode stays with the file when it is copied or mounted elsewhere, and every tool that mounts

@@ -22,7 +22,7 @@ const MIN_BACKUP_LENGTH: u64 = 41;
 pub enum Finding {
     /// The file is shorter than any backup.
     Short,
-    /// The contents differ from those that were stored, with the same modification time.
+    /// The contents no longer match the checksum, although the modification time is unchanged.
     Changed,
     /// The file cannot be read.
     Unreadable,
@@ -56,7 +56,7 @@ impl ReadRate {
 }
 
 /// Reads all backups once, and calls `found` for each with its damage, if any. Without a rate it
-/// reads as fast as possible. The caller has to set the time in the result, which is 0.
+/// reads as fast as possible. `finished` in the result is 0; the caller has to set it.
 ///
 /// # Errors
 /// When the backups cannot be listed or the storage cannot be reached. A single backup that cannot

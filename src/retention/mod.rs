@@ -5,8 +5,10 @@
 //! last upload, and one that is exactly that old is still kept. Expired backups are moved to the
 //! trash, so that the damage of a wrong clock can be undone.
 //!
-//! A sweep scans everything before it changes anything, and changes nothing at all if its findings
-//! are more likely due to a wrong clock or a wrong setting than to the passing of time.
+//! A sweep scans everything before it changes anything, and removes nothing at all if its findings
+//! are more likely due to a wrong clock or a wrong setting than to the passing of time
+//! (`safety.rs`). After a deletion burst it still moves expired backups to the trash, but erases
+//! none from it (`deletion_burst.rs`).
 
 mod age_histogram;
 mod bounded_list;
@@ -44,8 +46,9 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Creates it from days. A backup is kept for `retention` plus `margin`; `max_backup_bytes` has
-    /// no limit.
+    /// Retention periods in days. A backup is kept for `retention` plus `margin`, and a removed one
+    /// in the trash for `trash`. `max_backup_bytes` is unlimited until
+    /// [`Retention::for_backups_of`] sets it.
     #[must_use]
     pub fn of_days(retention: u32, margin: u32, trash: u32) -> Self {
         let days = |days: u64| Duration::from_secs(days * DAY);
@@ -57,7 +60,7 @@ impl Retention {
         }
     }
 
-    /// Sets `max_backup_bytes`.
+    /// Sets `max_backup_bytes`, in bytes.
     #[must_use]
     pub fn for_backups_of(self, max_backup_bytes: usize) -> Self {
         Self {
@@ -98,7 +101,7 @@ pub struct Report {
     pub trash_bytes: u64,
     /// The number of backups erased from the trash.
     pub trash_erased: u64,
-    /// The deletion burst that stops erasing from the trash, if there is one.
+    /// The deletion burst because of which nothing is erased from the trash, if there is one.
     pub trash_held: Option<DeletionBurst>,
     /// The number of backups that could not be removed or erased; the next sweep tries again.
     pub failed: u64,
@@ -325,7 +328,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Saves the state for the next sweep, unless the clock is in doubt.
+    /// Saves the state for the next sweep, unless a check of the clock has failed.
     async fn save_state(&self, store: &dyn StateStore) -> Result<(), state::Error> {
         let completed = self.report.refused.is_none();
         let clock_is_right =

@@ -15,7 +15,8 @@ pub(super) fn with_current(
     let mut all = periods.to_vec();
     let now = current.since;
     match all.last_mut() {
-        // A command recorded it; a server may have announced the previous period until now.
+        // A command recorded this period, so a server may have announced the previous one until
+        // now: the period starts when a server announces it.
         Some(last) if last.keep_seconds == current.keep_seconds && last.manual => {
             if !current.manual {
                 *last = current;

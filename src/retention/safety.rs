@@ -25,8 +25,8 @@ pub enum Refusal {
         /// The difference in seconds.
         seconds: u64,
     },
-    /// The clock has advanced since the last sweep by more than a server is likely to have been
-    /// off.
+    /// The clock has advanced since the latest time seen by more than half of the announced
+    /// retention: a server is not likely to have been off for so long.
     ClockAhead {
         /// The difference in seconds.
         seconds: u64,
@@ -111,16 +111,19 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_or_jumps_ahead_is_detected_to_the_second() {
         let state = seen(1_000 * DAY);
-        let look = |now| check_clock(&state, now, 180);
+        let check = |now| check_clock(&state, now, 180);
 
         assert_eq!(
-            look(1_000 * DAY - 1),
+            check(1_000 * DAY - 1),
             Some(Refusal::ClockBehind { seconds: 1 })
         );
-        assert_eq!(look(1_000 * DAY), None);
-        assert_eq!(look(1_090 * DAY), None);
+        assert_eq!(check(1_000 * DAY), None);
+        assert_eq!(check(1_090 * DAY), None);
         let seconds = 90 * DAY + 1;
-        assert_eq!(look(1_090 * DAY + 1), Some(Refusal::ClockAhead { seconds }));
+        assert_eq!(
+            check(1_090 * DAY + 1),
+            Some(Refusal::ClockAhead { seconds })
+        );
         assert_eq!(check_clock(&State::default(), 0, 180), None);
     }
 

@@ -52,7 +52,7 @@ impl SizeHistogram {
     }
 
     /// The number of backups larger than 80 % of `maxBackupBytes`. An app whose backup exceeds
-    /// `maxBackupBytes` stops uploading, and does not tell the user.
+    /// `maxBackupBytes` stops uploading, and does not notify the user.
     #[must_use]
     pub fn over_80_percent(&self) -> u64 {
         let large = |bucket: &&SizeBucket| bucket.up_to_percent.is_none_or(|percent| percent > 80);
