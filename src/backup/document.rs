@@ -1,7 +1,7 @@
 //! The JSON document in a backup: its exact bytes ([`Document`]) and its typed form ([`Contents`]).
 //!
-//! Any JSON object is a document, even one that no app could restore: the user with the password
-//! gets back what is there. `validate.rs` describes how the apps read it.
+//! Any JSON object is a document, even one that no app could restore, so that a user with the
+//! password can read any backup. `validate.rs` describes how the apps read it.
 //!
 //! The schema is `https://safe.threema.ch/schema/1.json`, as Threema for Android 6.4.2 and Threema
 //! for iOS 7.2 write and read it (docs/FORMAT.md §5). Times are milliseconds since 1970-01-01 UTC.
@@ -74,7 +74,7 @@ impl Document {
         }
     }
 
-    /// The JSON, exactly the bytes the document was created from.
+    /// The JSON, byte for byte as the document was created from it.
     #[must_use]
     pub fn json(&self) -> &[u8] {
         &self.json
@@ -306,7 +306,7 @@ objects! {
         private: bool,
     }
 
-    /// Settings of the app. An absent boolean is false, unless its comment says true.
+    /// Settings of the app. An absent boolean is false, unless its comment states true.
     Settings {
         /// Whether the address book is matched with the directory. iOS requires the field.
         #[serde(rename = "syncContacts")]

@@ -49,7 +49,7 @@ impl Nonce {
     #[must_use]
     pub fn random() -> Self {
         let mut bytes = [0; NONCE_LENGTH];
-        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
         Self(bytes)
     }
 
@@ -127,11 +127,11 @@ pub fn seal(document: &Document, key: &BackupKey, nonce: Nonce) -> SealedBackup 
     sealed.extend_from_slice(&[0; TAG_LENGTH]);
     write_gzip(json, &mut sealed);
 
-    let (_, tag, contents) = split(&mut sealed).expect("there are nonce and tag, just put in");
-    let made = cipher(key)
+    let (_, tag, contents) = split(&mut sealed).expect("the buffer begins with nonce and tag");
+    let computed = cipher(key)
         .encrypt_in_place_detached((&nonce.0).into(), b"", contents)
         .expect("a document in memory is shorter than the cipher's limit");
-    tag.copy_from_slice(&made);
+    tag.copy_from_slice(&computed);
     SealedBackup(sealed.into())
 }
 
@@ -183,8 +183,7 @@ fn write_gzip(contents: &[u8], into: &mut Vec<u8>) {
     loop {
         let (block, after) = rest.split_at(rest.len().min(MAX_BLOCK_LENGTH));
         let is_last = after.is_empty();
-        let length =
-            u16::try_from(block.len()).expect("a block is no longer than its field can say");
+        let length = u16::try_from(block.len()).expect("the length of a block fits in 16 bits");
         into.push(u8::from(is_last));
         into.extend_from_slice(&length.to_le_bytes());
         into.extend_from_slice(&(!length).to_le_bytes());

@@ -93,7 +93,7 @@ pub(super) struct Rule {
 const NONE: Effects = (Fine, Fine);
 /// A field that both apps require.
 pub(super) const REQUIRED: Rule = Rule::same((Fails, Fails));
-/// An optional string. Android converts any other value to a string, `null` to the word.
+/// An optional string. Android converts any other value to a string, and `null` to "null".
 pub(super) const STRING: Rule = Rule {
     null: (Loses("uses the word null"), Fine),
     ..Rule::wrong((Fine, Fails))

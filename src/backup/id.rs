@@ -36,7 +36,7 @@ impl ThreemaId {
     #[must_use]
     pub fn random() -> Self {
         let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
         Self(bytes.map(|byte| match byte % 36 {
             digit @ ..10 => b'0' + digit,
             letter => b'A' + letter - 10,

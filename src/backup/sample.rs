@@ -251,7 +251,7 @@ fn present<T>(value: Option<T>) -> Field<T> {
 /// Multiplier that scatters consecutive numbers; coprime to all powers of 2 and of 36.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The Threema ID of a made-up contact, different for each number.
+/// The Threema ID of the made-up contact with this number. No two numbers have the same one.
 fn contact_id(number: u32) -> String {
     const ALPHABET: &[u8; 36] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let mut rest = u128::from(number) * u128::from(SPREAD) % 36_u128.pow(8);
@@ -274,7 +274,7 @@ fn pick<'a>(names: &[&'a str], number: u32) -> &'a str {
 
 fn random_key() -> String {
     let mut key = zeroize::Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *key).expect("the operating system gives random bytes");
+    getrandom::fill(&mut *key).expect("the operating system provides random bytes");
     BASE64_STANDARD.encode(*key)
 }
 

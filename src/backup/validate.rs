@@ -24,9 +24,9 @@ const KEY_LENGTH: usize = 32;
 const NICKNAME_LENGTH: usize = 32;
 
 impl Contents {
-    /// All parts that an app would not restore as they are, in document order. What the document
-    /// alone does not show is not checked: the user's own ID, and which contacts the directory
-    /// knows.
+    /// All parts that an app would not restore as they are, in document order. Two things are not
+    /// checked, because they are not in the document: the user's own ID, and whether the contacts
+    /// exist in Threema's directory.
     #[must_use]
     pub fn validate(&self) -> Vec<Finding> {
         let mut walk = Walker::default();
@@ -150,7 +150,7 @@ fn check_release(release: &List<String>, walk: &mut Walker) {
     let nobody = Loses("gives the picture to nobody");
     let everyone = Loses("gives the picture to everyone");
     let among_others = release.len() > 1;
-    // Android stops at the first entry for everyone or nobody.
+    // Android ignores the entries after the first `*` or `null`.
     let mut is_decided = false;
     let is_nobody = |entry: &str| entry.eq_ignore_ascii_case("null");
     for (number, item) in release.iter().enumerate() {

@@ -10,7 +10,7 @@ use crate::backup::{
     seal,
 };
 
-/// Default time limit of a step.
+/// Default time limit of each step.
 pub const STEP_LIMIT: Duration = Duration::from_secs(60);
 
 /// A step of the end-to-end test.
@@ -95,7 +95,7 @@ pub enum Failure {
     StillThere,
     /// The download failed, so that there is no backup to compare.
     #[error("no backup was downloaded, so there is nothing to compare")]
-    Nothing,
+    NothingDownloaded,
     /// No upload succeeded, so that there is no backup whose deletion could be tested.
     #[error("no upload succeeded, so this step proves nothing")]
     NothingUploaded,
@@ -222,7 +222,7 @@ impl EndToEndTest {
                 return Ok(format!("{length} bytes"));
             }
             Step::Compare => {
-                let backup = self.downloaded.take().ok_or(Failure::Nothing)?;
+                let backup = self.downloaded.take().ok_or(Failure::NothingDownloaded)?;
                 self.compare(backup, &self.first)?;
             }
             Step::Overwrite => return self.put(phone, self.seal(&self.second)).await,

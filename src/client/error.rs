@@ -10,7 +10,8 @@ use super::trust::TrustError;
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no connection or no TLS session, or the connection was closed early.
+    /// Connecting or the TLS handshake failed, a timeout passed, or the connection was closed
+    /// early.
     #[error("the server cannot be reached")]
     Unreachable(#[source] reqwest::Error),
     /// The server can be reached, and TLS rejects its certificate.
@@ -89,8 +90,8 @@ impl Error {
 /// The certificate error of TLS, if it is among the causes.
 fn certificate_error(error: &(dyn StdError + 'static)) -> Option<rustls::Error> {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
-        let is_it = matches!(error, rustls::Error::InvalidCertificate(_));
-        return is_it.then(|| error.clone());
+        let is_certificate = matches!(error, rustls::Error::InvalidCertificate(_));
+        return is_certificate.then(|| error.clone());
     }
     // `io::Error::source` skips the wrapped error itself and returns that error's cause.
     let wrapped = error

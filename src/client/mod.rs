@@ -43,7 +43,7 @@ pub struct Phone {
     login: Option<Login>,
     app: App,
     trust: Trust,
-    /// Connection pool of Android, which keeps connections between operations.
+    /// The connections of the Android app, which keeps them between operations.
     session: Session,
 }
 

@@ -20,11 +20,11 @@ use crate::backup::App;
 /// The `User-Agent` of both apps, without a version (Android 6.4.2 `ThreemaSafeApiClient.kt`, iOS
 /// 7.2.2 `HTTPClient.swift`).
 const APP_USER_AGENT: HeaderValue = HeaderValue::from_static("Threema");
-/// Number of times that iOS answers a challenge with the same credentials (iOS 7.2.2
+/// Number of times that iOS repeats a request with the same credentials after a 401 (iOS 7.2.2
 /// `HTTPClient.swift`, `previousFailureCount < 7`).
 const IOS_ATTEMPTS: usize = 7;
-/// Limit for the length of a response body, in bytes (256 MiB): the largest `maxBackupBytes` that a
-/// server may have.
+/// Limit for the length of a response body, in bytes (256 MiB): the largest `maxBackupBytes` that
+/// this program's server accepts (docs/CONFIGURATION.md).
 const RESPONSE_LIMIT: usize = 256 << 20;
 /// Time limit for connecting, which the Android app sets for OkHttp (Android 6.4.2).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);

@@ -77,7 +77,8 @@ impl ServerUrl {
 
     fn join(&self, prefix: &str, path: &str) -> Url {
         let url = self.0.replace(PREFIX_PLACEHOLDER, prefix) + path;
-        url.parse().expect("it was parsed when it was made")
+        url.parse()
+            .expect("the URL was parsed when the `ServerUrl` was created")
     }
 }
 
