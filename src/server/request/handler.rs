@@ -120,7 +120,7 @@ impl RequestHandler {
         let mut line = AccessLine {
             metrics: self.services.metrics.requests().start(),
             method: known_method(&parts.method),
-            route: route.word(),
+            route: route.label(),
             backup: self.pseudonym(route),
             client: address.logged(self.config.log.client_addresses),
             started: Instant::now(),

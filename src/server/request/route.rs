@@ -64,7 +64,7 @@ impl Route {
     }
 
     /// The label of the route in logs and metrics; never an id.
-    pub(crate) fn word(&self) -> &'static str {
+    pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Root => "root",
             Self::Config => "config",
