@@ -63,7 +63,7 @@ const MIN_UNSOLICITED_BYTES: u64 = 4 << 20;
 pub(super) struct Connection {
     /// `None` where a proxy terminates TLS.
     pub(super) tls: Option<TlsAcceptor>,
-    pub(super) live: Arc<SettingsHandle>,
+    pub(super) settings: Arc<SettingsHandle>,
     pub(super) limiter: Arc<ConnectionLimiter>,
     /// The limits at the time when the connection was accepted.
     pub(super) limits: Limits,
@@ -170,7 +170,7 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 impl Connection {
     /// A connection under the settings in force now.
     pub(super) fn with_current_settings(&self) -> Self {
-        let settings = self.live.current();
+        let settings = self.settings.current();
         Self {
             limits: settings.config.limits,
             max_backup_bytes: settings.config.max_backup_bytes,
@@ -179,7 +179,7 @@ impl Connection {
     }
 
     fn proxies(&self) -> Arc<TrustedProxies> {
-        Arc::clone(&self.live.current().shared.proxies)
+        Arc::clone(&self.settings.current().shared.proxies)
     }
 
     async fn serve(self, mut stream: Stream, mut guard: SlotGuard) {
@@ -258,7 +258,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (refusals, live) = (self.refusals.clone(), Arc::clone(&self.live));
+        let (refusals, settings) = (self.refusals.clone(), Arc::clone(&self.settings));
         let idle = MIN_UNSOLICITED_BYTES.max(self.max_backup_bytes as u64 * 4);
         let active = idle * u64::from(self.limits.streams);
         let unsolicited = UnsolicitedBytesLimit { idle, active };
@@ -281,7 +281,8 @@ impl Connection {
                 } else {
                     StatusCode::BAD_REQUEST
                 };
-                live.current()
+                settings
+                    .current()
                     .handler
                     .unreadable(guard.slot().address(), status);
             }
@@ -295,7 +296,7 @@ impl Connection {
     {
         let bytes = self.limits.header_bytes as usize;
         let stream = FramingGuard::new(stream, bytes, self.refusals);
-        let live = self.live;
+        let settings = self.settings;
         let of_requests = Arc::clone(&slot);
         let mut connection = pin!(
             http1::Builder::new()
@@ -307,7 +308,7 @@ impl Connection {
                     TokioIo::new(stream),
                     service_fn(move |request| {
                         handle(
-                            Arc::clone(&live.current().handler),
+                            Arc::clone(&settings.current().handler),
                             Arc::clone(&of_requests),
                             request,
                         )
@@ -328,7 +329,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let live = self.live;
+        let settings = self.settings;
         let of_requests = Arc::clone(&slot);
         let mut connection = pin!(
             http2::Builder::new(TokioExecutor::new())
@@ -343,7 +344,7 @@ impl Connection {
                     TokioIo::new(stream),
                     service_fn(move |request| {
                         let (handler, slot) = (
-                            Arc::clone(&live.current().handler),
+                            Arc::clone(&settings.current().handler),
                             Arc::clone(&of_requests),
                         );
                         async move {

@@ -69,7 +69,7 @@ pub struct Server {
     public: Vec<Listener>,
     admin: TcpListener,
     tls: Option<TlsAcceptor>,
-    live: Arc<SettingsHandle>,
+    settings: Arc<SettingsHandle>,
     limiter: Arc<ConnectionLimiter>,
     reloader: Reloader,
     collector: Arc<StatusCollector>,
@@ -167,7 +167,7 @@ impl Server {
             proxy_detector: Arc::default(),
             clock,
         };
-        let live = SettingsHandle::new(config, &services);
+        let settings = SettingsHandle::new(config, &services);
         let limiter = ConnectionLimiter::new(config.limits, metrics.refusals());
         let collector = Arc::new(StatusCollector {
             run_state: Arc::clone(&run_state),
@@ -176,14 +176,14 @@ impl Server {
             certificates: tls.certificates.clone(),
             acme: tls.progress,
             store: Arc::clone(&store),
-            settings: Arc::clone(&live),
+            settings: Arc::clone(&settings),
             authenticator: Arc::clone(&services.authenticator),
             clock,
         });
         let maintenance = Maintenance {
             store,
             state,
-            live: Arc::clone(&live),
+            settings: Arc::clone(&settings),
             metrics,
             uploads: Arc::clone(&services.uploads),
             run_state,
@@ -194,13 +194,13 @@ impl Server {
             admin,
             tls: tls.config.map(TlsAcceptor::from),
             reloader: Reloader::new(
-                Arc::clone(&live),
+                Arc::clone(&settings),
                 Arc::clone(&limiter),
                 services,
                 tls.certificates,
                 config,
             ),
-            live,
+            settings,
             limiter,
             collector,
             maintenance,
@@ -288,10 +288,10 @@ impl Server {
     }
 
     fn connection(&self, stopped: watch::Receiver<bool>) -> Connection {
-        let settings = self.live.current();
+        let settings = self.settings.current();
         Connection {
             tls: self.tls.clone(),
-            live: Arc::clone(&self.live),
+            settings: Arc::clone(&self.settings),
             limiter: Arc::clone(&self.limiter),
             limits: settings.config.limits,
             max_backup_bytes: settings.config.max_backup_bytes,

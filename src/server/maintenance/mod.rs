@@ -18,7 +18,7 @@ use crate::store::Store;
 pub(crate) struct Maintenance {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: Arc<dyn StateStore>,
-    pub(crate) live: Arc<SettingsHandle>,
+    pub(crate) settings: Arc<SettingsHandle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) run_state: Arc<RunState>,
@@ -63,7 +63,7 @@ mod fixture {
         Maintenance {
             store,
             state: Arc::new(StateFile::in_directory(directory)),
-            live: SettingsHandle::new(&config, &services),
+            settings: SettingsHandle::new(&config, &services),
             metrics,
             uploads: Arc::default(),
             run_state,

@@ -27,7 +27,7 @@ impl Maintenance {
             self.save_upload_history().await;
             let now = (self.clock)();
             let started = Instant::now();
-            let settings = self.live.current();
+            let settings = self.settings.current();
             let swept = retention::sweep(
                 &*self.store,
                 &*self.state,
@@ -46,7 +46,7 @@ impl Maintenance {
                     log_report(report);
                     let bytes = report.kept_bytes.saturating_add(report.trash_bytes);
                     // The quotas in force now: a reload may have replaced them meanwhile.
-                    let quotas = Arc::clone(&self.live.current().shared.quotas);
+                    let quotas = Arc::clone(&self.settings.current().shared.quotas);
                     quotas.set_usage(report.kept, bytes);
                 }
                 Err(error) => tracing::error!(error = error as &dyn StdError, "sweep failed"),
