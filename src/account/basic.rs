@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn both_charsets_are_offered() {
+    fn both_charsets_are_decoded() {
         // "jörg:pässwort", in UTF-8 and in ISO-8859-1.
         let utf_8 = decodings("Basic asO2cmc6cMOkc3N3b3J0").unwrap();
         assert_eq!(utf_8[0], ("jörg".into(), "pässwort".into()));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_basic_is_no_credentials() {
+    fn other_headers_contain_no_credentials() {
         for bad in [
             "",
             "Basic",

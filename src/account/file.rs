@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn accounts_are_read_as_they_were_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("etc/accounts.json");
 
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_or_role_is_an_error_that_says_where() {
+    fn an_unknown_key_or_role_is_an_error_with_its_position() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("accounts.json");
         for bad in [
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_the_wrong_place_is_not_repeated() {
+    fn an_error_does_not_quote_a_password_in_the_wrong_place() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("accounts.json");
         for (bad, expected) in [

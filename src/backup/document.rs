@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_says_where() {
+    fn a_syntax_error_has_its_position() {
         for (json, line, column) in [
             (&b""[..], 1, 0),
             (b"{\n \"a\": nul }", 2, 10),
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_absent_null_or_wrong_survives_at_every_level() {
+    fn unknown_absent_null_and_wrong_fields_are_kept_at_every_level() {
         let json = r#"{
             "info": {"version": "1", "new": [1, {"a": null}]},
             "user": {"privatekey": 7, "links": [{"type": null, "x": 1.5}, null, 3], "profilePicRelease": [null]},
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_that_cannot_be_held_are_an_error() {
+    fn contents_that_cannot_be_represented_are_an_error() {
         for json in [
             "{\"a\":1e400}".to_owned(),
             format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200)),
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_have_a_bound() {
+    fn the_number_of_values_is_limited() {
         let zeros = |count: usize| format!("{{\"contacts\":[{}0]}}", "0,".repeat(count - 1));
         let contents = |json: String| parse(json.as_bytes()).unwrap().contents();
         assert!(contents(zeros(MAX_VALUES - 1)).is_ok());
@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_have_a_bound() {
+    fn nesting_is_limited() {
         let nested = |levels: usize| {
             let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
             parse(format!("{{\"a\":[{{}},\"\\\"[\"],\"b\":{open}{close}}}").as_bytes())

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_opens_to_the_same_bytes() {
+    fn a_sealed_document_opens_to_the_same_bytes() {
         let sealed = seal(&document(), &key(), Nonce::random());
 
         let opened = open(sealed, &key(), INFLATE_LIMIT).unwrap();
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_packed_is_read_by_the_library_and_has_the_length_that_was_foreseen() {
+    fn written_gzip_is_readable_and_has_the_computed_length() {
         for length in [
             0_u32, 1, 65_534, 65_535, 65_536, 131_070, 131_071, 1_000_000,
         ] {
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn every_changed_byte_is_noticed() {
+    fn every_changed_byte_is_detected() {
         let sealed = seal(&document(), &key(), Nonce::random());
 
         for position in 0..sealed.as_bytes().len() {
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_that_are_not_gzip_are_told_apart_from_broken_gzip() {
+    fn contents_that_are_not_gzip_are_distinguished_from_broken_gzip() {
         let whole = gzip(DOCUMENT.as_bytes(), 6);
         let mut wrong_checksum = whole.clone();
         let last = wrong_checksum.len() - 5;
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_joined_and_what_follows_them_is_left_alone() {
+    fn gzip_members_are_joined_and_trailing_bytes_are_ignored() {
         let (first, second) = DOCUMENT.split_at(30);
         let joined = [gzip(first.as_bytes(), 0), gzip(second.as_bytes(), 9)].concat();
         let empty_at_the_end = [joined.clone(), gzip(b"", 0)].concat();
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_others_are_left_as_they_are() {
+    fn opening_does_not_change_shared_bytes() {
         let sealed = seal(&document(), &key(), Nonce::random());
         let before = sealed.as_bytes().to_vec();
 
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_that_are_no_document_are_told_apart() {
+    fn contents_that_are_no_document_are_distinguished() {
         for contents in [&b"not json"[..], b"[]", b"\xff", b"", b"{\"a\":\"\xff\"}"] {
             assert!(matches!(
                 open_error(seal_raw(&gzip(contents, 0)), INFLATE_LIMIT),

@@ -188,7 +188,7 @@ mod tests {
     /// The passwords of iOS's own tests (`SafeTests.swift`), except those on its list of common
     /// ones.
     #[test]
-    fn passwords_are_judged_as_the_apps_judge_them() {
+    fn password_concerns_are_those_of_the_apps() {
         for (password, expected) in [
             ("", &[TooShort][..]),
             ("1", &[TooShort, DigitsOnly]),

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_has_what_was_asked_for() {
+    fn a_sample_has_the_requested_number_of_entries() {
         let contents = sample(5_000, App::Android);
 
         let contacts = contents.contacts.items().filter_map(Field::get);

@@ -666,7 +666,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_schema_is_found_at_every_level() {
+    fn fields_outside_the_schema_are_found_at_every_level() {
         let ignored = "not in the schema; Android and iOS: ignores it";
         let long = format!("/settings/{}", "ë".repeat(33));
         let cut = format!("settings.{}…", "ë".repeat(32));
@@ -695,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn android_goes_to_the_first_entry_that_says_everyone_or_nobody() {
+    fn android_ignores_the_entries_after_the_first_for_all_or_none() {
         let release = |entries| {
             let found = findings(with("/user/profilePicRelease", Some(entries)));
             let strip = |line: &String| line.replace("warning: user.profilePicRelease", "");
@@ -744,7 +744,7 @@ mod tests {
     }
 
     #[test]
-    fn distribution_lists_matter_to_android_alone() {
+    fn distribution_lists_affect_android_only() {
         let lists = json!([
             { "id": "1", "members": 1 },
             { "name": "List", "lastUpdate": "x", "members": ["?"] },
@@ -788,7 +788,7 @@ mod tests {
 
     /// A number in another spelling gives a warning, and its value is still checked.
     #[test]
-    fn a_number_with_a_fraction_means_what_it_says() {
+    fn a_number_with_a_fraction_is_checked_by_its_value() {
         for (number, is_wrong) in [(json!(1.0), false), (json!(2.0), true), (json!(-0.0), true)] {
             let found = findings(with("/info/version", Some(number)));
             assert!(
@@ -804,7 +804,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_stands_there_twice_is_found() {
+    fn a_duplicate_id_is_found() {
         let spelt = |identities: &[&str]| {
             let mut document = whole();
             let contact = document["contacts"][0].clone();

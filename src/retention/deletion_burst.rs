@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn removals_go_on_from_the_hour_of_the_first() {
+    fn any_since_includes_the_hour_of_the_given_time() {
         let day = 1_001 * DAY;
         let removals = removed_at([day + HOUR - 1], None);
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_had_expired_or_was_confirmed_does_not_count() {
+    fn expired_and_acknowledged_removals_do_not_count() {
         let expired = 1_187 * DAY + 1;
         assert_eq!(removed_at([expired; 9], None).burst(0, expired), None);
         assert!(

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_known_or_unknown_or_ambiguous() {
+    fn a_declared_length_is_present_absent_or_ambiguous() {
         assert_eq!(declared(&[]), Ok(None));
         assert_eq!(declared(&[("content-length", "12")]), Ok(Some(12)));
         assert_eq!(declared(&[("transfer-encoding", "chunked")]), Ok(None));
