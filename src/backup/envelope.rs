@@ -147,7 +147,7 @@ pub fn seal(document: &Document, key: &BackupKey, nonce: Nonce) -> SealedBackup 
 pub fn open(sealed: SealedBackup, key: &BackupKey, limit: usize) -> Result<Document, OpenError> {
     let length = sealed.0.len();
     let bytes = sealed.0.try_into_mut();
-    let mut bytes = Wiped(bytes.unwrap_or_else(|shared| BytesMut::from(&*shared)));
+    let mut bytes = WipeOnDrop(bytes.unwrap_or_else(|shared| BytesMut::from(&*shared)));
     let (nonce, tag, contents) = split(&mut bytes.0).ok_or(OpenError::TooShort { length })?;
 
     cipher(key)
@@ -157,9 +157,9 @@ pub fn open(sealed: SealedBackup, key: &BackupKey, limit: usize) -> Result<Docum
 }
 
 /// A backup's bytes, decrypted in place and wiped when dropped.
-struct Wiped(BytesMut);
+struct WipeOnDrop(BytesMut);
 
-impl Drop for Wiped {
+impl Drop for WipeOnDrop {
     fn drop(&mut self) {
         self.0.as_mut().zeroize();
     }

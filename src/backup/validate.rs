@@ -152,7 +152,7 @@ fn check_release(release: &List<String>, walk: &mut Walker) {
     let among_others = release.len() > 1;
     // Android ignores the entries after the first `*` or `null`.
     let mut is_decided = false;
-    let is_nobody = |entry: &str| entry.eq_ignore_ascii_case("null");
+    let is_null_word = |entry: &str| entry.eq_ignore_ascii_case("null");
     for (number, item) in release.iter().enumerate() {
         let decides = |effect| if is_decided { ignored } else { effect };
         let null = (decides(nobody), ignored);
@@ -165,7 +165,7 @@ fn check_release(release: &List<String>, walk: &mut Walker) {
                 if among_others {
                     walk.note("* beside other entries", (decides(everyone), ignored));
                 }
-            } else if is_nobody(entry) {
+            } else if is_null_word(entry) {
                 walk.note("the word null", (decides(nobody), ignored));
             } else if entry.chars().count() != 8 {
                 // Neither app checks more than the length.
@@ -174,7 +174,7 @@ fn check_release(release: &List<String>, walk: &mut Walker) {
         });
         is_decided |= match item {
             Field::Null => true,
-            Field::Is(entry) => entry == "*" || is_nobody(entry),
+            Field::Is(entry) => entry == "*" || is_null_word(entry),
             Field::Absent | Field::Other(_) => false,
         };
     }
@@ -210,8 +210,8 @@ impl Link {
 }
 
 impl Contact {
-    /// `seen` holds the IDs of the contacts before it in upper case, each with whether one of them
-    /// was written so.
+    /// `seen` has the IDs of the contacts before this one, converted to upper case, each with whether
+    /// the document contains it in upper case.
     fn check(&self, walk: &mut Walker, seen: &mut HashMap<String, bool>) {
         let skipped = Loses("skips the contact");
         let identity = Rule {
@@ -219,23 +219,23 @@ impl Contact {
             ..Rule::same((skipped, skipped))
         };
         walk.field("identity", &self.identity, identity, |identity, walk| {
-            let capitals = identity.to_ascii_uppercase();
-            if !is_id(&capitals) {
+            let uppercase = identity.to_ascii_uppercase();
+            if !is_id(&uppercase) {
                 walk.note("not a Threema ID", (skipped, skipped));
                 return;
             }
-            let in_capitals = *identity == capitals;
-            if !in_capitals {
+            let is_uppercase = *identity == uppercase;
+            if !is_uppercase {
                 walk.note("lowercase letters", (skipped, Fine));
             }
-            let earlier = seen.get(&capitals).copied();
-            if let Some(one_in_capitals) = earlier {
+            let earlier = seen.get(&uppercase).copied();
+            if let Some(has_uppercase) = earlier {
                 let first = Loses("uses the first only");
-                let is_second = in_capitals && one_in_capitals;
+                let is_second = is_uppercase && has_uppercase;
                 let android = if is_second { first } else { Fine };
                 walk.note("duplicate Threema ID", (android, first));
             }
-            seen.insert(capitals, in_capitals || earlier == Some(true));
+            seen.insert(uppercase, is_uppercase || earlier == Some(true));
         });
         self.check_key(walk);
         walk.field("createdAt", &self.created_at, NUMBER, Walker::accept);

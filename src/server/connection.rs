@@ -198,7 +198,7 @@ impl Connection {
             // From now on the slot is one of the client's address.
             drop((slot, guard));
             match self.limiter.acquire(client, proxies.trusts(client)) {
-                Ok(of_client) => guard = of_client,
+                Ok(client_guard) => guard = client_guard,
                 Err(_) => return,
             }
         }
@@ -297,7 +297,7 @@ impl Connection {
         let bytes = self.limits.header_bytes as usize;
         let stream = FramingGuard::new(stream, bytes, self.refusals);
         let settings = self.settings;
-        let of_requests = Arc::clone(&slot);
+        let request_slot = Arc::clone(&slot);
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -309,7 +309,7 @@ impl Connection {
                     service_fn(move |request| {
                         handle(
                             Arc::clone(&settings.current().handler),
-                            Arc::clone(&of_requests),
+                            Arc::clone(&request_slot),
                             request,
                         )
                     }),
@@ -330,7 +330,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let settings = self.settings;
-        let of_requests = Arc::clone(&slot);
+        let request_slot = Arc::clone(&slot);
         let mut connection = pin!(
             http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -345,7 +345,7 @@ impl Connection {
                     service_fn(move |request| {
                         let (handler, slot) = (
                             Arc::clone(&settings.current().handler),
-                            Arc::clone(&of_requests),
+                            Arc::clone(&request_slot),
                         );
                         async move {
                             let response = handle(handler, Arc::clone(&slot), request).await?;

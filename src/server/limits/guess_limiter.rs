@@ -360,10 +360,10 @@ mod tests {
         text: &str,
         from: &str,
     ) -> u16 {
-        let answer = limiter
+        let result = limiter
             .authenticate(authenticator, &basic(text), address(from))
             .await;
-        match answer {
+        match result {
             Ok(_) => 200,
             Err(GuessError::InvalidCredentials) => 401,
             Err(GuessError::RateLimited { .. }) => 429,
@@ -476,9 +476,9 @@ mod tests {
         // The queue is as long as the delay allows: one.
         let refused = limiter.authenticate(&authenticator, &wrong, from).await;
         assert_eq!(refused, Err(GuessError::RateLimited { retry_after: 721 }));
-        let answer = waiting.await;
+        let result = waiting.await;
 
-        assert_eq!(answer, Err(GuessError::InvalidCredentials));
+        assert_eq!(result, Err(GuessError::InvalidCredentials));
         assert_eq!(now.elapsed().as_secs(), each.as_secs());
     }
 
@@ -488,9 +488,9 @@ mod tests {
         let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
         for guess in 0..10 {
             let wrong = basic(&format!("phones:{guess}"));
-            let answer = limiter.authenticate(&authenticator, &wrong, address("192.0.2.1"));
+            let result = limiter.authenticate(&authenticator, &wrong, address("192.0.2.1"));
             assert!(
-                answer.now_or_never().is_none(),
+                result.now_or_never().is_none(),
                 "a slow hash was done at once"
             );
         }

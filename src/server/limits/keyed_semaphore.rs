@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn waiters_of_a_key_are_served_in_turn_and_a_cancelled_one_leaves_nothing() {
+    async fn waiters_of_a_key_are_served_in_order_and_a_cancelled_one_leaves_nothing() {
         let semaphore = KeyedSemaphore::new(1);
         let first = semaphore.acquire(1).await;
         let mut second = Box::pin(semaphore.acquire(1));

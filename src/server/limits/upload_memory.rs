@@ -56,13 +56,13 @@ impl UploadMemory {
 
     /// Waits until the budget has room for an upload of `bytes` from `prefix`.
     pub(crate) async fn acquire(&self, prefix: Prefix, bytes: u32) -> MemoryPermit {
-        const OPEN: &str = "the semaphores of the upload memory are never closed";
+        const NEVER_CLOSED: &str = "the semaphores of the upload memory are never closed";
         // The permits of the address first: an upload that waits for them holds none of the total.
         let of_address = self.address(prefix).acquire_many_owned(bytes);
-        let of_address = of_address.await.expect(OPEN);
+        let of_address = of_address.await.expect(NEVER_CLOSED);
         let of_total = Arc::clone(&self.total).acquire_many_owned(bytes);
         MemoryPermit {
-            _of_total: of_total.await.expect(OPEN),
+            _of_total: of_total.await.expect(NEVER_CLOSED),
             _of_address: of_address,
         }
     }

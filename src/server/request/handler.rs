@@ -48,7 +48,7 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 /// Headers by which some servers accept a part of an upload: `Content-Range` (RFC 9110 §14.5),
 /// `X-Update-Range` (SabreDAV), `Upload-Offset` (tus) and `OC-Chunked` (ownCloud). A request with
 /// one of them is refused, because this server would store a part as the whole backup.
-const PARTIAL: [&str; 4] = [
+const PARTIAL_UPLOAD_HEADERS: [&str; 4] = [
     "content-range",
     "x-update-range",
     "upload-offset",
@@ -358,7 +358,10 @@ impl RequestHandler {
         body: &mut RequestBody,
         address: ClientAddress,
     ) -> Result<Bytes, Reject> {
-        if PARTIAL.iter().any(|name| parts.headers.contains_key(*name)) {
+        if PARTIAL_UPLOAD_HEADERS
+            .iter()
+            .any(|name| parts.headers.contains_key(*name))
+        {
             return Err(Reject::Partial);
         }
         let length = match body.declared().map(usize::try_from) {
