@@ -80,8 +80,8 @@ impl TempFile {
     /// # Errors
     /// When the write fails, for example on a full disk.
     pub fn write(&self, contents: &[u8]) -> Result<(), Error> {
-        // `pwrite`: no other part of the program uses it, so that a test can make this call fail
-        // alone.
+        // `pwrite`: no other part of the program uses it, so that a test can make only this call
+        // fail.
         self.file
             .write_all_at(contents, 0)
             .map_err(Error::at("write temporary file"))

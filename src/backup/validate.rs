@@ -210,8 +210,8 @@ impl Link {
 }
 
 impl Contact {
-    /// `seen` has the IDs of the contacts before this one, converted to upper case, each with whether
-    /// the document contains it in upper case.
+    /// `seen` has the IDs of the contacts before this one, converted to upper case, each with
+    /// whether the document contains it in upper case.
     fn check(&self, walk: &mut Walker, seen: &mut HashMap<String, bool>) {
         let skipped = Loses("skips the contact");
         let identity = Rule {

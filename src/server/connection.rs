@@ -112,8 +112,8 @@ pub(super) async fn accept(listener: Listener, connection: Connection) {
                     continue;
                 };
                 connections.spawn(connection.with_current_settings().serve(stream, guard));
-                // Two slots that become free at once notify once, and another listener may wait
-                // too.
+                // Two slots that become free at the same time cause one notification, and another
+                // listener may be waiting too.
                 limiter.notify_next();
             }
             Err(LimitReached::Total) => {}
@@ -367,9 +367,9 @@ impl Connection {
             },
         }
         connection.as_mut().graceful_shutdown();
-        // Responses in flight are finished: a proxy carries many clients on one connection, of
-        // which one is slow. A client that does not read, or does not answer the PING of the
-        // GOAWAY, is not waited for.
+        // Responses in flight are finished, because a proxy carries many clients on one connection,
+        // and only one of them may be slow. The connection ends early if its client stops reading,
+        // or does not acknowledge the PING that hyper sends with the GOAWAY.
         let slow = async {
             slot.responses().slow_response(min_rate).await;
             sleep(self.limits.grace).await;

@@ -57,7 +57,7 @@ struct Usage {
 pub(crate) enum Existing {
     /// There is no such backup: the upload creates one.
     None,
-    /// A backup of so many bytes.
+    /// A backup of this length, in bytes.
     Backup(u64),
     /// The storage could not be read: the upload may be a renewal, and no quota refuses it.
     Unknown,

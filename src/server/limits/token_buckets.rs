@@ -1,5 +1,5 @@
-//! Token buckets by key, as the generic cell rate algorithm (GCRA): a burst of so many tokens, and
-//! as many again in each period.
+//! Token buckets by key, as the generic cell rate algorithm (GCRA): a bucket allows a burst of as
+//! many requests as it holds tokens, and is refilled with as many in each period.
 //!
 //! Time is an argument. Memory is bounded: when the table is full, a new bucket evicts the fullest
 //! one. So an attacker gets an emptied bucket evicted only by emptying all others further, which

@@ -203,7 +203,7 @@ pub(crate) fn is_stale_socket(path: &Path) -> bool {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // An error means that the file is gone already.
+        // An error means that the file was removed before.
         drop(fs::remove_file(&self.0));
     }
 }

@@ -56,7 +56,7 @@ pub(crate) struct FramingGuard<S> {
 enum State {
     /// A header.
     Header,
-    /// So many bytes of a body.
+    /// The rest of a body, of this length in bytes.
     Body(u64),
     /// Bytes that are passed on unchecked, because no request follows.
     Passthrough,

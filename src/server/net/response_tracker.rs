@@ -37,7 +37,7 @@ struct Progress {
 }
 
 impl ResponseTracker {
-    /// Tracks one more response.
+    /// Starts tracking a response.
     pub(crate) fn start(&self) -> ResponseId {
         let id = {
             let mut responses = self.lock();

@@ -55,13 +55,13 @@ pub(crate) enum Reject {
     PreconditionFailed,
     /// Too many uploads or requests at once.
     Overloaded,
-    /// Too many guesses; the next one is possible in so many seconds.
+    /// Too many guesses; the next one is possible after this number of seconds.
     TooMany(u32),
     /// The disk is full.
     Full,
     /// A quota refuses new backups.
     OverQuota,
-    /// The storage cannot be reached right now; the request may succeed in a while.
+    /// The storage cannot be reached; a later request may succeed.
     Unavailable,
     /// The storage failed; the log has the reason.
     Storage,
@@ -163,6 +163,7 @@ impl Reject {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         if [Self::Overloaded, Self::Unavailable].contains(&self) {
+            // In seconds (RFC 9110 §10.2.3).
             headers.insert(RETRY_AFTER, HeaderValue::from_static("30"));
         }
         if self == Self::BadFraming {
