@@ -78,8 +78,11 @@ pub async fn scrub(
                 Contents::Same | Contents::FirstSeen => None,
                 Contents::Changed => Some(Finding::Changed),
             },
-            // No finding: an unreachable storage does not mean that the backup is damaged.
-            Err(error @ Error::Unavailable(_)) => return Err(error),
+            // No finding: an unreachable storage does not mean that the backup is damaged. One bad
+            // sector may look like that too, but then the storage accepts a write.
+            Err(error @ Error::Unavailable(_)) if store.try_write().await.is_err() => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,

@@ -1,7 +1,7 @@
 //! Verification of credentials against the accounts file, which may change at any time.
 //!
 //! A chosen password costs 15 ms of hashing on purpose. A phone pays that once: verified
-//! credentials are cached by a keyed hash until the file changes. Refusals are never cached, and
+//! credentials are cached by a keyed hash until their account changes. Refusals are never cached, and
 //! refusing one password costs the same number of hashes whether the name exists or not. Attempts
 //! are rate limited elsewhere (`server/limits/guess_limiter.rs`); this module only separates
 //! passwords that can be guessed ([`Authenticator::verify`]) from generated secrets, which cannot
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::basic::Decoding;
 use super::file::{self, Account, FileError};
-use super::{Caller, Credentials, Secret};
+use super::{AccountName, Caller, Credentials, Secret};
 use crate::lock::lock;
 use crate::reloaded::{FileSource, Reloaded};
 
@@ -158,9 +158,18 @@ impl Authenticator {
         })
     }
 
+    /// As [`Self::verify_generated`], for a secret that may be new: checks the accounts file first.
+    pub async fn verify_new_generated(&self, credentials: &Credentials) -> Option<Caller> {
+        let mut decodings = credentials.decodings();
+        if !decodings.any(|decoding| Secret::looks_generated(&decoding.password)) {
+            return None;
+        }
+        self.file.refresh().await;
+        self.verify_generated(credentials)
+    }
+
     /// The account of credentials that were verified before, from any address. Rate limit this
-    /// call: without a limit, an attacker could guess at full speed. Reloads the file first if it
-    /// was replaced.
+    /// call: without a limit, an attacker could guess at full speed.
     #[must_use]
     pub fn verify_cached(&self, credentials: &Credentials) -> Option<Caller> {
         let loaded = self.file.current();
@@ -234,6 +243,22 @@ impl FileSource for AccountsFile {
     fn read(&self) -> Result<Loaded, FileError> {
         file::check_permissions(&self.0)?;
         Ok(Loaded::new(file::load(&self.0)?))
+    }
+
+    /// Verified passwords of accounts that are the same as before stay verified: a reload must not
+    /// lock phones out while an attacker empties the rate limit of their address.
+    fn carry_over(&self, old: &Loaded, new: &Loaded) {
+        let is_unchanged = |caller: &Caller| {
+            let name = caller.name().map(AccountName::as_str);
+            let [before, after] = [old, new].map(|loaded| loaded.accounts.get(name?));
+            before.is_some() && before == after
+        };
+        let verified = lock(&old.verified);
+        let kept = verified
+            .iter()
+            .filter(|(_, caller)| is_unchanged(caller))
+            .map(|(key, caller)| (*key, caller.clone()));
+        lock(&new.verified).extend(kept);
     }
 
     fn reloaded(&self, _: &Loaded, new: &Loaded) {

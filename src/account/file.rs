@@ -12,7 +12,7 @@ use crate::durable;
 use crate::private_file::Exposure;
 
 /// One account, as stored in the accounts file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Account {
     /// Its name, unique in the file.

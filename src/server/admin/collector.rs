@@ -16,7 +16,8 @@ use crate::server::tls::certificates::Certificates;
 use crate::store::Store;
 use crate::time::unix;
 
-/// How long the trial write to the storage may take before the storage counts as unavailable.
+/// How long the trial write to the storage may take before the storage counts as unavailable, and
+/// the check of the files beside it. Less than `status` and `healthcheck` wait for the response.
 const STORAGE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The parts of the server that a status is collected from.
@@ -38,8 +39,6 @@ impl StatusCollector {
     /// The status now, with a check of the accounts and certificate files and a trial write to the
     /// storage.
     pub(crate) async fn status(&self) -> Status {
-        // Files that cannot be checked in time leave the status of the last check.
-        drop(timeout(STORAGE_TIMEOUT, self.refresh()).await);
         let storage = async {
             let tried = self.store.try_write().await;
             StorageStatus {
@@ -47,7 +46,12 @@ impl StatusCollector {
                 problem: tried.err().map(|error| with_causes(&error)),
             }
         };
-        let storage = timeout(STORAGE_TIMEOUT, storage).await;
+        let (storage, refreshed) = tokio::join!(
+            timeout(STORAGE_TIMEOUT, storage),
+            timeout(STORAGE_TIMEOUT, self.refresh()),
+        );
+        // Files that cannot be checked in time leave the status of the last check.
+        drop(refreshed);
         let unavailable = |_| StorageStatus {
             free_bytes: None,
             problem: Some(format!(
@@ -71,10 +75,12 @@ impl StatusCollector {
 
     /// Reloads accounts and certificate if their files were replaced.
     async fn refresh(&self) {
-        self.authenticator.file().refresh().await;
-        if let Some(certificates) = &self.certificates {
-            certificates.files().refresh().await;
-        }
+        let certificates = async {
+            if let Some(certificates) = &self.certificates {
+                certificates.files().refresh().await;
+            }
+        };
+        tokio::join!(self.authenticator.file().refresh(), certificates);
     }
 
     /// The status now, without storage, accounts and quotas, which are reported as good.

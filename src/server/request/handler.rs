@@ -328,9 +328,7 @@ impl RequestHandler {
         match credentials {
             // Basic credentials are verified also where none are needed: otherwise an operator with
             // a mistyped password would get an empty listing instead of a 401.
-            Some(credentials)
-                if !(self.config.allow_anonymous && self.services.authenticator.is_empty()) =>
-            {
+            Some(credentials) if !self.accepts_any_credentials().await => {
                 let guess_limiter = &self.shared.guess_limiter;
                 let caller =
                     guess_limiter.authenticate(&self.services.authenticator, &credentials, address);
@@ -349,6 +347,17 @@ impl RequestHandler {
             }
             _ => Err(Reject::Unauthorized),
         }
+    }
+
+    /// Whether no credentials are needed and there is no account to verify them against, also in
+    /// an accounts file that was written a moment ago.
+    async fn accepts_any_credentials(&self) -> bool {
+        let authenticator = &self.services.authenticator;
+        if !self.config.allow_anonymous || !authenticator.is_empty() {
+            return false;
+        }
+        authenticator.file().refresh().await;
+        authenticator.is_empty()
     }
 
     /// Receives the body of an upload.
