@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::log::LogLevel;
+use super::runtime;
 use super::systemd::{self, Supervisor};
 use super::{first_account, log, process};
 use crate::config::{self, Config, Log, Tls};
@@ -39,7 +40,7 @@ where
             let hangup = signal(SignalKind::hangup()).context("listen for signals")?;
             let mut signals = Signals::new()?;
             let supervisor = Supervisor::new();
-            let server = Server::bind_to(systemd::sockets()?, &config, super::runtime::now).await?;
+            let server = Server::bind_to(systemd::sockets()?, &config, runtime::now).await?;
             std::panic::set_hook(server.panic_hook());
             log_start(&server, &config)?;
             let source = ConfigurationFile {

@@ -86,8 +86,8 @@ fn client_addresses(text: &str) -> Result<ClientAddresses, String> {
 mod tests {
     use std::path::Path;
 
-    use super::super::{Config, Error};
     use super::*;
+    use crate::config::{Config, Error};
 
     fn parse(text: &str) -> Result<Config, Error> {
         Config::from_json(text.as_bytes(), Path::new("config.json"))

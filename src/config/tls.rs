@@ -169,8 +169,8 @@ fn directory_url(text: &str) -> Result<String, String> {
 mod tests {
     use std::path::Path;
 
-    use super::super::{Config, Error};
     use super::*;
+    use crate::config::{Config, Error};
 
     fn parse(tls: &str, environment: &[(&str, &str)]) -> Result<Tls, Vec<String>> {
         let environment = environment

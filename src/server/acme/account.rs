@@ -7,8 +7,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::server::acme::error::Error;
 use crate::server::acme::http::Http;
-use crate::server::acme::store;
-use crate::server::acme::store::Store;
+use crate::server::acme::store::{self, Store};
 
 /// Opens the account that orders are made with, and creates it where there is none.
 pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {

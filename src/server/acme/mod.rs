@@ -24,10 +24,10 @@ use std::time::SystemTime;
 use crate::config::Acme;
 use crate::server::tls::certificates::Certificates;
 
-use challenge::Challenges;
-use error::Error;
-use resolver::Resolver;
-use store::Store;
+use self::challenge::Challenges;
+use self::error::Error;
+use self::resolver::Resolver;
+use self::store::Store;
 
 pub(super) use progress::Progress;
 pub(super) use renewer::Renewer;

@@ -22,13 +22,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::certificate::Certificate;
+use self::health::Health;
+use self::label::{Kind, Number, Outcome};
+use self::limit::Refusals;
+use self::storage::Storage;
 use crate::account::HashCounts;
 use crate::retention::Report;
-use crate::server::metrics::certificate::Certificate;
-use crate::server::metrics::health::Health;
-use crate::server::metrics::label::{Kind, Number, Outcome};
-use crate::server::metrics::limit::Refusals;
-use crate::server::metrics::storage::Storage;
 use crate::server::status::{CertificateStatus, Status};
 use crate::state::Scrubbed;
 

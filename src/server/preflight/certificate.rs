@@ -11,9 +11,9 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, RootCertStore};
 
-use super::findings::{Findings, check_private, public_host};
 use crate::config::{Config, TlsFiles};
 use crate::error_chain::with_causes;
+use crate::server::preflight::findings::{Findings, check_private, public_host};
 use crate::server::status::{Alert, Renewal, Severity};
 use crate::server::tls::leaf::{Key, Leaf};
 use crate::server::tls::pem;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::findings::Findings;
 use crate::server::net::listener::is_stale_socket;
+use crate::server::preflight::findings::Findings;
 use crate::server::status::Severity;
 
 /// Tests whether an address can be bound.

@@ -1,8 +1,8 @@
 //! `check` of the storage: a trial write, free space, the state.
 
-use super::findings::{Findings, check_private};
 use crate::config::Config;
 use crate::error_chain::with_causes;
+use crate::server::preflight::findings::{Findings, check_private};
 use crate::server::status::{Alert, Severity};
 use crate::state::{self, State};
 use crate::store::{self, Access, Opened};

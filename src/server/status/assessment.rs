@@ -1,8 +1,8 @@
 //! The assessment of a running server: the alerts that follow from its [`Status`].
 
-use super::alert::Renewal;
-use super::{AcmeStatus, Alert, CertificateStatus, Severity, Status};
 use crate::retention::Report;
+use crate::server::status::alert::Renewal;
+use crate::server::status::{AcmeStatus, Alert, CertificateStatus, Severity, Status};
 use crate::time::HumanSeconds;
 
 impl Status {

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::Sweep;
 use crate::lock::lock;
 use crate::retention::Report;
+use crate::server::status::Sweep;
 use crate::state::Scrubbed;
 use crate::time::unix;
 

@@ -13,10 +13,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock, statvfs};
 
-use super::super::{Contents, Meta, Put, Restored, Trashed, Verified, Version};
-use super::checksum::{self, Checksum};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
+use crate::store::files::checksum::{self, Checksum};
+use crate::store::{Contents, Meta, Put, Restored, Trashed, Verified, Version};
 
 /// The subdirectories of a data directory, and the file operations on them.
 #[derive(Debug)]

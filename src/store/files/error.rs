@@ -4,8 +4,8 @@ use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
 
-use super::super::Error;
 use crate::durable;
+use crate::store::Error;
 
 /// What only a file system behind a network or behind another process (FUSE) answers, while that is
 /// away. An error that a local disk can give as well is none of these, above all EIO: it may mean

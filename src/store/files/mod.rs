@@ -27,9 +27,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::backup_files::{BackupFiles, erase, meta};
 use self::listing::read_directory;
-use super::{Error, Meta, OpenError, Put, Restored, Store, Trashed, Verified};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
+use crate::store::{Error, Meta, OpenError, Put, Restored, Store, Trashed, Verified};
 
 /// Name of the file with which a start tests whether files can be created in a directory.
 const TRIAL_NAME: &str = ".trial.tmp";
