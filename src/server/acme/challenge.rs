@@ -22,14 +22,14 @@ pub(crate) struct Challenges(Mutex<HashMap<String, Arc<CertifiedKey>>>);
 
 impl Challenges {
     /// Whether this handshake is an authority's: phones offer other protocols.
-    pub(crate) fn is_challenge(hello: &ClientHello<'_>) -> bool {
+    pub(super) fn is_challenge(hello: &ClientHello<'_>) -> bool {
         hello.alpn().is_some_and(|mut protocols| {
             protocols.next() == Some(alpn::ACME_TLS_1) && protocols.next().is_none()
         })
     }
 
     /// The certificate that answers the challenge for this domain, if an order waits for it.
-    pub(crate) fn answer(&self, domain: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    pub(super) fn answer(&self, domain: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let domain = domain?.to_ascii_lowercase();
         self.all().get(&domain).cloned()
     }

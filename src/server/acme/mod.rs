@@ -8,14 +8,14 @@
 //! as one that another program renews (`tls/certificates.rs`).
 
 mod account;
-pub(crate) mod challenge;
-pub(crate) mod error;
+mod challenge;
+mod error;
 pub(crate) mod http;
 mod order;
-pub(crate) mod progress;
+mod progress;
 mod renewer;
-pub(crate) mod resolver;
-pub(crate) mod schedule;
+mod resolver;
+mod schedule;
 pub(crate) mod store;
 
 use std::sync::Arc;

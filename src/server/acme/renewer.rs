@@ -36,7 +36,7 @@ impl Renewer {
     ///
     /// # Errors
     /// When it cannot be read, or the file with authorities to trust cannot be.
-    pub(crate) fn open(
+    pub(super) fn open(
         store: Store,
         certificates: Arc<Certificates>,
         challenges: Arc<Challenges>,

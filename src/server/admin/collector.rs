@@ -37,7 +37,7 @@ pub(crate) struct StatusCollector {
 impl StatusCollector {
     /// The status now, with a check of the accounts and certificate files and a trial write to the
     /// storage.
-    pub(crate) async fn status(&self) -> Status {
+    pub(super) async fn status(&self) -> Status {
         // Files that cannot be checked in time leave the status of the last check.
         drop(timeout(STORAGE_TIMEOUT, self.refresh()).await);
         let storage = async {
@@ -110,7 +110,7 @@ impl StatusCollector {
     }
 
     /// The metrics as OpenMetrics text, for a server with this status.
-    pub(crate) fn metrics_text(&self, status: &Status) -> String {
+    pub(super) fn metrics_text(&self, status: &Status) -> String {
         self.metrics.health(status);
         if let (Some(status), Some(certificates)) = (&status.certificate, &self.certificates) {
             self.metrics

@@ -101,7 +101,7 @@ impl Refusals {
     }
 
     /// Registers the counters of all limits, so that each is exported from the start.
-    pub(crate) fn register(&self, registry: &mut Registry) {
+    pub(super) fn register(&self, registry: &mut Registry) {
         registry.register("refused", "Refusals of clients, by limit", self.0.clone());
         for limit in Limit::ALL {
             let limit = limit.word();

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 pub(crate) type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
 
 /// Makes the hook.
-pub(crate) fn hook(panics: Counter) -> Hook {
+pub(super) fn hook(panics: Counter) -> Hook {
     Box::new(move |panic| {
         let count = panics.inc() + 1;
         let (file, line) = panic

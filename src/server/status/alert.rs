@@ -71,15 +71,15 @@ pub(crate) enum Renewal {
 }
 
 impl Alert {
-    pub(crate) fn good(text: impl Into<String>) -> Self {
+    pub(super) fn good(text: impl Into<String>) -> Self {
         Self::new(Severity::Good, text)
     }
 
-    pub(crate) fn warning(text: impl Into<String>) -> Self {
+    pub(super) fn warning(text: impl Into<String>) -> Self {
         Self::new(Severity::Warning, text)
     }
 
-    pub(crate) fn critical(text: impl Into<String>) -> Self {
+    pub(super) fn critical(text: impl Into<String>) -> Self {
         Self::new(Severity::Critical, text)
     }
 
