@@ -1,4 +1,4 @@
-//! The collector of the running server's [`Status`] and metrics.
+//! Status collector: builds the [`Status`] and the metrics of the running server.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use crate::server::tls::certificates::Certificates;
 use crate::store::Store;
 use crate::time::unix;
 
-/// How long the trial write to the storage may take before the storage counts as unavailable.
+/// Time limit of the trial write, after which the storage counts as unavailable.
 const STORAGE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The parts of the server that a status is collected from.
@@ -24,13 +24,14 @@ pub(crate) struct StatusCollector {
     pub(crate) run_state: Arc<RunState>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
-    /// `None` where a proxy terminates TLS.
+    /// `None` if a proxy terminates TLS.
     pub(crate) certificates: Option<Arc<Certificates>>,
-    /// `None` where no authority is asked for certificates.
+    /// `None` without ACME.
     pub(crate) acme: Option<Arc<Progress>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) settings: Arc<SettingsHandle>,
     pub(crate) authenticator: Arc<Authenticator>,
+    /// The wall clock.
     pub(crate) clock: fn() -> SystemTime,
 }
 
@@ -38,7 +39,7 @@ impl StatusCollector {
     /// The status now, with a check of the accounts and certificate files and a trial write to the
     /// storage.
     pub(super) async fn status(&self) -> Status {
-        // Files that cannot be checked in time leave the status of the last check.
+        // If the files cannot be checked in time, the status of the last check counts.
         drop(timeout(STORAGE_TIMEOUT, self.refresh()).await);
         let storage = async {
             let tried = self.store.try_write().await;

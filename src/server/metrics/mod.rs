@@ -1,7 +1,7 @@
 //! Metrics for Prometheus. Their labels have few values, none of which identifies a person or a
 //! client.
 //!
-//! docs/OPERATIONS.md explains each of them; `tests/it/docs/operations.rs` compares.
+//! docs/MONITORING.md explains each metric; `tests/it/docs/operations.rs` compares the two.
 
 mod certificate;
 mod health;
@@ -51,7 +51,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// `started` is a Unix time in seconds.
+    /// Registers all metrics. `started` is the Unix time of the start in seconds.
     pub(crate) fn new(started: u64) -> Self {
         let mut registry = Registry::with_prefix("safe");
         let metrics = Self {
@@ -150,7 +150,7 @@ impl Metrics {
         }
     }
 
-    /// Sets the gauges of a sweep; without a report it was aborted.
+    /// Records a sweep that started at the Unix time `began`; without a report it was aborted.
     pub(crate) fn swept(&self, began: u64, report: Option<&Report>) {
         self.storage.swept(began, report);
     }

@@ -1,4 +1,4 @@
-//! The assessment of a running server: the alerts that follow from its [`Status`].
+//! Assessment of a running server: the alerts that follow from its [`Status`].
 
 use crate::retention::Report;
 use crate::server::status::alert::Renewal;
@@ -13,7 +13,7 @@ impl Status {
         !self.draining && !self.alerts().iter().any(is_critical)
     }
 
-    /// What an operator has to act on, the worst first.
+    /// The warnings and critical alerts, the most severe first.
     #[must_use]
     pub fn alerts(&self) -> Vec<Alert> {
         let mut alerts = Vec::new();
