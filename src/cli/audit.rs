@@ -1,4 +1,4 @@
-//! Audit log entry of a command (`crate::audit`).
+//! Audit log entries of commands (`crate::audit`).
 
 use std::path::Path;
 

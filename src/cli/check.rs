@@ -1,4 +1,4 @@
-//! `check`: tests the configuration before a client does.
+//! `check`: runs the preflight check and prints its findings.
 
 use std::process::ExitCode;
 

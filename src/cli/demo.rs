@@ -1,5 +1,5 @@
-//! `demo`: sets up a server from nothing, and tests it with a simulated phone that activates, backs
-//! up, restores and verifies, as the Android app and as the iOS app.
+//! `demo`: sets up a new server, and tests it with a simulated phone that activates Safe, backs up,
+//! restores and verifies, as the Android app and as the iOS app.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ impl Demo {
         let mut config = installation(&self.directory, PORT)?;
         let secret = set_secret(&config, &name)?;
         let server = match Server::bind(&config, runtime::now).await {
-            // Another program took the port since it was found to be free.
+            // Another program has bound the port since it was found to be free.
             Err(StartError::Listen { .. }) => {
                 config = installation(&self.directory, 0)?;
                 Server::bind(&config, runtime::now).await?

@@ -7,7 +7,7 @@ use super::reader::Reader;
 pub struct Log {
     /// The format of a line.
     pub format: LogFormat,
-    /// The least severe level that is logged.
+    /// The lowest level that is logged.
     pub level: tracing::Level,
     /// How much of the client's address the access log contains.
     pub client_addresses: ClientAddresses,

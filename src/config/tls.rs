@@ -147,6 +147,7 @@ fn contact(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses the URL of an ACME directory.
 fn directory_url(text: &str) -> Result<String, String> {
     let url: Option<Uri> = text.parse().ok();
     let is_plain = url.is_some_and(|url| {

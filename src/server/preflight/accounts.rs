@@ -1,4 +1,4 @@
-//! `check` of the accounts.
+//! Preflight check of the accounts file.
 
 use crate::account::{self, Authenticator, Role};
 use crate::config::Config;

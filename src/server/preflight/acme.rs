@@ -1,4 +1,4 @@
-//! `check` of automatic certificates (ACME). It sends no request to the authority.
+//! Preflight check of automatic certificates (ACME). It sends no request to the authority.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use crate::server::preflight::certificate;
 use crate::server::preflight::findings::{Findings, check_private, public_host};
 use crate::server::status::{Renewal, Severity};
 
-/// The port that every authority connects to (RFC 8737).
+/// The port that the authority connects to (RFC 8737 §3).
 const PORT: u16 = 443;
 
 pub(super) fn check(findings: &mut Findings, config: &Config, acme: &Acme, now: SystemTime) {

@@ -1,4 +1,4 @@
-//! `check` of the listeners' addresses and sockets.
+//! Preflight check of the listeners' addresses and sockets.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub(super) fn check_address(findings: &mut Findings, key: &'static str, address:
     }
 }
 
-/// Tests whether a Unix socket can be made.
+/// Tests whether a Unix socket can be bound.
 pub(super) fn check_socket(findings: &mut Findings, path: &Path) {
     let key = "listen";
     let socket = path.display();
