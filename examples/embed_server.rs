@@ -1,5 +1,5 @@
-//! Runs a server inside another program, as an integration test of a client would: everything in a
-//! temporary directory, on a free port, over real TLS.
+//! Embedded server: runs a server inside another program, as an integration test of a client would,
+//! with all files in a temporary directory, on a free port, over real TLS.
 //!
 //! ```sh
 //! cargo run --example embed_server

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! `BACKUP` is a file as the server stores it (`backups/<id>` in the data directory). Without
-//! `PASSWORD-FILE` the password is asked for at a prompt; it is never an argument, because every
+//! `PASSWORD-FILE` the program prompts for the password; it is never an argument, because every
 //! user of the machine can read the arguments of a process. The private key in the backup is not
 //! printed. The program's own `client open` does the same and more.
 
@@ -71,7 +71,7 @@ pub(crate) fn summary(file: &Path, identity: &str, password: &Password) -> anyho
         format!("contacts     {}", contents.contacts.items().count()),
         format!("groups       {}", contents.groups.items().count()),
     ];
-    // What Android or iOS would not restore as it stands.
+    // Entries that Android or iOS would not restore as they are.
     for finding in contents.validate() {
         lines.push(finding.to_string());
     }

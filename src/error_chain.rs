@@ -1,8 +1,9 @@
-//! An error and its causes on one line.
+//! Formatting of an error and its causes.
 
 use std::error::Error;
 
-/// An error and its causes on one line.
+/// Formats an error and its causes on one line, from the outermost to the innermost, separated by
+/// colons.
 #[must_use]
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -1,6 +1,6 @@
 //! HTML: escaping, and pages made from templates with named placeholders.
 
-/// The text as it is written in HTML, in content and in quoted attributes.
+/// Escapes text for HTML, in content and in quoted attributes.
 #[must_use]
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
@@ -10,7 +10,7 @@ pub fn escape(text: &str) -> String {
         .replace('\'', "&#39;")
 }
 
-/// What replaces a placeholder.
+/// The value of a placeholder.
 #[derive(Debug, Clone, Copy)]
 pub enum Value<'a> {
     /// Text, which is escaped.

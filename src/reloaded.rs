@@ -1,9 +1,8 @@
-//! Values read from files, reloaded when the files are replaced.
+//! Reloadable values: read from files, and read again when the files are replaced.
 //!
-//! Readers take the value from memory and make no system call. The files are checked every
-//! [`INTERVAL`], and earlier where a caller asks for it, on a thread that may block. Files that
-//! cannot be used leave the last good value in force and are reported once for each version of
-//! them.
+//! Callers get the value from memory, without a system call. The files are checked on a blocking
+//! thread: every [`INTERVAL`], and on demand. If they cannot be used, the last good value stays in
+//! force, and the error is reported once for each version of the files.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -24,9 +23,9 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Files, and how a value is read from them.
 pub trait FileSource: Send + Sync + 'static {
-    /// What is read.
+    /// The value.
     type Value: Send + Sync + 'static;
-    /// Why it cannot be read.
+    /// Why the value cannot be read.
     type Error: std::error::Error;
 
     /// The files that the value is read from.
@@ -53,24 +52,24 @@ pub trait FileSource: Send + Sync + 'static {
 pub struct Reloaded<S: FileSource> {
     source: S,
     current: ArcSwap<S::Value>,
-    /// Why the files as they are cannot be used.
+    /// Why the current files cannot be used.
     problem: ArcSwapOption<String>,
     /// Locked while the files are read: one reload at a time.
     last_read: Mutex<LastRead>,
     done: AtomicU64,
     failed: AtomicU64,
-    /// Locked by the one check that runs on a blocking thread.
+    /// Locked during a check on a blocking thread: one at a time.
     checking: Arc<tokio::sync::Mutex<()>>,
-    /// Checks that have started.
+    /// The number of checks that have started.
     started: AtomicU64,
 }
 
 /// The versions of the files that were read last.
 #[derive(Default)]
 struct LastRead {
-    /// `None` before the first good one.
+    /// The version of the value in force; `None` before the first.
     good: Option<FileVersions>,
-    /// Those that cannot be used, if they came after the good ones.
+    /// A later version that cannot be used.
     bad: Option<FileVersions>,
 }
 
@@ -92,13 +91,13 @@ struct FileVersion {
 }
 
 impl FileVersions {
-    /// The state of the files now. Taken before the files are read, so that a change in between is
-    /// seen as one more change.
+    /// The current state of the files. Callers take it before they read the files, so that a change
+    /// in between is detected by the next check.
     pub fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
         Self(files.into_iter().map(FileVersion::of).collect())
     }
 
-    /// Whether none of the files exists.
+    /// True if none of the files exists.
     #[must_use]
     pub fn are_missing(&self) -> bool {
         self.0.iter().all(Option::is_none)
@@ -130,12 +129,12 @@ impl<S: FileSource> Reloaded<S> {
         Ok(Self::with(source, value, Some(versions)))
     }
 
-    /// A value that is in force until one of the files exists.
+    /// Creates a value that stays in force until one of the files exists.
     pub fn without_files(source: S, value: S::Value) -> Self {
         Self::with(source, value, None)
     }
 
-    /// A value that was read elsewhere from these versions of the files.
+    /// Creates a value that the caller has read from these versions of the files.
     pub fn already_read(source: S, value: S::Value, versions: FileVersions) -> Self {
         Self::with(source, value, Some(versions))
     }
@@ -159,7 +158,7 @@ impl<S: FileSource> Reloaded<S> {
         self.current.load_full()
     }
 
-    /// Why the files could not be used at the last check; `None` where they could.
+    /// Why the files could not be used at the last check; `None` if they could.
     #[must_use]
     pub fn problem(&self) -> Option<Arc<String>> {
         self.problem.load_full()
@@ -181,7 +180,7 @@ impl<S: FileSource> Reloaded<S> {
         self.load(true);
     }
 
-    /// Whether the files are others than those read last. Blocks.
+    /// True if the files are not the versions that were read last. Blocks.
     #[must_use]
     pub fn is_replaced(&self) -> bool {
         let last_read = lock(&self.last_read);
@@ -222,9 +221,9 @@ impl<S: FileSource> Reloaded<S> {
         }
     }
 
-    /// As [`Reloaded::reload_if_replaced`], on a thread that may block. Callers that come while a check runs
-    /// share the next one, so that a file system that hangs holds one thread. What was written
-    /// before the call is seen: a check that had started earlier does not count.
+    /// As [`Reloaded::reload_if_replaced`], on a blocking thread. Callers that arrive during a
+    /// check share the next one, so that a file system that hangs blocks one thread only. Changes
+    /// made before the call are detected: a check that started before the call does not count.
     pub async fn refresh(self: &Arc<Self>) {
         let before = self.started.load(Ordering::SeqCst);
         let checking = Arc::clone(&self.checking).lock_owned().await;
@@ -234,15 +233,15 @@ impl<S: FileSource> Reloaded<S> {
         self.started.fetch_add(1, Ordering::SeqCst);
         let this = Arc::clone(self);
         let check = spawn_blocking(move || {
-            // Released when the check is done, not when the caller goes away.
+            // Released when the check ends, not when the caller is cancelled.
             let _checking = checking;
             this.reload_if_replaced();
         });
-        // A panic was logged by the hook, and the last good value stays in force.
+        // The panic hook has logged a panic; the last good value stays in force.
         drop(check.await);
     }
 
-    /// Refreshes the value every [`INTERVAL`], as long as it is polled.
+    /// Refreshes the value every [`INTERVAL`] until this future is dropped.
     pub async fn keep_fresh(self: Arc<Self>) {
         let mut checks = interval(INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -261,7 +260,7 @@ impl LastRead {
         self.awaits_files(versions) || last == Some(versions)
     }
 
-    /// Whether there has never been a good version, and there are no files now.
+    /// True if no version has been good yet, and there are no files now.
     fn awaits_files(&self, versions: &FileVersions) -> bool {
         self.good.is_none() && versions.are_missing()
     }

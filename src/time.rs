@@ -1,16 +1,16 @@
-//! Unix time in seconds, units of time, and durations as people read them.
+//! Time: Unix time in seconds, units, and durations for display.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Seconds of a minute.
+/// Seconds in a minute.
 pub const MINUTE: u64 = 60;
-/// Seconds of an hour.
+/// Seconds in an hour.
 pub const HOUR: u64 = 60 * MINUTE;
-/// Seconds of a day.
+/// Seconds in a day.
 pub const DAY: u64 = 24 * HOUR;
 
-/// Whole seconds since 1970; 0 for earlier times.
+/// Converts a time to Unix time in whole seconds; 0 before 1970.
 #[must_use]
 pub fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
@@ -18,7 +18,7 @@ pub fn unix(time: SystemTime) -> u64 {
         .as_secs()
 }
 
-/// A number of seconds as people read it, in the largest unit of which there are at least two.
+/// A number of seconds for display, in the largest unit of which there are at least two.
 ///
 /// Always rounded down, because most of these durations are deadlines. `indicatif::HumanDuration`
 /// rounds up and goes on to weeks and years: 20 days and a half would become "3 weeks".

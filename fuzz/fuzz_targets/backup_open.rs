@@ -68,7 +68,7 @@ fn check_contents(document: &Document) {
         Ok(contents) => contents,
         Err(ContentsError::TooMany) => return,
         Err(ContentsError::Unreadable { .. }) => {
-            assert!(value.is_none(), "a document that can be held is not read");
+            assert!(value.is_none(), "a valid document is not parsed");
             return;
         }
     };
@@ -77,7 +77,7 @@ fn check_contents(document: &Document) {
     assert_eq!(again, value, "read and written, and different");
 
     for finding in contents.validate() {
-        assert!(!finding.to_string().is_empty(), "a finding says nothing");
+        assert!(!finding.to_string().is_empty(), "a finding has no text");
     }
     let _ = contents.newest_entry();
     let mut redacted = contents;

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
-use threema_safe_server::account::{Caller, Credentials, Authenticator, Role};
+use threema_safe_server::account::{Authenticator, Caller, Credentials, Role};
 use threema_safe_server_fuzz::installation::{add_account, scratch};
 use tokio::runtime::{Builder, Runtime};
 
@@ -65,7 +65,7 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
 fuzz_target!(|header: &[u8]| {
     let expected = account_of(header);
     let Some(credentials) = Credentials::parse(header) else {
-        assert!(expected.is_none(), "right credentials are not read");
+        assert!(expected.is_none(), "valid credentials are not parsed");
         return;
     };
     // Twice, because verified credentials are cached.
@@ -105,5 +105,7 @@ fn account_of(header: &[u8]) -> Option<&'static TestAccount> {
 
 /// Verifies in a runtime: the accounts file is checked on a thread that may block.
 fn verify(credentials: &Credentials) -> Option<Caller> {
-    FIXTURE.runtime.block_on(FIXTURE.authenticator.verify(credentials))
+    FIXTURE
+        .runtime
+        .block_on(FIXTURE.authenticator.verify(credentials))
 }

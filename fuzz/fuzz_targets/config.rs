@@ -25,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
     let environment: Vec<_> = parts.filter_map(variable).collect();
     check(text, &environment);
 
-    // The text as the value of one key, so that the fuzzer need not find the file around it.
+    // The text as the value of one key, so that the fuzzer need not find the JSON around it.
     if let Ok(text) = str::from_utf8(text) {
         for name in TEXTS {
             check(b"{}", &[(name.to_owned(), text.to_owned())]);
@@ -45,15 +45,18 @@ fn check(text: &[u8], environment: &[(String, String)]) {
             check_invariants(&config);
         }
         Err(Error::Invalid { problems, .. }) => {
-            assert!(!problems.is_empty(), "no configuration, and no problem");
+            assert!(
+                !problems.is_empty(),
+                "neither a configuration nor a problem"
+            );
             for problem in problems {
                 assert!(!problem.text.is_empty(), "{:?} has no text", problem.place);
-                // A key may be the empty string, and then its place is.
-                assert!(!problem.to_string().is_empty(), "a problem says nothing");
+                // The place is empty if the key is the empty string.
+                assert!(!problem.to_string().is_empty(), "a problem has no text");
             }
         }
         Err(Error::Json { source, .. }) => {
-            assert!(!source.to_string().is_empty(), "an error says nothing");
+            assert!(!source.to_string().is_empty(), "an error has no text");
         }
         Err(error @ (Error::Missing(_) | Error::Read { .. })) => {
             panic!("a file was accessed: {error}")
@@ -109,7 +112,10 @@ fn check_invariants(config: &Config) {
             authority.into_iter().chain([&acme.directory]).collect()
         }
     };
-    for path in of_tls.into_iter().chain([&config.accounts_file, &directory]) {
+    for path in of_tls
+        .into_iter()
+        .chain([&config.accounts_file, &directory])
+    {
         assert!(path.is_absolute(), "{path:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! One connection of a real server, after the handshake: its handler, its adapter, its files.
+//! HTTP connections of a real server after the TLS handshake: the request handler and its files.
 //!
 //! The first byte of the input says how the rest is sent; digits are the simplest modes:
 //!

@@ -1,4 +1,4 @@
-//! A server's files: accounts with known secrets, certificates, a configuration, a data directory.
+//! Files of a server: accounts with known secrets, certificates, a configuration, a data directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 
 use crate::log::Line;
 
-/// Checks that `bytes` are the responses to these requests, in order, followed by at most one with
-/// which the HTTP library rejects a malformed request. With `cut`, they may end anywhere.
+/// Checks that `bytes` are the responses to these requests, in order, followed by at most one
+/// response of the HTTP library to a malformed request. With `cut`, the bytes may end anywhere.
 ///
 /// # Panics
 /// When the bytes are anything else.
@@ -12,10 +12,10 @@ pub fn check(bytes: &[u8], lines: &[Line], cut: bool) {
     for line in lines {
         let Some(status) = line.status else { continue };
         let Some(answer) = next(&mut rest, line.method == "HEAD") else {
-            assert!(cut, "responses are missing: {}", show(bytes));
+            assert!(cut, "responses are missing: {}", printable(bytes));
             return;
         };
-        assert_eq!(answer, status, "log and response differ: {}", show(bytes));
+        assert_eq!(answer, status, "log and response differ: {}", printable(bytes));
     }
     if rest.is_empty() {
         return;
@@ -24,12 +24,12 @@ pub fn check(bytes: &[u8], lines: &[Line], cut: bool) {
     assert!(
         refusal.is_some_and(|status| [400, 414, 431].contains(&status)) || cut,
         "a response without a request: {}",
-        show(bytes)
+        printable(bytes)
     );
     assert!(
         rest.is_empty(),
         "more bytes than responses: {}",
-        show(bytes)
+        printable(bytes)
     );
 }
 
@@ -95,6 +95,6 @@ fn split_once<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> 
     Some((&bytes[..position], &bytes[position + mark.len()..]))
 }
 
-fn show(bytes: &[u8]) -> String {
+fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

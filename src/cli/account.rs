@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::argument::RedactedErrors;
 use super::audit::Audit;
+use super::runtime::{UsageError, exit_code};
 use super::secret;
 use super::terminal::say;
 use crate::account::{self, Account as Entry, AccountName, Role, Secret};
-use crate::cli::runtime::{UsageError, exit_code};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]

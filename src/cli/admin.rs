@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::cli::runtime::block_on;
+use super::runtime::block_on;
 use crate::config::Config;
 
 /// Timeout of a request. Container health checks run every few seconds; a slower response is a

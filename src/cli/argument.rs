@@ -8,7 +8,7 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
 
-/// Parses with a function, and reports its error without the value.
+/// Value parser that calls a function and reports its error without the value.
 #[derive(Clone)]
 pub(super) struct RedactedErrors<F>(pub(super) F);
 

@@ -1,9 +1,10 @@
-//! Audit log entry of a command (`crate::audit`).
+//! Audit log entries of commands (`crate::audit`).
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::runtime;
 use super::terminal::warn;
 use super::when::date;
 use crate::audit::{self, AuditLog, Entry, Error, Outcome};
@@ -76,7 +77,7 @@ impl Audit {
             return false;
         };
         let entry = Entry {
-            time: date(super::runtime::now()),
+            time: date(runtime::now()),
             uid: rustix::process::getuid().as_raw(),
             login_uid: login_uid(Path::new(LOGIN_UID)),
             command: self.command,

@@ -1,9 +1,10 @@
-//! `check`: tests the configuration before a client does.
+//! `check`: runs the preflight check and prints its findings.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::runtime;
 use super::terminal::say;
 use crate::config::Config;
 use crate::server::{self, Severity};
@@ -17,7 +18,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let findings = server::check(config, super::runtime::now());
+        let findings = server::check(config, runtime::now());
         let count = |severity| {
             let matching = findings
                 .iter()

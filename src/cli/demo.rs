@@ -1,5 +1,5 @@
-//! `demo`: sets up a server from nothing, and tests it with a simulated phone that activates, backs
-//! up, restores and verifies, as the Android app and as the iOS app.
+//! `demo`: sets up a new server, and tests it with a simulated phone that activates Safe, backs up,
+//! restores and verifies, as the Android app and as the iOS app.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use zeroize::Zeroizing;
 
 use super::init::{AUTHORITY_FILE, Installation, print_login, set_secret};
 use super::log;
+use super::runtime::{self, UsageError};
 use super::serve::Signals;
 use super::terminal::say;
 use crate::account::AccountName;
 use crate::backup::{App, Contents, MasterKey, Password, ThreemaId};
-use crate::cli::runtime::UsageError;
 use crate::client::{EndToEndTest, Login, OnFailure, Outcome, Phone, ServerUrl, Trust};
 use crate::config::{ClientAddresses, Config, Log, LogFormat};
 use crate::durable;
@@ -62,11 +62,11 @@ impl Demo {
         claim_directory(&self.directory)?;
         let mut config = installation(&self.directory, PORT)?;
         let secret = set_secret(&config, &name)?;
-        let server = match Server::bind(&config, super::runtime::now).await {
-            // Another program took the port since it was found to be free.
+        let server = match Server::bind(&config, runtime::now).await {
+            // Another program has bound the port since it was found to be free.
             Err(StartError::Listen { .. }) => {
                 config = installation(&self.directory, 0)?;
-                Server::bind(&config, super::runtime::now).await?
+                Server::bind(&config, runtime::now).await?
             }
             other => other?,
         };
@@ -164,9 +164,8 @@ async fn run_test(app: App, phone: &Phone) -> anyhow::Result<()> {
         "derive the keys from Threema ID and password (scrypt)",
         took,
     ))?;
-    let [first, second] = [CONTACTS, CONTACTS + 1].map(|contacts| {
-        Contents::sample(&identity, contacts, app, super::runtime::now()).to_document()
-    });
+    let [first, second] = [CONTACTS, CONTACTS + 1]
+        .map(|contacts| Contents::sample(&identity, contacts, app, runtime::now()).to_document());
 
     let mut number = 1;
     let mut result: anyhow::Result<()> = Ok(());

@@ -10,9 +10,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::audit::Audit;
+use super::runtime::UsageError;
 use super::secret;
 use crate::account::{self, Account, AccountName, FileError, Role, Secret};
-use crate::cli::runtime::UsageError;
 use crate::config::Config;
 
 const NAME: &str = "SAFE_FIRST_ACCOUNT";

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::argument::RedactedErrors;
 use super::audit::Audit;
+use super::runtime::{self, UsageError, exit_code};
 use super::terminal::{say, warn};
 use crate::account::{self, Account, AccountName, GeneratedSecret, Role, Secret};
-use crate::cli::runtime::{UsageError, exit_code};
 use crate::client::ServerUrl;
 use crate::config::{Config, DEFAULT_FILE};
 use crate::durable;
@@ -176,8 +176,8 @@ impl Installation {
                 names.insert(0, host);
             }
         }
-        let made = development_certificate(&names, super::runtime::now())
-            .context("create a certificate")?;
+        let made =
+            development_certificate(&names, runtime::now()).context("create a certificate")?;
         let directory = durable::parent(&files.certificate);
         for (path, pem) in [
             (directory.join(AUTHORITY_FILE), &made.authority_pem),

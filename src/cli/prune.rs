@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::audit::Audit;
+use super::runtime::{self, block_on, exit_code, open_store};
 use super::terminal::{say, warn};
-use crate::cli::runtime::{block_on, exit_code, open_store};
 use crate::config::Config;
 use crate::retention::{self, Mode, Report};
 use crate::server::retention_of;
@@ -35,7 +35,7 @@ impl Prune {
         };
         let report = block_on(async {
             let retention = retention_of(config);
-            Ok(retention::sweep(&*store, &*state, retention, super::runtime::now(), mode).await?)
+            Ok(retention::sweep(&*store, &*state, retention, runtime::now(), mode).await?)
         })?;
         let is_audited = audit.is_none_or(|audit| {
             let audit = audit

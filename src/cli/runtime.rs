@@ -1,5 +1,5 @@
-//! What the commands share: the clock, the asynchronous runtime, exit codes, usage errors, the
-//! configured storage.
+//! Shared functions of the commands: the clock, the asynchronous runtime, exit codes, usage errors,
+//! the configured storage.
 
 use std::process::ExitCode;
 

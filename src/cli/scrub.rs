@@ -7,8 +7,8 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use super::audit::Audit;
+use super::runtime::{self, block_on, exit_code, open_store};
 use super::terminal::{self, say};
-use crate::cli::runtime::{block_on, exit_code, open_store};
 use crate::config::Config;
 use crate::scrub::{Finding, scrub};
 use crate::state::State;
@@ -38,7 +38,7 @@ impl Scrub {
             bar.finish_and_clear();
             Ok(scrubbed)
         })?;
-        scrubbed.finished = unix(super::runtime::now());
+        scrubbed.finished = unix(runtime::now());
         let is_audited = audit
             .with("sound", scrubbed.sound)
             .with("damaged", damaged.len())

@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::Context;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::runtime::UsageError;
 use super::source;
-use crate::cli::runtime::UsageError;
 
 /// The largest secret in bytes, longer than any password: larger files are not read to their end.
 const LIMIT: usize = 64 << 10;

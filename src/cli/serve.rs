@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::log::LogLevel;
+use super::runtime;
 use super::systemd::{self, Supervisor};
 use super::{first_account, log, process};
 use crate::config::{self, Config, Log, Tls};
@@ -19,10 +20,10 @@ use crate::error_chain::with_causes;
 use crate::reloaded::{FileSource, FileVersions, Reloaded};
 use crate::server::{Reloader, Server};
 
-/// Time between two checks whether the configuration's file was replaced.
+/// Time between two checks of whether the configuration file was replaced.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Runs under the configuration that `load` reads, from `file` among others.
+/// Runs the server. `load` reads the configuration, from `file` and the environment.
 pub(super) fn run<L>(file: PathBuf, load: L) -> anyhow::Result<ExitCode>
 where
     L: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
@@ -35,11 +36,11 @@ where
     tokio::runtime::Runtime::new()
         .context("start the asynchronous runtime")?
         .block_on(async {
-            // First of all: until there is a handler, SIGHUP ends the process.
+            // Before anything else: without a handler, SIGHUP ends the process.
             let hangup = signal(SignalKind::hangup()).context("listen for signals")?;
             let mut signals = Signals::new()?;
             let supervisor = Supervisor::new();
-            let server = Server::bind_to(systemd::sockets()?, &config, super::runtime::now).await?;
+            let server = Server::bind_to(systemd::sockets()?, &config, runtime::now).await?;
             std::panic::set_hook(server.panic_hook());
             log_start(&server, &config)?;
             let source = ConfigurationFile {
@@ -91,19 +92,19 @@ fn log_start(server: &Server, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The configuration's file. To read it is to put it in force, so that a configuration that the
-/// server refuses is reported like one that cannot be parsed.
+/// The configuration file as a [`FileSource`]. Reading it also puts the configuration in force, so
+/// that a configuration that the server refuses is reported like one that cannot be parsed.
 struct ConfigurationFile<L> {
     file: PathBuf,
-    /// Whether it existed at the start; otherwise the configuration comes from the environment
-    /// alone.
+    /// True if the file existed at the start; otherwise the configuration comes from the
+    /// environment alone.
     existed_at_start: bool,
     load: L,
     level: LogLevel,
     reloader: Reloader,
 }
 
-/// What was put in force.
+/// The configuration in force, as far as later reloads need it.
 struct InForce {
     log: Log,
     /// Changed keys that need a restart.
@@ -160,7 +161,7 @@ where
     }
 }
 
-/// Reloads while the server runs.
+/// The task that reloads configuration, accounts and certificate.
 struct Reloading<'a, L>
 where
     L: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
@@ -184,7 +185,7 @@ where
                 Some(()) = hangup.recv() => true,
                 _ = checks.tick() => false,
             };
-            // A server that stops reloads nothing, and sends no READY=1.
+            // A stopping server reloads nothing, and must not send READY=1.
             if self.reloader.is_stopping() {
                 std::future::pending::<()>().await;
             }
@@ -208,19 +209,19 @@ where
         let reloader = self.reloader.clone();
         let reload = spawn_blocking(move || {
             if is_signalled {
-                // First the accounts: whether a configuration can be used depends on them.
+                // The accounts first, because the check of the configuration depends on them.
                 reloader.reread_files();
                 configuration.reread();
             } else {
                 configuration.reload_if_replaced();
             }
         });
-        // A panic was logged by the hook, and the previous configuration stays in force.
+        // The panic hook has logged a panic; the previous configuration stays in force.
         drop(reload.await);
     }
 }
 
-/// All problems, on one line.
+/// Formats all problems of a configuration on one line.
 fn problems(error: &config::Error) -> String {
     if let config::Error::Invalid { problems, .. } = error {
         let each: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -229,7 +230,7 @@ fn problems(error: &config::Error) -> String {
     with_causes(error)
 }
 
-/// SIGTERM and SIGINT.
+/// The signals that stop the server: SIGTERM and SIGINT.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -46,7 +46,7 @@ fn parse(text: &str) -> anyhow::Result<Status> {
         .context("parse the server's status; does the server run the same version?")
 }
 
-/// Prints one line for a monitoring plugin, with performance data behind the bar.
+/// Prints one line in the format of a Nagios plugin, with performance data after a vertical bar.
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let text = match admin::get(config, STATUS_PATH) {
         Ok(text) => text,
@@ -84,13 +84,13 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 fn one_line(word: &str, lines: &[String], figures: &str) -> String {
-    // A bar would start the performance data.
+    // A vertical bar would start the performance data.
     let text = lines.join("; ").replace(['\n', '|'], " ");
     let bar = if figures.is_empty() { "" } else { " | " };
     format!("SAFE {word} - {text}{bar}{figures}")
 }
 
-/// The performance data, which Nagios draws.
+/// The performance data of the plugin line, for the graphs of Nagios.
 fn figures(status: &Status) -> String {
     let mut figures = Vec::new();
     if let Some(report) = status.report() {

@@ -1,5 +1,5 @@
 //! systemd: socket activation (sd_listen_fds(3)) and state notifications (sd_notify(3)). Both do
-//! nothing without it.
+//! nothing if the process was not started by systemd.
 
 use std::convert::Infallible;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,12 +14,15 @@ use crate::server::{Socket, Sockets};
 /// `FileDescriptorName=` of the admin listener's socket.
 const ADMIN: &str = "admin";
 
-/// Notifications that may wait to be sent.
+/// Capacity of the queue of notifications.
 const QUEUE_LENGTH: usize = 16;
-/// Time limit for the last of them.
+/// Time limit for sending the queued notifications at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The sockets that systemd has opened, distinguished by their names.
+/// Takes the sockets that systemd has opened; their names distinguish them.
+///
+/// # Errors
+/// When a socket is of another kind than expected.
 pub(super) fn sockets() -> anyhow::Result<Sockets> {
     let mut inherited = ListenFd::from_env();
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -36,7 +39,7 @@ pub(super) fn sockets() -> anyhow::Result<Sockets> {
             (Ok(Some(listener)), _) => Socket::Tcp(listener),
             (Ok(None), _) => continue,
             (Err(_), ADMIN) => bail!("the socket named {ADMIN} must be a TCP socket"),
-            // An error too where the socket is of another kind.
+            // This also fails if the socket is of another kind.
             (Err(_), _) => inherited
                 .take_unix_listener(position)
                 .with_context(|| {
@@ -50,7 +53,7 @@ pub(super) fn sockets() -> anyhow::Result<Sockets> {
     Ok(sockets)
 }
 
-/// A state to send.
+/// A state of the server.
 #[derive(Debug, Clone, Copy)]
 enum State {
     Ready,
@@ -59,22 +62,22 @@ enum State {
     Watchdog,
 }
 
-/// The service manager. A thread of its own writes to its socket, which may be full: the server
-/// never waits for it.
+/// Client of the service manager. A separate thread writes to its socket, so that the server never
+/// waits if the socket is full.
 pub(super) struct Supervisor {
-    /// `None` where there is no service manager.
+    /// `None` without a service manager.
     states: Option<SyncSender<State>>,
     /// Disconnected when the thread has ended.
     ended: Receiver<()>,
 }
 
 impl Supervisor {
-    /// The service manager that `NOTIFY_SOCKET` names, if it is set.
+    /// Starts the thread, if `NOTIFY_SOCKET` names a service manager.
     pub(super) fn new() -> Self {
         let (end, ended) = sync_channel(0);
         let states = std::env::var_os("NOTIFY_SOCKET").map(|_| {
             let (states, queue) = sync_channel(QUEUE_LENGTH);
-            // Not joined: where the socket stays full, the program ends without it.
+            // Not joined: if the socket stays full, the process ends without it.
             std::thread::spawn(move || {
                 queue.into_iter().for_each(notify);
                 drop(end);
@@ -84,22 +87,22 @@ impl Supervisor {
         Self { states, ended }
     }
 
-    /// The server accepts connections.
+    /// Notifies that the server accepts connections.
     pub(super) fn ready(&self) {
         self.send(State::Ready);
     }
 
-    /// The server reloads its configuration, until it is [`Supervisor::ready`].
+    /// Notifies that the server reloads its configuration, until [`Supervisor::ready`] is called.
     pub(super) fn reloading(&self) {
         self.send(State::Reloading);
     }
 
-    /// The server accepts no new connections.
+    /// Notifies that the server accepts no new connections.
     pub(super) fn stopping(&self) {
         self.send(State::Stopping);
     }
 
-    /// Notifies the watchdog twice in each of its periods. Runs among the tasks that serve: where
+    /// Notifies the watchdog twice in each of its periods. Runs on the same threads as requests: if
     /// these are stuck, the notifications stop, and the service manager restarts the server.
     pub(super) async fn notify_watchdog(&self) -> Infallible {
         let Some(period) = sd_notify::watchdog_enabled() else {
@@ -114,14 +117,14 @@ impl Supervisor {
 
     fn send(&self, state: State) {
         if let Some(states) = &self.states {
-            // Dropped where the service manager does not read.
+            // Dropped if the queue is full, because the service manager does not read.
             let _ = states.try_send(state);
         }
     }
 }
 
 impl Drop for Supervisor {
-    /// Waits a moment for queued notifications to be sent.
+    /// Waits up to [`FLUSH_TIMEOUT`] for queued notifications to be sent.
     fn drop(&mut self) {
         drop(self.states.take());
         let _ = self.ended.recv_timeout(FLUSH_TIMEOUT);

@@ -11,11 +11,10 @@ use futures_util::TryStreamExt;
 use serde_json::json;
 
 use super::audit::Audit;
+use super::runtime::{self, UsageError, block_on, exit_code, open_store};
 use super::terminal::{self, say, warn};
-use super::when;
-use super::when::{date, unix_date};
+use super::when::{self, date, unix_date};
 use crate::backup::BackupId;
-use crate::cli::runtime::{UsageError, block_on, exit_code, open_store};
 use crate::config::Config;
 use crate::state::{State, StateStore};
 use crate::store::trash::{self, Selection};
@@ -110,7 +109,7 @@ fn list(store: &dyn Store, json: bool) -> anyhow::Result<ExitCode> {
 
 impl Restore {
     fn run(self, config: &Config, store: &dyn Store) -> anyhow::Result<ExitCode> {
-        let now = super::runtime::now();
+        let now = runtime::now();
         let selection = match (self.since, self.all) {
             (Some(text), _) => {
                 let since = when::parse(&text, now).ok_or_else(|| {
@@ -198,7 +197,7 @@ fn ids(text: &str) -> Result<HashSet<BackupId>, UsageError> {
 
 fn confirm(config: &Config, state: &dyn StateStore) -> anyhow::Result<ExitCode> {
     let audit = Audit::begin(config, "trash confirm")?;
-    let now = unix(super::runtime::now());
+    let now = unix(runtime::now());
     let change = move |state: &mut State| {
         state.acknowledged_until = Some(now);
         state.deletion_burst.take()
@@ -259,7 +258,7 @@ fn empty(
     } else {
         say(format!("{erased} erased"))?;
     }
-    let now = unix(super::runtime::now());
+    let now = unix(runtime::now());
     let change = move |state: &mut State| {
         state.deletion_burst = None;
         state.acknowledged_until = Some(now);

@@ -1,4 +1,4 @@
-//! Times as people type and read them: parsing and formatting.
+//! Times in arguments and output: parsing and formatting.
 
 use std::time::{Duration, SystemTime};
 

@@ -7,7 +7,7 @@ use super::reader::Reader;
 pub struct Log {
     /// The format of a line.
     pub format: LogFormat,
-    /// The least severe level that is logged.
+    /// The lowest level that is logged.
     pub level: tracing::Level,
     /// How much of the client's address the access log contains.
     pub client_addresses: ClientAddresses,
@@ -86,8 +86,8 @@ fn client_addresses(text: &str) -> Result<ClientAddresses, String> {
 mod tests {
     use std::path::Path;
 
-    use super::super::{Config, Error};
     use super::*;
+    use crate::config::{Config, Error};
 
     fn parse(text: &str) -> Result<Config, Error> {
         Config::from_json(text.as_bytes(), Path::new("config.json"))

@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use network::{listen, network};
-use reader::{Reader, Tree};
-use value::{address, base_path, path, public_url};
+
+use self::network::{listen, network};
+use self::reader::{Reader, Tree};
+use self::value::{address, base_path, path, public_url};
 
 pub use log::{ClientAddresses, Log, LogFormat};
 pub use network::Listen;

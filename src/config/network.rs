@@ -97,8 +97,8 @@ pub(super) fn check(
 mod tests {
     use std::path::Path;
 
-    use super::super::{Config, Error};
     use super::*;
+    use crate::config::{Config, Error};
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
         match Config::from_json(text.as_bytes(), Path::new("/etc/safe/config.json")) {

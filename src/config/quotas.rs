@@ -47,8 +47,8 @@ impl Quotas {
 mod tests {
     use std::path::Path;
 
-    use super::super::Config;
     use super::*;
+    use crate::config::Config;
 
     fn parse(text: &str) -> Quotas {
         let config = Config::from_json(text.as_bytes(), Path::new("config.json"));

@@ -64,8 +64,8 @@ impl RateLimits {
 mod tests {
     use std::path::Path;
 
-    use super::super::Config;
     use super::*;
+    use crate::config::{Config, Error};
 
     fn parse(text: &str) -> Config {
         Config::from_json(text.as_bytes(), Path::new("config.json")).unwrap()
@@ -100,7 +100,7 @@ mod tests {
         ] {
             let text = format!(r#"{{ "limits": {{ "{key}": 0 }} }}"#);
             let parsed = Config::from_json(text.as_bytes(), Path::new("config.json"));
-            let Err(super::super::Error::Invalid { problems, .. }) = parsed else {
+            let Err(Error::Invalid { problems, .. }) = parsed else {
                 panic!("{key} was accepted");
             };
             let expected = format!("limits.{key}: must be an integer from 1 to 1000000");

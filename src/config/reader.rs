@@ -80,7 +80,8 @@ impl Tree {
     }
 }
 
-/// Reads the keys of one object; keys never read are reported as unknown.
+/// Reads the keys of one object. Each method reads one key and reports a problem if its value is
+/// invalid; keys that were never read are reported as unknown.
 pub(super) struct Reader<'a> {
     values: Option<&'a Map<String, Value>>,
     prefix: String,
@@ -90,6 +91,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// An integer within `range`.
     pub(super) fn number(
         &mut self,
         key: &'static str,
@@ -123,6 +125,7 @@ impl<'a> Reader<'a> {
         usize::try_from(self.number(key, default, range)).unwrap_or(usize::MAX)
     }
 
+    /// A boolean.
     pub(super) fn bool(&mut self, key: &'static str, default: bool) -> bool {
         let value = match self.value(key) {
             None => Some(default),
@@ -136,6 +139,7 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A string, parsed; `None` if the key has no value or an invalid one.
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
@@ -150,6 +154,7 @@ impl<'a> Reader<'a> {
             .ok()
     }
 
+    /// A string, parsed.
     pub(super) fn string<T>(
         &mut self,
         key: &'static str,
@@ -161,6 +166,8 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// An array of strings, each parsed; in a variable, they are separated by commas. Only an array
+    /// without a default may be empty.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,

@@ -147,6 +147,7 @@ fn contact(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses the URL of an ACME directory.
 fn directory_url(text: &str) -> Result<String, String> {
     let url: Option<Uri> = text.parse().ok();
     let is_plain = url.is_some_and(|url| {
@@ -169,8 +170,8 @@ fn directory_url(text: &str) -> Result<String, String> {
 mod tests {
     use std::path::Path;
 
-    use super::super::{Config, Error};
     use super::*;
+    use crate::config::{Config, Error};
 
     fn parse(tls: &str, environment: &[(&str, &str)]) -> Result<Tls, Vec<String>> {
         let environment = environment

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use http::Uri;
 
+/// Parses a path.
 pub(super) fn path(text: &str) -> Result<String, String> {
     if text.is_empty() {
         Err("must not be empty: expected a path".into())
@@ -12,12 +13,14 @@ pub(super) fn path(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses an IP address with a port.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("must be an IP address and a port such as \"[::]:8443\" or \"0.0.0.0:8443\", not \"{text}\"")
     })
 }
 
+/// Parses the URL that the apps use, and adds a slash at its end.
 pub(super) fn public_url(text: &str) -> Result<String, String> {
     let uri: Uri = text
         .parse()
@@ -43,6 +46,7 @@ pub(super) fn public_url(text: &str) -> Result<String, String> {
     })
 }
 
+/// Parses the path of all resources; the result begins and ends with a slash.
 pub(super) fn base_path(text: &str) -> Result<String, String> {
     let plain = |segment: &str| {
         !segment.is_empty()

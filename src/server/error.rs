@@ -1,13 +1,13 @@
-//! Errors at the start of a server.
+//! Start errors: why a server cannot be opened or bound.
 
 use std::io;
 
 use crate::config::{Listen, Problem};
 
-/// An error at the start of a server.
+/// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Something that the configuration names cannot be used.
+    /// Files or addresses that the configuration names cannot be used; all problems are listed.
     #[error("invalid configuration")]
     Configuration(Vec<Problem>),
     /// An inherited socket cannot be used.
@@ -16,11 +16,11 @@ pub enum StartError {
     /// An address cannot be bound.
     #[error("{key}: cannot listen on {address}")]
     Listen {
-        /// The key of the configuration that names the address.
+        /// The configuration key of the address.
         key: &'static str,
         /// The address.
         address: Listen,
-        /// The error of the system.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

@@ -1,6 +1,6 @@
 //! Settings in force, and how a reload replaces them.
 //!
-//! Settings are immutable and replaced as a whole: a request ends under the settings that it
+//! Settings are immutable and replaced as a whole: a request finishes under the settings that it
 //! started with. Counters (guesses, quotas, upload memory) carry over where their own limits stay
 //! the same.
 
@@ -18,13 +18,17 @@ use crate::server::tls::certificates::Certificates;
 
 /// The settings that follow from one configuration.
 pub(crate) struct Settings {
+    /// Handles the requests of connections.
     pub(crate) handler: Arc<RequestHandler>,
+    /// The limiters and counters that requests share.
     pub(crate) shared: SharedState,
+    /// The retention periods.
     pub(crate) retention: Retention,
+    /// The configuration itself.
     pub(crate) config: Arc<Config>,
 }
 
-/// Handle to the settings in force.
+/// Handle to the settings in force, which a reload replaces.
 pub(crate) struct SettingsHandle(ArcSwap<Settings>);
 
 /// Reloads the settings and files of a running server.
@@ -81,11 +85,12 @@ impl Reloader {
     }
 
     /// Puts another configuration in force, as far as that is possible without a restart. Returns
-    /// the keys that need a restart; of these, the values from the start stay in force. Blocks, to
-    /// read the accounts.
+    /// the changed keys that need a restart; their values from the start stay in force. Blocks,
+    /// because it reads the accounts file.
     ///
     /// # Errors
-    /// When no client could authenticate any more. Then nothing has changed.
+    /// When the accounts file contains no accounts and the configuration turns anonymous access
+    /// off, so that no client could authenticate. Then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, Problem> {
         self.services.authenticator.file().reload_if_replaced();
         if self.services.authenticator.is_empty() && !config.allow_anonymous {
@@ -114,7 +119,7 @@ impl Reloader {
         }
     }
 
-    /// Reloads accounts and certificate when their files are replaced, as long as the tasks run.
+    /// Spawns the tasks that reload accounts and certificate when their files are replaced.
     pub(crate) fn keep_files_fresh(&self, tasks: &mut JoinSet<()>) {
         tasks.spawn(Arc::clone(self.services.authenticator.file()).keep_fresh());
         if let Some(certificates) = &self.certificates {
@@ -122,7 +127,7 @@ impl Reloader {
         }
     }
 
-    /// Whether the server is stopping.
+    /// True once a graceful shutdown has started.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.services.run_state.is_draining()

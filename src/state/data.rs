@@ -1,22 +1,22 @@
-//! The data that the state store keeps, as it is serialized. Times are Unix times in seconds.
+//! State data, as the state store serializes it. Times are Unix times in seconds.
 
 use serde::{Deserialize, Serialize};
 
-/// What a server keeps from one run to the next.
+/// What the server stores from one run to the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct State {
     /// When a sweep last completed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_sweep: Option<u64>,
-    /// The highest time that a sweep has seen on a clock that it had no reason to doubt.
+    /// The latest time that a sweep has read from a clock that it had no reason to doubt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub highest_time: Option<u64>,
     /// The retention periods announced to phones, the oldest first. A later period does not shorten
     /// an earlier one.
     #[serde(alias = "promises")]
     pub retention_periods: Vec<RetentionPeriod>,
-    /// The deletion burst because of which no trash is erased, until an operator acknowledges it.
+    /// The deletion burst that keeps trash from being erased until an operator acknowledges it.
     #[serde(alias = "burst", skip_serializing_if = "Option::is_none")]
     pub deletion_burst: Option<DeletionBurst>,
     /// Removals up to this time were acknowledged by an operator.
@@ -36,25 +36,25 @@ pub struct State {
 pub struct RetentionPeriod {
     /// When it took effect.
     pub since: u64,
-    /// How long a backup is kept after its last upload, in seconds.
+    /// The time that a backup is kept after its last upload, in seconds.
     pub keep_seconds: u64,
-    /// Whether a command recorded it: a running server may still announce the period before.
+    /// True if a command recorded it: a running server may still announce the previous period.
     #[serde(alias = "byHand", default, skip_serializing_if = "std::ops::Not::not")]
     pub manual: bool,
 }
 
-/// More removals in one day than phones make by themselves.
+/// More removals in one day than phones cause in normal operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeletionBurst {
-    /// When a sweep noticed it.
+    /// When a sweep detected it.
     pub noticed: u64,
     /// The start of the day with the most removals.
     #[serde(default)]
     pub since: u64,
-    /// How many backups were removed within that day.
+    /// The number of backups removed within that day.
     pub removed: u64,
-    /// How many backups there were before.
+    /// The number of backups before these removals.
     pub of: u64,
 }
 
@@ -64,7 +64,7 @@ pub struct DeletionBurst {
 pub struct DayOfUploads {
     /// Days since 1970-01-01, in UTC.
     pub day: u64,
-    /// How many.
+    /// The number of uploads.
     pub uploads: u64,
 }
 
@@ -74,7 +74,7 @@ pub struct DayOfUploads {
 pub struct Scrubbed {
     /// When it ended.
     pub finished: u64,
-    /// Backups that are as they were stored, or were seen for the first time.
+    /// Backups that are as they were stored, or were verified for the first time.
     pub sound: u64,
     /// Backups that are shorter than any valid one.
     pub short: u64,

@@ -46,8 +46,8 @@ impl StateFile {
         }
     }
 
-    /// Reads the state, changes it and replaces the file durably. Concurrent processes do so one
-    /// after the other.
+    /// Reads the state, changes it and replaces the file durably. A lock serializes concurrent
+    /// processes.
     ///
     /// # Errors
     /// When the file cannot be read or written, or is not valid.
@@ -55,7 +55,7 @@ impl StateFile {
         self.replace(|| self.load(), change)
     }
 
-    /// As [`StateFile::update`], but an invalid file counts as none.
+    /// As [`StateFile::update`], but an invalid file is replaced like a missing one.
     ///
     /// # Errors
     /// When the file cannot be read or written.
@@ -76,7 +76,8 @@ impl StateFile {
         tokio::task::spawn_blocking(move || work(&file))
             .await
             .unwrap_or_else(|_| {
-                // Without the text of the panic, which may quote anything; the panic hook logs where it was.
+                // Without the panic message, which may contain anything; the panic hook logs the
+                // location.
                 Err(Error::Read {
                     place: self.place(),
                     source: "the task panicked".into(),

@@ -1,7 +1,7 @@
 //! State between runs: the [`StateStore`] trait, and its implementation as a file.
 //!
-//! The state can be lost without losing a backup; a sweep then has fewer reasons to refuse. It is
-//! read and replaced as a whole, one process after the other, because commands run beside the
+//! If the state is lost, no backup is lost, but sweeps have less data for their safety checks. The
+//! state is read and replaced as a whole, by one process at a time, because commands run beside the
 //! server.
 
 mod data;
@@ -52,8 +52,8 @@ pub enum Error {
     },
 }
 
-/// A change of the state. A store without locks calls it again, on the newer state, if another
-/// process wrote first.
+/// A change of the state. A store without locks calls it again, with the newer state, if another
+/// process has written in between.
 pub type Change = Box<dyn FnMut(&mut State) + Send>;
 
 /// What a change does if the stored state is not valid.

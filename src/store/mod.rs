@@ -1,8 +1,8 @@
-//! Where backups live: the [`Store`] trait, its implementation over files, and the one place that
-//! chooses between implementations, [`open`].
+//! Storage of backups: the [`Store`] trait, its implementation over files, and [`open`], which
+//! selects the implementation.
 //!
-//! A store knows ids, bytes and times of upload. It knows nothing of HTTP, accounts or retention rules,
-//! and cannot open what it keeps.
+//! A store handles ids, bytes and upload times. It does not depend on HTTP, accounts or retention
+//! rules, and it cannot decrypt backups.
 
 mod files;
 pub mod trash;
@@ -21,25 +21,25 @@ use crate::state::{StateFile, StateStore};
 
 pub use files::FileStore;
 
-/// A cause of any kind; what it is depends on the backend.
+/// The cause of an error; its type depends on the backend.
 pub type Cause = Box<dyn StdError + Send + Sync>;
 
-/// What is known of a stored backup without reading it.
+/// Metadata of a stored backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
     /// Length of the blob in bytes.
     pub length: u64,
     /// When it was last uploaded.
     pub last_upload: SystemTime,
-    /// Changes with every upload, also of the same bytes; what an ETag is made of.
+    /// Changes with every upload, even of the same bytes; the `ETag` is derived from it.
     pub version: Version,
 }
 
-/// Tells two uploads under one id apart.
+/// Distinguishes the uploads under one id. Its value has no other meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version(pub u128);
 
-/// How an upload ended.
+/// The result of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
     /// There was no backup under this id.
@@ -48,12 +48,12 @@ pub enum Put {
     Replaced,
 }
 
-/// One file in the trash.
+/// A backup in the trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trashed {
     /// The backup's id.
     pub id: BackupId,
-    /// When it was removed, to the second: Unix time.
+    /// When it was removed, as Unix time in seconds.
     pub removed_at: u64,
     /// Length of the blob in bytes.
     pub length: u64,
@@ -61,48 +61,47 @@ pub struct Trashed {
     pub last_upload: SystemTime,
 }
 
-/// How bringing a backup back from the trash ended.
+/// The result of restoring a backup from the trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restored {
-    /// It is in its place again, with a new time.
+    /// The backup was restored, with a new upload time.
     Back,
-    /// There is a backup under its id, which is newer; this one stays in the trash.
+    /// A newer backup exists under the id; this one stays in the trash.
     Newer,
-    /// It is not in the trash any more.
+    /// The backup is no longer in the trash.
     Gone,
 }
 
-/// What reading a backup from its first byte to its last showed.
+/// The result of reading and verifying a whole backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
-    /// How many bytes there are.
+    /// Length of the blob in bytes.
     pub length: u64,
-    /// What has become of its contents.
+    /// How the contents compare with the recorded checksum.
     pub contents: Contents,
 }
 
-/// A backup's contents beside what is remembered of them.
+/// The contents of a backup, compared with the recorded checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents {
-    /// The same bytes as when they were stored or first seen.
+    /// The same bytes as when the checksum was recorded.
     Same,
-    /// Nothing was remembered of this version. Now it is, where the storage can.
+    /// No checksum was recorded for this version. One is recorded now, if the storage supports it.
     FirstSeen,
-    /// Other bytes under the same time, without an upload.
+    /// The bytes changed without an upload.
     Changed,
 }
 
-/// Why a store could not do what was asked.
+/// Why an operation of a store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No space, or over the disk quota.
+    /// No space left, or the disk quota is exceeded.
     #[error("no space left for backups")]
     Full(#[source] Cause),
-    /// The storage cannot be reached right now: the same request may succeed in a while, and
-    /// nothing is damaged.
+    /// The storage cannot be reached at the moment. Nothing is damaged, and a retry may succeed.
     #[error("the storage cannot be reached")]
     Unavailable(#[source] Cause),
-    /// Anything else.
+    /// Any other failure.
     #[error("the storage failed")]
     Other(#[source] Cause),
 }
@@ -110,16 +109,16 @@ pub enum Error {
 /// Why a storage cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It cannot be created, written or reached.
+    /// The storage cannot be created, written or reached.
     #[error("{place}: cannot be used")]
     Unusable {
         /// The storage, or the part of it that cannot be used.
         place: String,
-        /// What failed.
+        /// The cause.
         #[source]
         source: Cause,
     },
-    /// Another server runs on this storage.
+    /// Another server is using this storage.
     #[error("{place}: in use by another server; stop that server first")]
     InUse {
         /// The storage.
@@ -130,10 +129,10 @@ pub enum OpenError {
 /// The kind of process that opens a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// The one server that runs on it: removes what an earlier run left, and keeps other servers
-    /// out as long as the store lives.
+    /// The server, of which only one may use a storage: removes incomplete files of an earlier run,
+    /// and locks the storage against other servers until the store is dropped.
     Server,
-    /// A command, beside a server that may be running on it.
+    /// A command, while a server may be using the storage.
     Command,
 }
 
@@ -142,15 +141,15 @@ pub enum Access {
 pub struct Opened {
     /// The backups.
     pub store: Arc<dyn Store>,
-    /// What is remembered beside them.
+    /// The state between runs.
     pub state: Arc<dyn StateStore>,
 }
 
 /// Opens the storage that the configuration selects; creates what is missing.
 ///
 /// # Errors
-/// When it cannot be created, written or reached, and for [`Access::Server`] when another server
-/// has it.
+/// When the storage cannot be created, written or reached, and for [`Access::Server`] when another
+/// server is using it.
 pub fn open(storage: &Storage, access: Access) -> Result<Opened, OpenError> {
     match storage {
         Storage::Files { directory } => {
@@ -166,24 +165,26 @@ pub fn open(storage: &Storage, access: Access) -> Result<Opened, OpenError> {
     }
 }
 
-/// A place that keeps backups whole: every operation acts on one version of one backup, and what was
-/// acknowledged survives a crash.
+/// Storage of whole backups: every operation acts on one version of one backup, and an acknowledged
+/// operation survives a crash.
 pub trait Store: Send + Sync + 'static {
-    /// Stores `body` under `id`; durable when it returns. When it fails, or its caller goes away, the
-    /// previous backup is still there or the new one is, whole. `body` counts as under way until it is dropped.
+    /// Stores `body` under `id`; durable when it returns. If it fails or is cancelled, either the
+    /// previous backup or the new one is stored, whole. The implementation keeps `body` until it
+    /// has finished, because the caller's limit on upload memory counts it until it is dropped.
     fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>>;
 
-    /// Reads the backup, one whole version.
+    /// Reads one whole version of the backup; `None` if there is none.
     fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>>;
 
-    /// What is known of the backup, without reading it.
+    /// Returns the metadata of the backup; `None` if there is none.
     fn stat(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>>;
 
-    /// Moves the backup into the trash; says whether there was one. Durable when it returns.
+    /// Moves the backup to the trash; returns whether there was one. Durable when it returns.
     fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>>;
 
-    /// Moves the backup into the trash unless it was uploaded at `not_before` or later, looking at the
-    /// moment of moving: a backup that was renewed since it was listed stays. Says whether it was moved.
+    /// Moves the backup to the trash unless it was uploaded at `not_before` or later; returns
+    /// whether it was moved. The upload time is checked at the moment of the move, so that a backup
+    /// that was renewed since it was listed stays.
     fn expire(
         &self,
         id: BackupId,
@@ -191,26 +192,26 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, Error>>;
 
-    /// All backups, in no order. What vanishes while listing is left out.
+    /// Lists all backups in no particular order. Backups removed during the listing may be missing.
     fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>>;
 
-    /// All files in the trash, in no order.
+    /// Lists all backups in the trash, in no particular order.
     fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>>;
 
-    /// Brings a backup back from the trash, as if it had been uploaded at `now`, unless there is one under its
-    /// id: that one is newer. Durable when it returns.
+    /// Restores a backup from the trash with the upload time `now`, unless a backup exists under
+    /// its id, which is newer. Durable when it returns.
     fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>>;
 
-    /// Reads a whole backup from the storage itself and compares it with what is remembered of it; changes
-    /// nothing else.
+    /// Reads a whole backup from the storage, not from a cache, and compares it with its recorded
+    /// checksum, which is recorded if it is missing; `None` if there is no backup.
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>>;
 
-    /// Does what an upload does to the storage, short of storing anything: whether it can be written to. Leaves nothing.
+    /// Tests whether the storage is writable, with the operations of an upload, but stores nothing.
     fn try_write(&self) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// How many bytes more can be stored; `None` where the storage does not know.
+    /// Returns the free space in bytes; `None` if the storage does not report it.
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>>;
 
-    /// Erases one file of the trash; says whether it was there.
+    /// Erases one backup of the trash; returns whether it existed.
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>>;
 }

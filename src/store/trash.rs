@@ -1,4 +1,4 @@
-//! Restoring backups from the trash, and emptying it.
+//! Trash operations: selecting backups, restoring them, and erasing all of them.
 
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;

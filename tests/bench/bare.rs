@@ -21,7 +21,7 @@ pub(crate) struct BackupPaths {
 }
 
 impl BackupPaths {
-    /// Creates a directory like the store's, with the backup and its spare file.
+    /// Creates directories like those of the store, with the backup and its spare file.
     pub(crate) fn make(folder: &Path, number: u32) -> Self {
         let [tmp, backups] = ["tmp", "backups"].map(|name| folder.join(name));
         fs::create_dir_all(&tmp).unwrap();

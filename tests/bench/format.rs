@@ -6,7 +6,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a benchmark prints its figures, and stops where anything goes wrong"
+    reason = "a benchmark prints its figures and panics on any error"
 )]
 
 use std::io::{BufRead, BufReader, Write};
@@ -21,7 +21,7 @@ use threema_safe_server::backup::{
 };
 use zeroize::Zeroizing;
 
-/// Typical sizes of a new user's, an average and the largest backup, in KiB.
+/// Sizes of a document in KiB: a new user's, an average one and the largest.
 const SIZES: [usize; 3] = [2, 50, 500];
 /// Threema's published master key for the password and the Threema ID that are derived here.
 const PUBLISHED: &str = "066384d3695fbbd9f31a7d533900fd0cd8d1373beb6a28678522d2a49980c9c351c3d8d752fb6e1fd3199ead7f0895d6e3893ff691f2a5ee1976ed0897fc2f66";

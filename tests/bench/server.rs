@@ -9,7 +9,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a benchmark prints its figures, and stops where anything goes wrong"
+    reason = "a benchmark prints its figures and panics on any error"
 )]
 
 mod serving;

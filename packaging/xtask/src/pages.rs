@@ -1,6 +1,6 @@
 //! Manual pages and shell completions, generated from the definition of the command line.
 //!
-//! Not a command of the program: the program would have to carry the generators.
+//! Not a command of the program, because the program would then contain the generators.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,8 +13,11 @@ use threema_safe_server::cli::Arguments;
 /// The program's name, as packages install it.
 pub(crate) const NAME: &str = "threema-safe-server";
 
-/// Writes `man/NAME*.1`, and `completions/` with one file for each shell, under the name by which
-/// that shell finds it.
+/// Writes `man/NAME*.1` and `completions/`, with one file for each shell under the name that the
+/// shell expects.
+///
+/// # Errors
+/// When a directory or a file cannot be written.
 pub(crate) fn write(folder: &Path) -> io::Result<()> {
     let [pages, completions] = ["man", "completions"].map(|name| folder.join(name));
     for folder in [&pages, &completions] {
@@ -41,9 +44,10 @@ pub(crate) fn program() -> clap::Command {
 
 /// Repairs the names of functions in the completions for bash.
 ///
-/// Where it offers words, `clap_complete` 4.6.11 takes the hyphens in the program's name for a path to a
-/// subcommand; where it reads words, it does not. After `threema-safe-server account` it would offer
-/// nothing (clap-rs/clap#6421).
+/// `clap_complete` 4.6.11 replaces the hyphens in the program's name by `__` where the script
+/// parses the command line, but by `__subcmd__`, as between subcommands, where it selects the
+/// candidates. Without the repair, the script has no candidates after `threema-safe-server account`
+/// (clap-rs/clap#6421).
 fn repair_names(bash: &Path) -> io::Result<()> {
     let text = std::fs::read_to_string(bash)?;
     let read = NAME.replace('-', "__");
@@ -55,13 +59,14 @@ fn repair_names(bash: &Path) -> io::Result<()> {
     file.write_all(text.replace(&offered, &read).as_bytes())
 }
 
-/// Writes the page of a command and those of its subcommands; `source` is the program with its version.
+/// Writes the page of a command and those of its subcommands; `source` is the program's name and
+/// version.
 fn write_page(command: &clap::Command, source: &str, folder: &Path) -> io::Result<()> {
     for inner in command.get_subcommands() {
         write_page(inner, source, folder)?;
     }
     let page = Man::new(command.clone())
-        // An empty date would be left out, and the next field would be taken for the date.
+        // An empty date would be omitted, and the next field would be parsed as the date.
         .date(" ")
         .source(source)
         .manual("Threema Safe backups");

@@ -1,4 +1,4 @@
-//! Manual pages and completions: complete, and understood by groff and the shells.
+//! Tests of manual pages and completions: they are complete, and valid for groff and the shells.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::pages::{NAME, program, write};
 
-/// Every command with the words that call it, beginning with the program itself.
+/// Every command with the words of its command line, beginning with the program itself.
 fn commands() -> Vec<(Vec<String>, clap::Command)> {
     let mut found = vec![(vec![NAME.to_owned()], program())];
     let mut next = 0;
@@ -71,7 +71,7 @@ fn groff_renders_every_page_without_warnings() {
     }
 }
 
-/// Asks a shell for completions, as the tab key behind the given words does.
+/// Script that prints the shell's completions, as the tab key after the given words shows them.
 const BASH: &str = r#"source "$1"; shift
     COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
     registered=$(complete -p "$1"); registered=${registered#*-F }

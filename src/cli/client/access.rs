@@ -1,4 +1,4 @@
-//! Arguments with the credentials for a server and the authority that its certificate comes from.
+//! Arguments for access to a server: credentials, and a certificate authority to trust.
 
 use std::path::PathBuf;
 

@@ -46,7 +46,7 @@ pub(in crate::cli) struct Check {
 /// The results so far.
 struct Results {
     all_passed: bool,
-    /// Whether the issuer of the server's certificate is not trusted.
+    /// True if a step failed because the issuer of the server's certificate is not trusted.
     unknown_authority: bool,
 }
 

@@ -15,16 +15,16 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::argument::RedactedErrors;
+use super::runtime::{UsageError, block_on};
 use super::secret;
 use super::terminal::{say, warn};
 use crate::backup::{self, App, Document, MasterKey, Nonce, Password, SealedBackup, ThreemaId};
-use crate::cli::runtime::{UsageError, block_on};
 use crate::client::{Phone, ServerUrl};
 
-use access::Access;
-use check::Check;
-use input::{Input, read_bytes};
-use output::{Output, check_target, write_file};
+use self::access::Access;
+use self::check::Check;
+use self::input::{Input, read_bytes};
+use self::output::{Output, check_target, write_file};
 
 /// Environment variable with the password of the backup.
 const PASSWORD: &str = "SAFE_CLIENT_PASSWORD";

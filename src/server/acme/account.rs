@@ -1,4 +1,4 @@
-//! ACME account: created once, and identified by its key from then on.
+//! ACME account (RFC 8555 §7.3): registered once, and identified by its key from then on.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -7,10 +7,13 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::server::acme::error::Error;
 use crate::server::acme::http::Http;
-use crate::server::acme::store;
-use crate::server::acme::store::Store;
+use crate::server::acme::store::{self, Store};
 
-/// Opens the account that orders are made with, and creates it where there is none.
+/// Opens the stored account, or registers a new one, and updates its contact if it is not the
+/// configured one.
+///
+/// # Errors
+/// When the account file cannot be read or written, or the authority does not answer or refuses.
 pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
     let stored = match store.account()? {
         Some(stored) => stored,
@@ -21,7 +24,7 @@ pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
                 url: None,
                 contact: None,
             };
-            // Before the authority learns of the key, so that it is never lost.
+            // Stored before the authority receives the key, so that a crash does not lose it.
             store.replace_account(&new)?;
             new
         }
@@ -37,7 +40,7 @@ pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
             Key::from_pkcs8_der(key.clone_key())?,
             PrivateKeyDer::Pkcs8(key),
         );
-        // Where the authority knows the key already, this is its account.
+        // If the key is already registered, the authority returns the existing account (§7.3.1).
         let (account, _) = builder.create_from_key(pair, directory).await?;
         (account, None)
     };
@@ -57,7 +60,7 @@ pub(super) async fn open(store: &Store, http: &Http) -> Result<Account, Error> {
     Ok(account)
 }
 
-/// Forgets the account's URL, so that the next order registers the key again.
+/// Removes the URL of the stored account, so that the next order registers the key again.
 pub(super) fn forget_url(store: &Store) -> Result<(), Error> {
     if let Some(stored) = store.account()? {
         let unregistered = store::Account {

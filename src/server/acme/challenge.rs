@@ -1,7 +1,8 @@
-//! Proof of control over a domain (tls-alpn-01, RFC 8737).
+//! ACME challenges: proof of control over a domain (tls-alpn-01, RFC 8737).
 //!
-//! While an order is under way, a handshake that offers only the protocol `acme-tls/1` is answered
-//! with a certificate that holds what only the account's owner knows.
+//! While an order is in progress, a handshake that offers only the protocol `acme-tls/1` is
+//! answered with a certificate that contains the SHA-256 of the key authorization, which only the
+//! holder of the account's key can compute.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,25 +17,30 @@ use crate::lock::lock;
 use crate::server::acme::error::Error;
 use crate::server::tls::alpn;
 
-/// The answers to challenges, by domain.
+/// Length of a SHA-256 digest in bytes.
+const DIGEST_BYTES: usize = 32;
+
+/// The certificates that answer challenges, by domain in lower case.
 #[derive(Default)]
 pub(crate) struct Challenges(Mutex<HashMap<String, Arc<CertifiedKey>>>);
 
 impl Challenges {
-    /// Whether this handshake is an authority's: phones offer other protocols.
-    pub(crate) fn is_challenge(hello: &ClientHello<'_>) -> bool {
+    /// True if the handshake is a validation by an authority, which offers `acme-tls/1` alone
+    /// (RFC 8737 §3); phones offer other protocols.
+    pub(super) fn is_challenge(hello: &ClientHello<'_>) -> bool {
         hello.alpn().is_some_and(|mut protocols| {
             protocols.next() == Some(alpn::ACME_TLS_1) && protocols.next().is_none()
         })
     }
 
-    /// The certificate that answers the challenge for this domain, if an order waits for it.
-    pub(crate) fn answer(&self, domain: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    /// The certificate that answers the challenge for this domain; `None` if no order waits for it.
+    pub(super) fn answer(&self, domain: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let domain = domain?.to_ascii_lowercase();
         self.all().get(&domain).cloned()
     }
 
-    /// Answers challenges for `domain` until [`Challenges::clear`].
+    /// Answers challenges for `domain` until [`Challenges::clear`]. `digest` is the SHA-256 of the
+    /// key authorization, 32 bytes.
     pub(super) fn set(&self, domain: &str, digest: &[u8]) -> Result<(), Error> {
         let answer = answer(domain, digest)?;
         self.all().insert(domain.to_owned(), Arc::new(answer));
@@ -51,9 +57,10 @@ impl Challenges {
     }
 }
 
-/// A self-signed certificate for this domain alone, with the digest in a critical extension.
+/// A self-signed certificate for this domain alone, with the digest in the critical extension
+/// `acmeIdentifier` (RFC 8737 §3).
 fn answer(domain: &str, digest: &[u8]) -> Result<CertifiedKey, Error> {
-    if digest.len() != 32 {
+    if digest.len() != DIGEST_BYTES {
         return Err(Error::Unusable("a challenge with no SHA-256"));
     }
     let key = KeyPair::generate().map_err(Error::Certificate)?;
@@ -64,8 +71,8 @@ fn answer(domain: &str, digest: &[u8]) -> Result<CertifiedKey, Error> {
         .map_err(|_| Error::Certificate(rcgen::Error::CouldNotParseKeyPair))?;
     let signing = aws_lc_rs::sign::any_supported_type(&private_key)
         .map_err(|_| Error::Certificate(rcgen::Error::CouldNotParseKeyPair))?;
-    // Not parsed again: the extension is critical, so that clients that do not know it refuse the
-    // certificate.
+    // `CertifiedKey::from_der` would parse the certificate again and reject the critical extension,
+    // which it does not know.
     Ok(CertifiedKey::new(vec![certificate.der().clone()], signing))
 }
 

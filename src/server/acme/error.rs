@@ -1,4 +1,4 @@
-//! ACME errors, in words for the operator.
+//! ACME errors, with messages for the operator.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use crate::durable;
 use crate::private_file::Exposure;
 
-/// Longest text from an authority that is passed on, in bytes.
+/// Length to which a text from an authority is truncated, in bytes.
 const MAX_DETAIL_BYTES: usize = 400;
-/// Problem type of a rate limit.
+/// Problem type of a rate limit (RFC 8555 §6.6).
 const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
-/// Problem type of an unknown account.
+/// Problem type of an unknown account (RFC 8555 §6.7).
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
-/// Why the authority did not answer a request.
+/// Why a request to the authority got no ACME response.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct NoResponse(pub(super) String);
@@ -21,10 +21,10 @@ pub(super) struct NoResponse(pub(super) String);
 /// Why an order did not end with a certificate.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The authority does not answer, or not with ACME.
+    /// The authority does not respond, or not with ACME.
     #[error("the authority cannot be reached: {0}")]
     Unreachable(String),
-    /// The authority answers with a problem.
+    /// The authority responds with a problem document (RFC 7807).
     #[error("the authority refuses: {0}")]
     Refused(String),
     /// The authority's rate limit is reached.
@@ -33,24 +33,29 @@ pub(crate) enum Error {
     /// The authority does not know the account.
     #[error("the authority does not know the account")]
     NoAccount,
-    /// The authority did not see the answer to its challenge.
+    /// The authority could not validate a domain.
     #[error(
         "the authority cannot validate {domain}, which must lead to this server on port 443: {detail}"
     )]
-    NotValidated { domain: String, detail: String },
-    /// The authority cannot validate over TLS.
+    NotValidated {
+        /// The domain.
+        domain: String,
+        /// The authority's reason.
+        detail: String,
+    },
+    /// The authority does not offer tls-alpn-01 for this domain.
     #[error("the authority does not offer the challenge tls-alpn-01 for {0}")]
     NoChallenge(String),
     /// The order takes too long.
     #[error("the authority has not finished in time")]
     Timeout,
-    /// The authority's answer cannot be used.
+    /// The authority's response cannot be used; the text names what it sent.
     #[error("the authority sent {0}, which cannot be used")]
     Unusable(&'static str),
     /// A certificate or a certificate request cannot be created.
     #[error("the certificate request cannot be created")]
     Certificate(#[source] rcgen::Error),
-    /// The file with authorities to trust cannot be used.
+    /// The file of trusted root certificates contains none.
     #[error("{} holds no certificate in PEM form that can be trusted", .0.display())]
     Authority(PathBuf),
     /// There are no trusted roots.
@@ -75,7 +80,7 @@ pub(crate) enum Error {
     Exposed {
         /// The file.
         path: PathBuf,
-        /// The rights that others have.
+        /// The permissions that are too wide.
         exposure: Exposure,
     },
     /// A file cannot be written.
@@ -90,17 +95,18 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether the order cost the authority nothing, so that the next one may come soon.
+    /// True if the authority was not reached: the order counted against none of its limits, so the
+    /// retry may come soon.
     pub(super) fn is_unreached(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
 
-    /// Whether the authority's rate limit is reached.
+    /// True if the authority's rate limit is reached.
     pub(super) fn is_rate_limit(&self) -> bool {
         matches!(self, Self::RateLimited(_))
     }
 
-    /// An authority's problem (RFC 7807) as an error.
+    /// Converts a problem document (RFC 7807) to an error.
     pub(super) fn refused(problem: &instant_acme::Problem) -> Self {
         match problem.r#type.as_deref() {
             Some(RATE_LIMITED) => Self::RateLimited(detail(problem)),
@@ -131,7 +137,8 @@ impl From<instant_acme::Error> for Error {
     }
 }
 
-/// A problem's detail, with those of single domains.
+/// The detail of a problem and of its subproblems, which are about single domains (RFC 8555
+/// §6.7.1); the problem's type if there is no detail.
 pub(super) fn detail(problem: &instant_acme::Problem) -> String {
     let mut text = problem.detail.clone().unwrap_or_default();
     for part in &problem.subproblems {
@@ -147,7 +154,8 @@ pub(super) fn detail(problem: &instant_acme::Problem) -> String {
     plain(&text)
 }
 
-/// The text as one bounded line without control characters, for terminals and logs.
+/// The text on one line of at most [`MAX_DETAIL_BYTES`], without control characters, for terminals
+/// and logs.
 fn plain(text: &str) -> String {
     let line: String = text
         .chars()

@@ -24,23 +24,23 @@ use crate::server::tls::alpn;
 
 /// Time limit for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time limit for one request and its answer.
+/// Time limit for one request and its response.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Largest answer in bytes: certificate chains have a few kilobytes.
+/// Largest response body in bytes: a certificate chain has a few kilobytes.
 const RESPONSE_LIMIT: usize = 1 << 20;
-/// Media type of a problem (RFC 7807).
+/// Media type of a problem document (RFC 7807).
 const PROBLEM: &str = "application/problem+json";
 
-/// The header `Retry-After`.
+/// Value of the header `Retry-After` (RFC 9110 §10.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetryAfter {
-    /// So many seconds after the answer.
+    /// This number of seconds after the response.
     Seconds(u64),
-    /// At this Unix time.
+    /// At this Unix time, in seconds.
     At(u64),
 }
 
-/// A client for one order.
+/// HTTPS client for one order.
 #[derive(Clone)]
 pub(super) struct Http {
     client: Client,
@@ -48,7 +48,10 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// A client that trusts the system's roots and the certificates in `authority_file`.
+    /// Creates a client that trusts the system's roots and the certificates in `authority_file`.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or there are no trusted roots.
     pub(super) fn new(authority_file: Option<&Path>) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         if let Some(path) = authority_file {
@@ -110,8 +113,8 @@ impl Http {
             if let Some(retry_after) = header(RETRY_AFTER).and_then(RetryAfter::parse) {
                 *self.lock() = Some(retry_after);
             }
-            // A proxy in front of the authority, or another server, does not answer with ACME
-            // problems; and a refused GET or HEAD has changed nothing, whatever it says.
+            // Without a problem document, the response comes from a proxy or from another server;
+            // and a refused GET or HEAD has changed nothing, whatever it contains.
             let is_acme = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with(PROBLEM));
             if !is_acme || is_read {
                 return Err(NoResponse(format!(
@@ -159,7 +162,7 @@ impl RetryAfter {
     }
 }
 
-/// The error without its URL, which may be an account's.
+/// Converts an error without its URL, which may be that of an account.
 fn no_response(error: reqwest::Error) -> NoResponse {
     let error = error.without_url();
     // The innermost cause says what happened; the outer ones only that a request failed.
@@ -173,7 +176,10 @@ fn no_response(error: reqwest::Error) -> NoResponse {
     NoResponse(cause.to_string())
 }
 
-/// The root certificates in a PEM file.
+/// Reads the root certificates in a PEM file.
+///
+/// # Errors
+/// When the file cannot be read, or contains no certificate that can be trusted.
 pub(crate) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = std::fs::read(path).map_err(|source| Error::Read {
         path: path.to_owned(),

@@ -1,21 +1,23 @@
-//! Automatic certificates (ACME, RFC 8555): ordered from an authority, and renewed before they end.
+//! Automatic certificates (ACME, RFC 8555): ordered from an authority, and renewed before they
+//! expire.
 //!
-//! `renewer.rs` is the loop, `schedule.rs` decides when an order may start, `order.rs` carries one
-//! out, over `http.rs` with the account of `account.rs`; `challenge.rs` proves to the authority, on
+//! `renewer.rs` is the loop; `schedule.rs` decides when an order may start; `order.rs` runs one,
+//! over `http.rs` and with the account of `account.rs`. `challenge.rs` proves to the authority, on
 //! the public listener itself, that the server controls the domain (tls-alpn-01, RFC 8737), and
-//! `resolver.rs` tells the authority's handshakes from those of clients. `store.rs` is what lies on
-//! disk, `progress.rs` what the status reports. Clients are served the certificate from its file,
-//! as one that another program renews (`tls/certificates.rs`).
+//! `resolver.rs` distinguishes the authority's handshakes from those of clients. `store.rs` reads
+//! and writes the files, and `progress.rs` holds the state of the orders for the status. The
+//! certificate is loaded from its file, like one that another program renews
+//! (`tls/certificates.rs`).
 
 mod account;
-pub(crate) mod challenge;
-pub(crate) mod error;
+mod challenge;
+mod error;
 pub(crate) mod http;
 mod order;
-pub(crate) mod progress;
+mod progress;
 mod renewer;
-pub(crate) mod resolver;
-pub(crate) mod schedule;
+mod resolver;
+mod schedule;
 pub(crate) mod store;
 
 use std::sync::Arc;
@@ -24,15 +26,15 @@ use std::time::SystemTime;
 use crate::config::Acme;
 use crate::server::tls::certificates::Certificates;
 
-use challenge::Challenges;
-use error::Error;
-use resolver::Resolver;
-use store::Store;
+use self::challenge::Challenges;
+use self::error::Error;
+use self::resolver::Resolver;
+use self::store::Store;
 
 pub(super) use progress::Progress;
 pub(super) use renewer::Renewer;
 
-/// A certificate from an authority, which may not be there yet, and what keeps it in force.
+/// The certificate, which may not be issued yet, and the parts that serve and renew it.
 pub(super) struct Opened {
     pub(super) certificates: Arc<Certificates>,
     pub(super) resolver: Resolver,
@@ -40,10 +42,10 @@ pub(super) struct Opened {
     pub(super) renewer: Renewer,
 }
 
-/// Opens what is on disk; sends nothing to the authority yet.
+/// Opens the files in the ACME directory; sends nothing to the authority yet.
 ///
 /// # Errors
-/// When the directory cannot be used.
+/// When the directory, a file in it, or the file of trusted root certificates cannot be used.
 pub(super) fn open(acme: &Acme, clock: fn() -> SystemTime) -> Result<Opened, Error> {
     let store = Store::open(acme)?;
     let (challenges, progress) = (Arc::<Challenges>::default(), Arc::<Progress>::default());

@@ -1,4 +1,4 @@
-//! ACME order: account, order, challenges, certificate request, certificate.
+//! ACME order (RFC 8555 §7.4): account, order, challenges, certificate request, certificate.
 
 use std::time::Duration;
 
@@ -13,22 +13,25 @@ use crate::server::acme::error::{Error, detail};
 use crate::server::acme::http::Http;
 use crate::server::acme::store::Store;
 
-/// Delay before the authority is first polled; doubled each time.
+/// Delay before the authority is polled for the first time; doubled each time.
 const POLL: Duration = Duration::from_millis(500);
-/// Time limit for validation, and again for issuing.
+/// Time limit for the validation, and again for the issuance.
 const POLL_TIMEOUT: Duration = Duration::from_secs(180);
 /// Time limit for the whole order.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// An issued certificate.
 pub(super) struct Issued {
-    /// PEM.
+    /// The private key, PEM.
     pub(super) private_key: String,
-    /// PEM, leaf first.
+    /// The certificate and its intermediates, PEM, leaf first.
     pub(super) chain: String,
 }
 
-/// Carries out one order. While it lasts, `challenges` answers the authority.
+/// Runs one order. Until it ends, `challenges` answers the validations of the authority.
+///
+/// # Errors
+/// When a file cannot be used, or the authority does not issue a certificate within [`TIMEOUT`].
 pub(super) async fn order(
     store: &Store,
     http: &Http,
@@ -61,7 +64,7 @@ async fn try_order(store: &Store, http: &Http, challenges: &Challenges) -> Resul
     match order.poll_ready(&policy).await {
         Ok(OrderStatus::Ready) => {}
         Err(error @ instant_acme::Error::Timeout(_)) => return Err(error.into()),
-        // The order alone rarely has a reason; its authorizations do.
+        // A failed order rarely contains a reason; its authorizations do.
         Ok(_) => {
             return Err(validation_failure(&mut order)
                 .await
@@ -74,8 +77,8 @@ async fn try_order(store: &Store, http: &Http, challenges: &Challenges) -> Resul
         }
     }
 
-    // A new key each time: one that was stolen unnoticed is worth nothing after its certificate has
-    // ended.
+    // A new key for each certificate: a key that was stolen unnoticed is useless once its
+    // certificate has expired.
     let key = KeyPair::generate().map_err(Error::Certificate)?;
     let mut params = CertificateParams::new(domains.clone()).map_err(Error::Certificate)?;
     params.distinguished_name = DistinguishedName::new();
@@ -88,7 +91,7 @@ async fn try_order(store: &Store, http: &Http, challenges: &Challenges) -> Resul
     })
 }
 
-/// Sets the answers to the challenges, and tells the authority that they are ready.
+/// Sets the answers to the challenges, and notifies the authority that they are ready.
 async fn answer_challenges(order: &mut Order, challenges: &Challenges) -> Result<(), Error> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -108,7 +111,7 @@ async fn answer_challenges(order: &mut Order, challenges: &Challenges) -> Result
     Ok(())
 }
 
-/// The domain that was not validated, with the authority's reason, if it gives one.
+/// The first domain that was not validated, with the authority's reason; `None` without a reason.
 async fn validation_failure(order: &mut Order) -> Option<Error> {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {

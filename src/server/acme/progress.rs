@@ -1,4 +1,4 @@
-//! State of the ACME orders, for the status.
+//! State of the ACME orders, for the server's status.
 
 use std::sync::Mutex;
 
@@ -6,27 +6,27 @@ use crate::lock::lock;
 use crate::server::acme::schedule::OrderFailure;
 use crate::server::status::{AcmeStatus, Failure};
 
-/// The status, updated by the renewer.
+/// The state of the orders, updated by the renewer.
 #[derive(Debug, Default)]
 pub(crate) struct Progress(Mutex<AcmeStatus>);
 
 impl Progress {
-    /// The status now.
+    /// A copy of the state.
     pub(crate) fn status(&self) -> AcmeStatus {
         self.lock().clone()
     }
 
-    /// When the next order may begin.
+    /// Sets when the next order may start, as Unix time in seconds.
     pub(super) fn next_order(&self, time: u64) {
         self.lock().next_order = time;
     }
 
-    /// An order has started.
+    /// Records that an order has started.
     pub(super) fn started(&self) {
         self.lock().is_ordering = true;
     }
 
-    /// Sets how the last order failed, also one of an earlier run.
+    /// Sets how the last order failed, in this run or an earlier one; `None` if it succeeded.
     pub(super) fn set_failure(&self, failure: Option<&OrderFailure>) {
         self.lock().failure = failure.map(|failure| Failure {
             times: failure.count,
@@ -35,7 +35,7 @@ impl Progress {
         });
     }
 
-    /// An order has ended.
+    /// Records that an order has ended; `None` for success.
     pub(super) fn ended(&self, failure: Option<&OrderFailure>) {
         self.set_failure(failure);
         let mut status = self.lock();

@@ -1,4 +1,4 @@
-//! Certificate renewal: checks the clock, and starts an order when one is due.
+//! Certificate renewal: the task that checks the clock, and starts an order when one is due.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,17 +11,16 @@ use crate::server::acme::error::Error;
 use crate::server::acme::http::{Http, authorities};
 use crate::server::acme::order::order;
 use crate::server::acme::progress::Progress;
-use crate::server::acme::schedule;
-use crate::server::acme::schedule::{FailureKind, OrderFailure, StoredCertificate};
+use crate::server::acme::schedule::{self, FailureKind, OrderFailure, StoredCertificate};
 use crate::server::acme::store::Store;
 use crate::server::tls::certificates::Certificates;
 use crate::time::{DAY, unix};
 
-/// Time between two checks of the clock. Not a sleep until the order is due: clocks jump, and
-/// machines sleep.
+/// Time between two checks of the clock. The renewer does not sleep until the order is due, because
+/// clocks jump and machines are suspended.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Orders certificates, and puts them in force.
+/// Orders certificates, stores them and puts them in force.
 pub(crate) struct Renewer {
     store: Store,
     certificates: Arc<Certificates>,
@@ -33,11 +32,12 @@ pub(crate) struct Renewer {
 }
 
 impl Renewer {
-    /// Reads what is stored.
+    /// Reads the stored certificate, account and failure, and checks the file of trusted root
+    /// certificates, so that unusable files are reported at the start.
     ///
     /// # Errors
-    /// When it cannot be read, or the file with authorities to trust cannot be.
-    pub(crate) fn open(
+    /// When one of these files cannot be used.
+    pub(super) fn open(
         store: Store,
         certificates: Arc<Certificates>,
         challenges: Arc<Challenges>,
@@ -61,7 +61,7 @@ impl Renewer {
         })
     }
 
-    /// Renews the certificate, as long as the server runs.
+    /// Renews the certificate until this future is dropped.
     pub(crate) async fn run(mut self) {
         if self.stored.is_none() {
             tracing::warn!("no certificate yet: clients are refused until one is issued");
@@ -89,12 +89,12 @@ impl Renewer {
             Ok(stored) => {
                 self.stored = Some(stored);
                 self.failure = None;
-                // In force before it is reported.
+                // In force before the status reports the success.
                 self.certificates.files().refresh().await;
             }
             Err((error, kind)) => {
                 let mut random = [0];
-                // Without it, the delay is a little shorter.
+                // If this fails, the delay is the shortest.
                 let _ = getrandom::fill(&mut random);
                 let [random] = random;
                 let text = with_causes(&error);
@@ -102,7 +102,7 @@ impl Renewer {
                 self.failure = Some(failure);
             }
         }
-        // Written before it is reported: a failure that was seen is not forgotten by a restart.
+        // Saved before the status reports it, so that a restart does not forget a reported failure.
         let (store, failure) = (self.store.clone(), self.failure.clone());
         let saved = spawn_blocking(move || store.replace_failure(failure.as_ref())).await;
         if let Err(error) = saved {
@@ -129,7 +129,7 @@ impl Renewer {
         }
     }
 
-    /// Carries out one order, and stores the certificate.
+    /// Runs one order, and stores the certificate.
     async fn attempt(&self) -> Result<StoredCertificate, (Error, FailureKind)> {
         let local = |error| (error, FailureKind::default());
         let path = self.store.acme().authority_file.clone();
@@ -152,7 +152,7 @@ impl Renewer {
     }
 }
 
-/// Runs work that blocks on a thread for that. Once started it runs to its end.
+/// Runs `work` on a blocking thread. Once started, it runs to its end.
 async fn spawn_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -160,7 +160,7 @@ async fn spawn_blocking<T: Send + 'static>(
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and with it the task that waits for this.
+            // Cancelled: the runtime is shutting down, and the waiting task with it.
             Err(_) => Err(Error::Timeout),
         },
     }

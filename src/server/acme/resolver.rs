@@ -15,7 +15,7 @@ use crate::server::tls::certificates::Certificates;
 pub(crate) struct Resolver {
     certificates: Arc<Certificates>,
     challenges: Arc<Challenges>,
-    /// Whether it was logged that a client connected before there was a certificate.
+    /// True once the warning about a client without a certificate has been logged.
     is_missing_logged: AtomicBool,
 }
 
@@ -42,7 +42,7 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-// It leads to private keys.
+// Without the fields, which contain private keys.
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Resolver").finish_non_exhaustive()

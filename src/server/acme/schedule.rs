@@ -2,38 +2,43 @@
 //! times in seconds.
 //!
 //! A certificate is renewed at two thirds of its lifetime. After a failure the next order is
-//! delayed, twice as long each time, and at least as long as the authority says. Failures are kept
-//! across restarts, so that a server in a restart loop sends no more orders than one that runs.
+//! delayed, twice as long each time, and at least as long as the authority's `Retry-After`.
+//! Failures are stored across restarts, so that a server in a restart loop sends no more orders
+//! than one that keeps running.
 //!
-//! Not built on a crate for backoff: those count attempts in memory, and this schedule has to
-//! outlast restarts and clocks that jump.
+//! Not built on a crate for backoff: those count attempts in memory, and this schedule has to work
+//! across restarts and clock jumps.
 
 use serde::{Deserialize, Serialize};
 
 use crate::server::acme::http::RetryAfter;
 use crate::time::{HOUR, MINUTE};
 
-/// Delay after the first failure. Let's Encrypt allows five failed validations in an hour.
+/// Delay after the first failure, in seconds. Let's Encrypt allows five failed validations per
+/// hour.
 const FIRST_DELAY: u64 = 5 * MINUTE;
-/// The same where the authority was not reached, so that the order cost it nothing.
+/// The same if the authority was not reached, so that the order counted against none of its limits.
 const FIRST_DELAY_UNREACHED: u64 = MINUTE;
-/// Longest delay, unless the authority asks for more.
+/// Longest delay, unless `Retry-After` is longer.
 const MAX_DELAY: u64 = 6 * HOUR;
 /// Shortest delay after a rate limit.
 const MIN_DELAY_RATE_LIMITED: u64 = HOUR;
-/// Longest `Retry-After` that is followed.
+/// Longest `Retry-After` that is obeyed.
 const MAX_RETRY_AFTER: u64 = 7 * 24 * HOUR;
-/// Longest delay after a restart: the operator may have corrected the cause.
+/// Longest delay after a restart, because the operator may have corrected the cause. Not applied to
+/// a delay that the authority requested.
 const MAX_DELAY_RESTARTED: u64 = 15 * MINUTE;
 
-/// The certificate in the store, as far as the schedule needs it.
+/// What the schedule needs to know of the stored certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoredCertificate {
+    /// Start of its validity.
     pub(super) begins: u64,
+    /// End of its validity.
     pub(super) ends: u64,
     /// When it was obtained, by this server's clock.
     pub(super) obtained: u64,
-    /// Whether it is for the domains, and from the authority, that the configuration names.
+    /// True if it is for the configured domains and from the configured authority.
     pub(crate) is_as_configured: bool,
 }
 
@@ -41,31 +46,32 @@ pub(crate) struct StoredCertificate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OrderFailure {
-    /// Their number.
+    /// The number of failures.
     pub(super) count: u32,
-    /// Time of the last one.
+    /// Time of the last failure.
     pub(super) last: u64,
     /// When the next order may start.
     pub(super) not_before: u64,
-    /// Whether the authority asked for that time.
+    /// True if the authority requested the delay, by `Retry-After` or a rate limit.
     #[serde(alias = "isTold")]
     pub(super) is_requested: bool,
-    /// Reason of the last one.
+    /// Reason of the last failure, for the operator.
     pub(crate) text: String,
 }
 
-/// How an order failed, as far as the schedule needs it.
+/// What the schedule needs to know of a failure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct FailureKind {
     /// The authority was not reached.
     pub(super) is_unreached: bool,
-    /// Its rate limit is reached.
+    /// The authority's rate limit is reached.
     pub(super) is_rate_limit: bool,
-    /// Its `Retry-After`.
+    /// The authority's `Retry-After`.
     pub(super) retry_after: Option<RetryAfter>,
 }
 
-/// From when on an order may start; a time in the past is due.
+/// The time from which an order may start; an order is due if it is in the past. `started` is the
+/// start of the server.
 pub(super) fn next(
     stored: Option<StoredCertificate>,
     failure: Option<&OrderFailure>,
@@ -80,11 +86,12 @@ pub(super) fn next(
 }
 
 impl StoredCertificate {
-    /// When it is to be renewed: at two thirds of its lifetime.
+    /// The time of its renewal: at two thirds of its lifetime.
     fn renewal(self, now: u64) -> u64 {
         let third = self.ends.saturating_sub(self.begins) / 3;
         let two_thirds = self.ends.saturating_sub(third);
-        // Under a clock that is years ahead, each new certificate would have to be renewed at once.
+        // If the clock is years ahead, two thirds of the lifetime have always passed: the server
+        // then waits for a third of the lifetime after the last order.
         let again = if self.obtained <= now {
             self.obtained.saturating_add(third)
         } else {
@@ -95,7 +102,8 @@ impl StoredCertificate {
 }
 
 impl OrderFailure {
-    /// One more failure, after `previous`. `random` spreads servers that fail at the same time.
+    /// Adds a failure at `now` to those before it. `random` lengthens the delay by up to a quarter,
+    /// which spreads servers that fail at the same time.
     pub(super) fn after(
         previous: Option<&Self>,
         kind: FailureKind,
@@ -130,10 +138,10 @@ impl OrderFailure {
         }
     }
 
-    /// From when on the next order may start.
+    /// The time from which the next order may start.
     fn allowed(&self, started: u64, now: u64) -> u64 {
         if self.last > now {
-            // The clock was wrong at that failure.
+            // The clock has been set back since that failure, so its times mean nothing.
             0
         } else if started > self.last && !self.is_requested {
             self.not_before

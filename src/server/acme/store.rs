@@ -1,10 +1,11 @@
-//! ACME files on disk. Each is replaced as a whole and readable by its owner alone:
+//! ACME files on disk. Each is replaced as a whole, with mode 0600:
 //!
-//! - `account-….json`: the account's key, written before the authority learns of it, so that it is
-//!   never lost. Each authority has a file of its own.
-//! - `certificate.pem`: private key and chain in one file, so that they are a pair at every moment.
-//!   Two lines before them name the authority and the time.
-//! - `failure.json`: how the last orders failed; removed after one that succeeded.
+//! - `account-….json`: the account and its key, written before the authority receives the key, so
+//!   that a crash does not lose it. Each authority has a file of its own, named by the first 16
+//!   hexadecimal digits of the SHA-256 of its directory URL.
+//! - `certificate.pem`: private key and chain in one file, so that they always match. Two lines
+//!   before them contain the authority's directory URL and the time of the order.
+//! - `failure.json`: how the last orders failed; removed after a successful order.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,9 +23,9 @@ use crate::server::acme::schedule::{OrderFailure, StoredCertificate};
 use crate::server::tls::leaf::Leaf;
 use crate::server::tls::pem;
 
-/// Start of the line that names the authority.
+/// Start of the line with the authority's directory URL.
 const FROM: &str = "From: ";
-/// Start of the line with the Unix time.
+/// Start of the line with the time of the order, in Unix seconds.
 const OBTAINED: &str = "Obtained: ";
 
 /// The ACME directory of one configuration.
@@ -37,11 +38,11 @@ pub(crate) struct Store {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Account {
-    /// Its key, PKCS #8 in base64. Not printed: there is no `Debug`.
+    /// The private key, PKCS #8 in base64. Never logged: the type has no `Debug`.
     pub(super) key: String,
-    /// Its URL; `None` until the authority has registered it.
+    /// The account's URL; `None` until the authority has registered it.
     pub(super) url: Option<String>,
-    /// The contact that the authority knows.
+    /// The contact that the authority has, a `mailto:` URL.
     pub(super) contact: Option<String>,
 }
 
@@ -63,7 +64,7 @@ impl Store {
         &self.acme
     }
 
-    /// Certificate and private key, which are one file.
+    /// The paths of certificate and private key, which are one file.
     pub(crate) fn files(&self) -> TlsFiles {
         TlsFiles {
             certificate: self.path("certificate.pem"),
@@ -71,10 +72,10 @@ impl Store {
         }
     }
 
-    /// The stored certificate; `None` where there is none that can be used.
+    /// Reads the stored certificate; `None` if there is none that can be used.
     ///
     /// # Errors
-    /// When the file cannot be read, or others may read its key.
+    /// When the file cannot be read, or other users can read its key.
     pub(crate) fn certificate(&self) -> Result<Option<StoredCertificate>, Error> {
         let path = self.path("certificate.pem");
         let Some(bytes) = read(&path)? else {
@@ -99,10 +100,11 @@ impl Store {
         }))
     }
 
-    /// Replaces the certificate, if the new one is for the configured domains.
+    /// Replaces the certificate. `private_key` and `chain` are PEM, `now` is in Unix seconds.
     ///
     /// # Errors
-    /// When it is not, or cannot be written.
+    /// When the new certificate is not for the configured domains, does not match its key, or
+    /// cannot be written.
     pub(super) fn replace_certificate(
         &self,
         private_key: &str,
@@ -130,7 +132,7 @@ impl Store {
         })
     }
 
-    /// The account with the configured authority.
+    /// Reads the account with the configured authority; `None` if there is none.
     ///
     /// # Errors
     /// When the file cannot be read or parsed: creating a new account would lose the old key.
@@ -146,7 +148,7 @@ impl Store {
         write_json(&self.account_file(), account)
     }
 
-    /// How the last orders failed; `None` where the last one succeeded.
+    /// Reads how the last orders failed; `None` if the last one succeeded.
     ///
     /// # Errors
     /// When the file cannot be read or parsed.
@@ -154,7 +156,7 @@ impl Store {
         self.read_json(&self.path("failure.json"))
     }
 
-    /// Replaces how the last orders failed; `None` where the last one succeeded.
+    /// Records how the last orders failed; `None` if the last one succeeded.
     ///
     /// # Errors
     /// When it cannot be written or removed.
@@ -185,18 +187,19 @@ impl Store {
         let Some(bytes) = read(path)? else {
             return Ok(None);
         };
-        // serde's error would quote the file.
+        // Without the error of serde, which would quote the file and its secrets.
         serde_json::from_slice(&bytes).map_err(|_| Error::Damaged(path.to_owned()))
     }
 }
 
-/// Validity in Unix time, and the names.
+/// Start and end of a leaf certificate's validity in Unix seconds, and its names; `None` without
+/// names.
 fn parse_leaf(leaf: &[u8]) -> Option<(u64, u64, BTreeSet<String>)> {
     let leaf = Leaf::parse(leaf).filter(|leaf| !leaf.names.is_empty())?;
     Some((leaf.not_before, leaf.not_after, leaf.names))
 }
 
-/// A file's bytes; `None` where it is missing.
+/// Reads a file; `None` if it is missing.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let failed = |source| Error::Read {
         path: path.to_owned(),

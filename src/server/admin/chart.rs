@@ -1,4 +1,4 @@
-//! Bar charts as SVG, each with the same figures as a table for readers who cannot see it.
+//! Bar charts as SVG, each with a table of the same figures for screen readers.
 
 use std::fmt::Write;
 
@@ -6,18 +6,18 @@ use indicatif::HumanCount;
 
 use crate::html::escape;
 
-/// Width and height of the drawing, in units of its own; the page scales it.
+/// Width and height of the drawing in SVG user units; the page scales it.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 220.0;
-/// Room below the bars for their labels, and above for the figures of the highest.
+/// Space below the bars for their labels, and above for the figure of the highest.
 const MARGIN_BOTTOM: f64 = 30.0;
 const MARGIN_TOP: f64 = 22.0;
-/// At most this many bars have labels and figures; of more bars, every second, third, …
+/// The number of labels; of more bars, every second, third and so on has one.
 const MAX_LABELS: usize = 10;
-/// Room at both sides for the labels of the outermost bars.
+/// Space on both sides for the labels of the outermost bars.
 const MARGIN_SIDE: f64 = 24.0;
-/// Bars closer to each other than this have no figures above them, except for the highest: they
-/// would overlap.
+/// Distance of bars below which only the highest has a figure above it, because figures would
+/// overlap.
 const MIN_FIGURE_DISTANCE: f64 = 40.0;
 
 /// The colour of a bar.
@@ -39,7 +39,7 @@ pub(super) struct Chart<'a> {
     /// The prefix of its HTML ids, unique on the page.
     pub(super) name: &'a str,
     pub(super) title: &'a str,
-    /// What it shows, in a sentence.
+    /// A sentence that summarizes the figures.
     pub(super) summary: String,
     /// The headings of the table.
     pub(super) columns: [&'a str; 2],

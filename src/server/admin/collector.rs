@@ -1,4 +1,4 @@
-//! The collector of the running server's [`Status`] and metrics.
+//! Status collector: builds the [`Status`] and the metrics of the running server.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,20 +25,21 @@ pub(crate) struct StatusCollector {
     pub(crate) run_state: Arc<RunState>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
-    /// `None` where a proxy terminates TLS.
+    /// `None` if a proxy terminates TLS.
     pub(crate) certificates: Option<Arc<Certificates>>,
-    /// `None` where no authority is asked for certificates.
+    /// `None` without ACME.
     pub(crate) acme: Option<Arc<Progress>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) settings: Arc<SettingsHandle>,
     pub(crate) authenticator: Arc<Authenticator>,
+    /// The wall clock.
     pub(crate) clock: fn() -> SystemTime,
 }
 
 impl StatusCollector {
     /// The status now, with a check of the accounts and certificate files and a trial write to the
     /// storage.
-    pub(crate) async fn status(&self) -> Status {
+    pub(super) async fn status(&self) -> Status {
         let storage = async {
             let tried = self.store.try_write().await;
             StorageStatus {
@@ -116,7 +117,7 @@ impl StatusCollector {
     }
 
     /// The metrics as OpenMetrics text, for a server with this status.
-    pub(crate) fn metrics_text(&self, status: &Status) -> String {
+    pub(super) fn metrics_text(&self, status: &Status) -> String {
         self.metrics.health(status);
         if let (Some(status), Some(certificates)) = (&status.certificate, &self.certificates) {
             self.metrics

@@ -1,5 +1,5 @@
-//! The admin listener: plain HTTP for operators and their monitoring, on loopback by default and
-//! never on the public port.
+//! Admin listener: plain HTTP for operators and their monitoring, on loopback by default and never
+//! on the public port.
 
 mod chart;
 pub(crate) mod collector;
@@ -27,26 +27,26 @@ use self::collector::StatusCollector;
 use crate::server::net::listener::back_off;
 use crate::server::status::{Alert, Status};
 
-/// The liveness probe.
+/// Path of the liveness probe.
 pub const HEALTH_PATH: &str = "/healthz";
-/// The readiness probe.
+/// Path of the readiness probe.
 const READY_PATH: &str = "/readyz";
-/// The [`Status`] as JSON.
+/// Path of the [`Status`] as JSON.
 pub const STATUS_PATH: &str = "/status.json";
-/// The metrics, for Prometheus.
+/// Path of the metrics, for Prometheus.
 const METRICS_PATH: &str = "/metrics";
-/// The status page.
+/// Path of the status page.
 const PAGE_PATH: &str = "/";
-/// The format that Prometheus requests: OpenMetrics 1.0 text.
+/// Media type of the metrics: OpenMetrics 1.0 text, which Prometheus requests.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// The page contains its stylesheet and loads nothing.
+/// Content security policy of the status page, which contains its stylesheet and loads nothing.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
-/// Concurrent connections; an operator's tools need few.
+/// Maximum number of concurrent connections; an operator's tools need few.
 const MAX_CONNECTIONS: usize = 32;
-/// How long a connection may wait for a request.
+/// Time limit for the header of a request, and for an idle connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest life of a connection: otherwise a few clients that do not read would occupy all
+/// Maximum lifetime of a connection: otherwise a few clients that do not read would occupy all
 /// connections.
 const MAX_LIFETIME: Duration = Duration::from_secs(60);
 

@@ -1,5 +1,5 @@
-//! The status page, for a help desk or a manager: HTML and SVG from the server, without a script.
-//! It shows no identity.
+//! Status page for a help desk: HTML and SVG, without a script. It contains no account names and no
+//! backup ids.
 
 use indicatif::{BinaryBytes, HumanCount};
 use time::OffsetDateTime;
@@ -14,7 +14,7 @@ use crate::time::{DAY, HumanSeconds};
 const TEMPLATE: &str = include_str!("status_page.html");
 const STYLE: &str = include_str!("status_page.css");
 
-/// Renders the page.
+/// Renders the status page as HTML.
 pub(super) fn render(status: &Status) -> String {
     let alerts = status.alerts();
     // The worst comes first.

@@ -1,4 +1,4 @@
-//! Metrics of the certificate: its validity, reloads of its files, and ACME orders.
+//! Certificate metrics: validity, reloads of the files, and ACME orders.
 
 use std::sync::atomic::Ordering;
 
@@ -9,6 +9,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::server::metrics::label::{Number, Outcome};
 use crate::server::status::CertificateStatus;
 
+/// The metrics of the certificate.
 #[derive(Default)]
 pub(super) struct Certificate {
     begins: Number,
@@ -66,7 +67,7 @@ impl Certificate {
         metrics
     }
 
-    /// `reloads` are the successful and the failed ones.
+    /// Sets the metrics; the reloads since the start are the successful and the failed ones.
     pub(super) fn set(&self, status: &CertificateStatus, [done, failed]: [u64; 2]) {
         self.begins.set(status.begins);
         self.ends.set(status.ends);

@@ -1,4 +1,4 @@
-//! Metrics of the server's health at the time of the scrape.
+//! Health metrics: the server's state at the time of the scrape.
 
 use std::sync::atomic::AtomicU64;
 

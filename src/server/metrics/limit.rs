@@ -1,4 +1,4 @@
-//! Limits that refuse clients, and a counter of refusals for each.
+//! Limits that refuse clients, with a counter of refusals for each.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -9,9 +9,11 @@ use crate::server::metrics::label::LimitName;
 /// Why a client was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
-    /// Connections of all clients; an idle one was evicted.
+    /// The number of connections; an idle one was evicted.
     Connections,
+    /// The number of connections from one address.
     ConnectionsPerAddress,
+    /// Time of the TLS handshake.
     Handshake,
     /// Time, bytes or lines of a request's header.
     Header,
@@ -19,8 +21,9 @@ pub(crate) enum Limit {
     Body,
     /// The client read the response too slowly.
     Answer,
-    /// Bytes beyond requests.
+    /// Bytes received without a request in progress.
     UnsolicitedBytes,
+    /// Streams that the client reset on one HTTP/2 connection.
     Resets,
     /// Memory for uploads, or concurrent requests.
     Overload,
@@ -28,14 +31,23 @@ pub(crate) enum Limit {
     Plaintext,
     /// Not a limit: ambiguous request framing.
     Framing,
+    /// Wrong passwords for one account from one address.
     WrongPasswordsPerAccount,
+    /// Wrong passwords for all accounts from one address.
     WrongPasswordsPerAddress,
+    /// Requests of one account from all addresses for backups that do not exist.
     UnknownBackupsPerAccount,
+    /// Requests of one account from one address for backups that do not exist.
     UnknownBackupsPerAddress,
+    /// New backups of one account from one address.
     NewBackupsPerAddress,
+    /// The quota `maxBackups`.
     MaxBackups,
+    /// The quota `maxTotalBytes`.
     MaxTotalBytes,
+    /// The quota `minFreeBytes`.
     MinFreeBytes,
+    /// The quota `newBackupsPerAccountAndDay`.
     NewBackupsPerAccountAndDay,
 }
 
@@ -95,13 +107,14 @@ impl Limit {
 pub(crate) struct Refusals(Family<LimitName, Counter>);
 
 impl Refusals {
+    /// Counts a refusal.
     pub(crate) fn count(&self, limit: Limit) {
         let limit = limit.word();
         self.0.get_or_create(&LimitName { limit }).inc();
     }
 
     /// Registers the counters of all limits, so that each is exported from the start.
-    pub(crate) fn register(&self, registry: &mut Registry) {
+    pub(super) fn register(&self, registry: &mut Registry) {
         registry.register("refused", "Refusals of clients, by limit", self.0.clone());
         for limit in Limit::ALL {
             let limit = limit.word();

@@ -1,7 +1,7 @@
 //! Metrics for Prometheus. Their labels have few values, none of which identifies a person or a
 //! client.
 //!
-//! docs/OPERATIONS.md explains each of them; `tests/it/docs/operations.rs` compares.
+//! docs/MONITORING.md explains each metric; `tests/it/docs/operations.rs` compares the two.
 
 mod certificate;
 mod health;
@@ -22,13 +22,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::certificate::Certificate;
+use self::health::Health;
+use self::label::{Kind, Number, Outcome};
+use self::limit::Refusals;
+use self::storage::Storage;
 use crate::account::HashCounts;
 use crate::retention::Report;
-use crate::server::metrics::certificate::Certificate;
-use crate::server::metrics::health::Health;
-use crate::server::metrics::label::{Kind, Number, Outcome};
-use crate::server::metrics::limit::Refusals;
-use crate::server::metrics::storage::Storage;
 use crate::server::status::{CertificateStatus, Status};
 use crate::state::Scrubbed;
 
@@ -51,7 +51,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// `started` is a Unix time in seconds.
+    /// Registers all metrics. `started` is the Unix time of the start in seconds.
     pub(crate) fn new(started: u64) -> Self {
         let mut registry = Registry::with_prefix("safe");
         let metrics = Self {
@@ -150,7 +150,7 @@ impl Metrics {
         }
     }
 
-    /// Sets the gauges of a sweep; without a report it was aborted.
+    /// Records a sweep that started at the Unix time `began`; without a report it was aborted.
     pub(crate) fn swept(&self, began: u64, report: Option<&Report>) {
         self.storage.swept(began, report);
     }

@@ -1,20 +1,20 @@
-//! A panic hook that logs the location of a panic and counts it. The panic's own text is not
-//! logged, because it may quote what a client sent.
+//! Panic hook: logs the location of a panic and counts it. The panic message is not logged, because
+//! it may contain data of a client.
 
 use std::panic::PanicHookInfo;
 
 use prometheus_client::metrics::counter::Counter;
 
-/// A panic hook.
+/// A panic hook, for `std::panic::set_hook`.
 pub(crate) type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
 
-/// Makes the hook.
-pub(crate) fn hook(panics: Counter) -> Hook {
+/// Creates the hook.
+pub(super) fn hook(panics: Counter) -> Hook {
     Box::new(move |panic| {
         let count = panics.inc() + 1;
-        let (file, line) = panic
-            .location()
-            .map_or(("unknown", 0), |place| (place.file(), place.line()));
+        let (file, line) = panic.location().map_or(("unknown", 0), |location| {
+            (location.file(), location.line())
+        });
         tracing::error!(file, line, count, "panic: please report this bug");
     })
 }

@@ -1,4 +1,4 @@
-//! Metrics of requests: their number, outcome and duration.
+//! Request metrics: number, outcome and duration.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::server::metrics::label::{Endpoint, Number, ResponseClass};
 
-/// Seconds. A durable upload takes milliseconds, that of a slow phone a minute; an Android phone
-/// waits 30 seconds.
+/// Buckets of the duration in seconds. A durable upload takes milliseconds, that of a slow phone a
+/// minute; the Android app waits 30 seconds for a response.
 const BUCKETS: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 30.0,
 ];
 
-/// Methods with a label of their own; the others are `other`.
+/// Methods that are label values; all others are `other`.
 const METHODS: [&str; 6] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PROPFIND"];
 
 /// The metrics of requests.
@@ -53,8 +53,8 @@ impl Requests {
             "Requests in flight",
             requests.in_flight.clone(),
         );
-        // The requests of apps are exported from the start, so that the first failure is an
-        // increase.
+        // The series of the apps' requests exist from the start, so that the first failure is an
+        // increase and not a new series.
         for (route, method) in [
             ("config", "GET"),
             ("backup", "GET"),
@@ -84,7 +84,7 @@ impl Requests {
         InFlightRequest(self)
     }
 
-    /// Counts bytes that HTTP/1.1 could not parse as a request.
+    /// Counts a malformed HTTP/1.1 request, which hyper rejects before the handler.
     pub(crate) fn unreadable(&self) {
         let response = ResponseClass {
             route: "unknown",
@@ -96,7 +96,7 @@ impl Requests {
 }
 
 impl InFlightRequest<'_> {
-    /// Counts the response; without a status, the client was gone before it.
+    /// Counts the response; without a status, the client disconnected before it.
     pub(crate) fn ended(
         &self,
         route: &'static str,
@@ -114,7 +114,7 @@ impl InFlightRequest<'_> {
             class,
         };
         requests.responses.get_or_create(&response).inc();
-        // Refusals are quick, or slow on purpose, and would distort the histogram.
+        // Refusals are fast, or delayed on purpose, and would distort the histogram.
         if ["2xx", "3xx", "5xx"].contains(&class) {
             let durations = requests
                 .durations
@@ -130,7 +130,8 @@ impl Drop for InFlightRequest<'_> {
     }
 }
 
-/// The class of a status. 401 has a class of its own: each request of an iPhone begins with one.
+/// The class of a status. 401 has a class of its own, because an iPhone sends each request without
+/// credentials first.
 fn class(status: Option<u16>) -> &'static str {
     match status {
         None => "given_up",

@@ -1,4 +1,4 @@
-//! Metrics of the storage: backups and trash as sweeps and scrubs find them, and failed operations.
+//! Storage metrics: backups and trash at the last sweep and scrub, and failed operations.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -8,7 +8,8 @@ use crate::retention::{Refusal, Report};
 use crate::server::metrics::label::{Kind, Number, Operation, Reason, UpTo, Within, YoungerThan};
 use crate::state::Scrubbed;
 
-/// Operations that may fail: those of requests, and the single files of a sweep.
+/// Label values of operations: those of requests, and `sweep` for a file that a sweep cannot
+/// remove.
 const OPERATIONS: [&str; 6] = ["read", "stat", "list", "store", "remove", "sweep"];
 /// The periods, in days, for which renewed backups are counted.
 const RENEWED_WITHIN: [u32; 2] = [1, 7];
@@ -211,7 +212,7 @@ impl Storage {
     }
 }
 
-/// The upper bound of a class as a label.
+/// The upper bound of a bucket as a label value.
 fn bound(bound: Option<u32>) -> String {
     bound.map_or_else(|| "+Inf".to_owned(), |bound| bound.to_string())
 }

@@ -1,4 +1,4 @@
-//! Metrics of connections: their number, their bytes and their TLS handshakes.
+//! Connection metrics: number, bytes and TLS handshakes.
 
 use std::io;
 use std::time::Instant;
@@ -14,8 +14,8 @@ use tokio_util::io::{InspectReader, InspectWriter};
 
 use crate::server::metrics::label::{Kind, Number};
 
-/// Seconds. The server takes a tenth of a millisecond of it, the rest is two round trips to the
-/// client.
+/// Buckets of the handshake's duration in seconds. The server computes for a tenth of a
+/// millisecond; the rest is two round trips to the client.
 const BUCKETS: [f64; 10] = [0.0025, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// The metrics of connections.
@@ -152,7 +152,9 @@ enum Failure {
     NotTls,
     /// The client disconnected.
     Disconnected,
+    /// The handshake was cancelled at its time limit.
     Timeout,
+    /// Any other reason.
     Other,
 }
 

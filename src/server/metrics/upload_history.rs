@@ -1,4 +1,4 @@
-//! The history of uploads per day for a month, kept from one run to the next.
+//! Upload history: uploads per day for a month, stored from one run to the next.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,14 +9,14 @@ use crate::lock::lock;
 use crate::state::{DayOfUploads, Error, State, StateStore};
 use crate::time::{DAY, unix};
 
-/// The length of the history, today included.
+/// Length of the history in days, today included.
 const DAYS: u64 = 30;
 
-/// Uploads per day, in UTC.
+/// Uploads per day, in UTC; the key is the number of days since 1970-01-01.
 #[derive(Default)]
 pub(crate) struct Uploads {
     days: Mutex<BTreeMap<u64, u64>>,
-    /// True while there are uploads that are not saved.
+    /// True while there are unsaved uploads.
     is_dirty: AtomicBool,
 }
 
@@ -27,10 +27,10 @@ impl Uploads {
         self.is_dirty.store(true, Ordering::Relaxed);
     }
 
-    /// Adds the history of an earlier run.
-    pub(crate) fn add(&self, remembered: &[DayOfUploads]) {
+    /// Adds the saved history of an earlier run.
+    pub(crate) fn add(&self, saved: &[DayOfUploads]) {
         let mut days = self.days();
-        for day in remembered {
+        for day in saved {
             *days.entry(day.day).or_default() += day.uploads;
         }
     }

@@ -1,9 +1,9 @@
-//! `check` of the accounts.
+//! Preflight check of the accounts file.
 
-use super::findings::{Findings, check_private};
 use crate::account::{self, Authenticator, Role};
 use crate::config::Config;
 use crate::error_chain::with_causes;
+use crate::server::preflight::findings::{Findings, check_private};
 use crate::server::status::{Alert, Severity};
 
 pub(super) fn check(findings: &mut Findings, config: &Config) {

@@ -1,17 +1,17 @@
-//! `check` of automatic certificates (ACME). It sends no request to the authority.
+//! Preflight check of automatic certificates (ACME). It sends no request to the authority.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use super::certificate;
-use super::findings::{Findings, check_private, public_host};
 use crate::config::{Acme, Config, Listen};
 use crate::error_chain::with_causes;
 use crate::server::acme::http::authorities;
 use crate::server::acme::store::Store;
+use crate::server::preflight::certificate;
+use crate::server::preflight::findings::{Findings, check_private, public_host};
 use crate::server::status::{Renewal, Severity};
 
-/// The port that every authority connects to (RFC 8737).
+/// The port that the authority connects to (RFC 8737 §3).
 const PORT: u16 = 443;
 
 pub(super) fn check(findings: &mut Findings, config: &Config, acme: &Acme, now: SystemTime) {

@@ -1,6 +1,6 @@
-//! `check` of the certificate: what App Transport Security asks of it (Apple, "Preventing insecure
-//! network connections"), and whether a client that trusts this system's authorities would accept
-//! its chain.
+//! Preflight check of the certificate: the requirements of App Transport Security (Apple,
+//! "Preventing insecure network connections"), and whether a client that trusts this system's
+//! authorities would accept the chain.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,25 +11,27 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, RootCertStore};
 
-use super::findings::{Findings, check_private, public_host};
 use crate::config::{Config, TlsFiles};
 use crate::error_chain::with_causes;
+use crate::server::preflight::findings::{Findings, check_private, public_host};
 use crate::server::status::{Alert, Renewal, Severity};
 use crate::server::tls::leaf::{Key, Leaf};
 use crate::server::tls::pem;
 use crate::time::{DAY, unix};
 
-/// Apple's bound on a certificate's validity, for private authorities (support.apple.com/103769).
+/// Longest validity that Apple accepts of a private authority, in seconds
+/// (support.apple.com/103769).
 const LONGEST_VALIDITY: u64 = 825 * DAY;
 
-/// sha1WithRSAEncryption, md5WithRSAEncryption, ecdsa-with-SHA1.
+/// OIDs of signature algorithms that clients refuse: sha1WithRSAEncryption, md5WithRSAEncryption
+/// (RFC 8017 appendix C), ecdsa-with-SHA1 (RFC 3279 §2.2.3).
 const WEAK_SIGNATURES: [&str; 3] = [
     "1.2.840.113549.1.1.5",
     "1.2.840.113549.1.1.4",
     "1.2.840.10045.4.1",
 ];
 
-/// Checks the files that handshakes use; findings about the certificate are about `key`.
+/// Checks the certificate files; findings about the certificate are reported for `key`.
 pub(super) fn check(
     findings: &mut Findings,
     config: &Config,
@@ -67,7 +69,7 @@ pub(super) fn check(
     check_chain(findings, config, key, (certificate, intermediates), now);
 }
 
-/// Why apps refuse a certificate, at any time.
+/// The reasons for which apps refuse a certificate regardless of the time.
 fn refusals(leaf: &Leaf) -> impl Iterator<Item = &'static str> {
     let has_strong_key = match leaf.key {
         Key::Rsa(bits) => bits >= 2048,

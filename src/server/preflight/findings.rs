@@ -1,4 +1,4 @@
-//! Findings of a check, and checks that several files share.
+//! Findings of the preflight check, and checks that its files share.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -20,7 +20,7 @@ impl Findings {
     }
 }
 
-/// Warns where other users of this machine have any access to a file or directory.
+/// Adds a warning if users other than owner and group have any access to a file or directory.
 pub(super) fn check_private(findings: &mut Findings, key: &'static str, path: &Path) {
     if std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o007 != 0) {
         let mode = if path.is_dir() { "700" } else { "600" };
@@ -30,7 +30,7 @@ pub(super) fn check_private(findings: &mut Findings, key: &'static str, path: &P
     }
 }
 
-/// The host of the public URL.
+/// The host of `publicUrl`, an IPv6 address without brackets; `None` if the key is not set.
 pub(super) fn public_host(config: &Config) -> Option<String> {
     let url = config.public_url.as_deref()?.parse::<::http::Uri>().ok()?;
     let host = url.host()?;

@@ -1,4 +1,5 @@
-//! `check`: tests a configuration for what the server would refuse, and for what would fail later.
+//! Preflight check (`check`): tests a configuration for errors that would stop the server now or
+//! later.
 
 mod accounts;
 mod acme;
@@ -13,8 +14,8 @@ use self::findings::Findings;
 use crate::config::{Config, Listen, Tls};
 use crate::server::status::{Finding, Renewal, Severity};
 
-/// Checks everything that a configuration names; changes nothing but that missing data directories
-/// are made.
+/// Checks everything that a configuration names. Changes nothing, except that it creates missing
+/// directories of the storage and of ACME.
 #[must_use]
 pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     let mut findings = Findings::default();

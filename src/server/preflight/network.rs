@@ -1,10 +1,10 @@
-//! `check` of the listeners' addresses and sockets.
+//! Preflight check of the listeners' addresses and sockets.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::findings::Findings;
 use crate::server::net::listener::is_stale_socket;
+use crate::server::preflight::findings::Findings;
 use crate::server::status::Severity;
 
 /// Tests whether an address can be bound.
@@ -23,7 +23,7 @@ pub(super) fn check_address(findings: &mut Findings, key: &'static str, address:
     }
 }
 
-/// Tests whether a Unix socket can be made.
+/// Tests whether a Unix socket can be bound.
 pub(super) fn check_socket(findings: &mut Findings, path: &Path) {
     let key = "listen";
     let socket = path.display();

@@ -1,8 +1,8 @@
-//! `check` of the storage: a trial write, free space, the state.
+//! Preflight check of the storage: a trial write, free space, the state.
 
-use super::findings::{Findings, check_private};
 use crate::config::Config;
 use crate::error_chain::with_causes;
+use crate::server::preflight::findings::{Findings, check_private};
 use crate::server::status::{Alert, Severity};
 use crate::state::{self, State};
 use crate::store::{self, Access, Opened};
@@ -39,8 +39,7 @@ type Probed = (
     Result<State, state::Error>,
 );
 
-/// Probes a storage on a thread with a runtime of its own, because the caller may already be inside
-/// of one.
+/// Probes a storage on a thread with its own runtime, because the caller may already run in one.
 fn probe(opened: &Opened) -> std::io::Result<Probed> {
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread()

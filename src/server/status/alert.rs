@@ -1,27 +1,28 @@
-//! Severities and alerts, and the thresholds and texts that every view of the server's health
-//! shares.
+//! Alerts and their severity, with the thresholds and texts that all reports of the server's health
+//! share.
 //!
 //! `status`, `/readyz`, the metrics and the status page assess a running server
-//! ([`super::assessment`]); `check` assesses a configuration. What both of them assess is judged
-//! here, so that they cannot disagree.
+//! ([`super::assessment`]); `check` assesses a configuration. Assessments that both make are here,
+//! so that the two cannot differ.
 
 use indicatif::BinaryBytes;
 use serde::{Deserialize, Serialize};
 
 use crate::time::{DAY, HOUR, HumanSeconds};
 
-/// Free space below this is a warning.
+/// Free space below this number of bytes is a warning.
 const LOW_FREE_SPACE: u64 = 1 << 30;
-/// A validity that ends earlier is a warning; of short-lived certificates, their last quarter.
+/// Remaining validity below this number of seconds is a warning; for short-lived certificates,
+/// below a quarter of their lifetime.
 const EXPIRES_SOON: u64 = 21 * DAY;
-/// Sweeps run every hour. This long without a completed one is critical.
+/// Seconds without a completed sweep that are critical. Sweeps run every hour.
 const STALE_SWEEP: u64 = 3 * HOUR;
 
-/// How bad a state is.
+/// The severity of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Severity {
-    /// As it should be.
+    /// No action is needed.
     Good,
     /// An operator should act; clients are served.
     Warning,
@@ -41,11 +42,11 @@ impl Severity {
     }
 }
 
-/// A state that was assessed.
+/// A state and its severity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Alert {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
     /// What was found, and the remedy.
     pub text: String,
@@ -54,7 +55,7 @@ pub struct Alert {
 /// An alert about one key of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The key.
+    /// The key, such as `tls.certificateFile`.
     pub key: &'static str,
     /// What was found.
     #[serde(flatten)]
@@ -71,15 +72,15 @@ pub(crate) enum Renewal {
 }
 
 impl Alert {
-    pub(crate) fn good(text: impl Into<String>) -> Self {
+    pub(super) fn good(text: impl Into<String>) -> Self {
         Self::new(Severity::Good, text)
     }
 
-    pub(crate) fn warning(text: impl Into<String>) -> Self {
+    pub(super) fn warning(text: impl Into<String>) -> Self {
         Self::new(Severity::Warning, text)
     }
 
-    pub(crate) fn critical(text: impl Into<String>) -> Self {
+    pub(super) fn critical(text: impl Into<String>) -> Self {
         Self::new(Severity::Critical, text)
     }
 
@@ -88,9 +89,10 @@ impl Alert {
         Self { severity, text }
     }
 
-    /// Assesses a certificate's validity, in Unix seconds.
+    /// Assesses the validity of a certificate. `begins`, `ends` and `now` are Unix times in
+    /// seconds.
     pub(crate) fn certificate_validity(begins: u64, ends: u64, now: u64, renewal: Renewal) -> Self {
-        // An automatic renewal should have happened long before.
+        // With ACME, failed orders have an alert of their own.
         let remedy = match renewal {
             Renewal::Automatic => "",
             Renewal::Manual => "; renew it",
@@ -115,7 +117,7 @@ impl Alert {
 
     /// Assesses the free space of the storage.
     pub(crate) fn free_space(free_bytes: u64, max_backup_bytes: u64) -> Self {
-        // One upload, and the backup that it replaces.
+        // Space for an upload and for the backup that it replaces.
         let least = max_backup_bytes.saturating_mul(2);
         let free = BinaryBytes(free_bytes);
         if free_bytes < least {
@@ -145,7 +147,7 @@ impl Alert {
         )
     }
 
-    /// Assesses the time since a sweep last completed; `None` while that is as it should be.
+    /// Assesses the seconds since a sweep last completed; `None` if they need no action.
     pub(super) fn stale_sweep(seconds_without: u64) -> Option<Self> {
         let since = HumanSeconds(seconds_without);
         let text = format!(

@@ -1,8 +1,8 @@
-//! The assessment of a running server: the alerts that follow from its [`Status`].
+//! Assessment of a running server: the alerts that follow from its [`Status`].
 
-use super::alert::Renewal;
-use super::{AcmeStatus, Alert, CertificateStatus, Severity, Status};
 use crate::retention::Report;
+use crate::server::status::alert::Renewal;
+use crate::server::status::{AcmeStatus, Alert, CertificateStatus, Severity, Status};
 use crate::time::HumanSeconds;
 
 impl Status {
@@ -13,7 +13,7 @@ impl Status {
         !self.draining && !self.alerts().iter().any(is_critical)
     }
 
-    /// What an operator has to act on, the worst first.
+    /// The warnings and critical alerts, the most severe first.
     #[must_use]
     pub fn alerts(&self) -> Vec<Alert> {
         let mut alerts = Vec::new();

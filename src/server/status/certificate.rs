@@ -1,4 +1,4 @@
-//! The certificate in force and the state of its ACME orders, as plain data.
+//! Certificate status: the certificate in force and the state of its ACME orders, as plain data.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,17 @@ use serde::{Deserialize, Serialize};
 pub struct CertificateStatus {
     /// When its validity begins.
     pub begins: u64,
-    /// When its validity ends; 0 where there is no certificate yet.
+    /// When its validity ends; 0 if there is no certificate yet.
     pub ends: u64,
-    /// Why the files as they are now cannot be used; the certificate that was read before is in
-    /// force.
+    /// Why the current files cannot be used; the previously read certificate stays in force.
     pub problem: Option<String>,
-    /// The orders for it; `None` where the operator renews the files.
+    /// The ACME orders; `None` if the operator renews the files.
     #[serde(default)]
     pub acme: Option<AcmeStatus>,
 }
 
 impl CertificateStatus {
-    /// True while clients accept it.
+    /// True if `now`, a Unix time in seconds, is within the validity.
     #[must_use]
     pub fn is_valid(&self, now: u64) -> bool {
         (self.begins..=self.ends).contains(&now)
@@ -46,7 +45,7 @@ pub struct AcmeStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
-    /// Their number.
+    /// The number of consecutive failures.
     pub times: u32,
     /// When the last one failed.
     pub last: u64,

@@ -1,4 +1,5 @@
-//! The server's status as plain data, without identities, and the alerts that follow from it.
+//! Status of the server as plain data, without account names or backup ids, and the alerts that
+//! follow from it.
 
 mod alert;
 mod assessment;
@@ -27,28 +28,27 @@ pub struct Status {
     pub now: u64,
     /// The last sweep of this run.
     pub sweep: Option<Sweep>,
-    /// Seconds since a sweep last completed, or since the start. Measured on a clock that does not
-    /// jump.
+    /// Seconds since a sweep last completed, or since the start, on the monotonic clock.
     pub seconds_without_sweep: u64,
     /// When a sweep of this run last completed.
     pub last_sweep: Option<u64>,
     /// The last scrub, also of an earlier run.
     pub scrub: Option<Scrubbed>,
-    /// The certificate; `None` where a proxy terminates TLS.
+    /// The certificate; `None` if a proxy terminates TLS.
     pub certificate: Option<CertificateStatus>,
     /// The state of the storage.
     pub storage: StorageStatus,
     /// The state of the accounts.
     pub accounts: AccountsStatus,
-    /// The quota that is used up, so that new backups are refused.
+    /// The key of the quota that is used up, so that new backups are refused.
     pub quota_used_up: Option<String>,
     /// Uploads of each of the last thirty days, the oldest first.
     pub uploads: Vec<DayOfUploads>,
-    /// The largest allowed backup.
+    /// The largest allowed backup, in bytes.
     pub max_backup_bytes: u64,
     /// True during a graceful shutdown.
     pub draining: bool,
-    /// Why the configuration as it is now cannot be used; the previous one is in force.
+    /// Why the current configuration file cannot be used; the previous configuration is in force.
     pub config_problem: Option<String>,
     /// Changed keys of the configuration that wait for a restart.
     pub waiting_for_restart: Vec<String>,

@@ -1,5 +1,5 @@
-//! Facts about this run of the server that no other part keeps: the last sweep and scrub,
-//! configuration reloads, graceful shutdown.
+//! Run state: facts about this run of the server that no other part stores, which are the last
+//! sweep and scrub, configuration reloads and the graceful shutdown.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -7,16 +7,16 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::Sweep;
 use crate::lock::lock;
 use crate::retention::Report;
+use crate::server::status::Sweep;
 use crate::state::Scrubbed;
 use crate::time::unix;
 
 /// The facts of this run.
 pub(crate) struct RunState {
     started: SystemTime,
-    /// The same on a clock that does not jump.
+    /// The same on the monotonic clock.
     started_at: Instant,
     facts: Mutex<Facts>,
     draining: AtomicBool,
@@ -26,8 +26,9 @@ pub(crate) struct RunState {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
     pub(crate) sweep: Option<Sweep>,
-    /// Unix seconds.
+    /// Start of the last completed sweep, in Unix seconds.
     pub(crate) last_sweep: Option<u64>,
+    /// End of the last completed sweep, on the monotonic clock.
     completed: Option<Instant>,
     pub(crate) scrub: Option<Scrubbed>,
     pub(crate) config_problem: Option<String>,
@@ -54,26 +55,25 @@ impl RunState {
         self.lock().clone()
     }
 
-    /// Seconds since a sweep last completed, or since the start. Measured on a clock that does not
-    /// jump.
+    /// Seconds since a sweep last completed, or since the start, on the monotonic clock.
     pub(crate) fn seconds_without_sweep(&self) -> u64 {
         let since = self.lock().completed.unwrap_or(self.started_at);
         since.elapsed().as_secs()
     }
 
-    /// The configuration was reloaded; changes of the keys in `waiting` need a restart.
+    /// Records a reload of the configuration; changes of the keys in `waiting` need a restart.
     pub(crate) fn config_reloaded(&self, waiting: &[&str]) {
         let mut facts = self.lock();
         facts.config_problem = None;
         facts.waiting_for_restart = waiting.iter().map(|&key| key.to_owned()).collect();
     }
 
-    /// A reload of the configuration failed.
+    /// Records a failed reload of the configuration.
     pub(crate) fn config_failed(&self, problem: String) {
         self.lock().config_problem = Some(problem);
     }
 
-    /// A sweep ended; without a report it was aborted.
+    /// Records a sweep; without a report it was aborted.
     pub(crate) fn sweep_ended(&self, began: SystemTime, took: Duration, report: Option<Report>) {
         let mut facts = self.lock();
         if report.is_some() {
@@ -87,16 +87,17 @@ impl RunState {
         });
     }
 
-    /// A scrub ended, in this run or an earlier one.
+    /// Records a scrub of this run or an earlier one.
     pub(crate) fn scrub_ended(&self, scrubbed: Scrubbed) {
         self.lock().scrub = Some(scrubbed);
     }
 
-    /// The graceful shutdown has begun.
+    /// Records the start of the graceful shutdown.
     pub(crate) fn start_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// True once the graceful shutdown has started.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

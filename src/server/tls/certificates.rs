@@ -1,7 +1,7 @@
 //! Certificate and private key in force, reloaded together when their files are replaced.
 //!
-//! The two files change one after the other, so that for a moment they are no pair: the last good
-//! pair stays in force until the files are one again.
+//! The two files are replaced one after the other, so that for a moment they do not match: the last
+//! matching pair stays in force until they do.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) struct Certificates {
     files: Arc<Reloaded<CertificateFiles>>,
 }
 
-/// The files of certificate and private key.
+/// The paths of certificate and private key, as a source of [`Reloaded`].
 pub(crate) struct CertificateFiles(TlsFiles);
 
 /// A certificate chain and its private key.
@@ -29,7 +29,7 @@ pub(crate) struct Loaded {
     validity: Option<Validity>,
 }
 
-/// From when to when a certificate is valid, in Unix seconds.
+/// The validity of a certificate, in Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Validity {
     begins: u64,
@@ -48,8 +48,8 @@ impl Certificates {
         })
     }
 
-    /// Reads the files if they can be used. Until then there is no certificate; files that cannot
-    /// be used are reported by the next refresh.
+    /// Reads the files. If they cannot be used, there is no certificate until they can; the next
+    /// refresh reports the reason.
     pub(crate) fn open_or_wait(files: &TlsFiles) -> Self {
         Self::open(files).unwrap_or_else(|_| Self {
             files: Arc::new(Reloaded::without_files(
@@ -59,18 +59,19 @@ impl Certificates {
         })
     }
 
-    /// The files. A change of them is in force once they were refreshed.
+    /// The files, for their refresh: a change is in force only after it.
     pub(crate) fn files(&self) -> &Arc<Reloaded<CertificateFiles>> {
         &self.files
     }
 
-    /// The certificate and private key in force; `None` where none has been read yet.
+    /// The certificate and private key in force; `None` if none has been read yet.
     pub(crate) fn current(&self) -> Option<Arc<CertifiedKey>> {
         let loaded = self.files.current();
         Some(Arc::clone(&Option::as_ref(&loaded)?.key))
     }
 
-    /// The certificate in force, and what was wrong with its files at the last check.
+    /// The validity of the certificate in force, and why its files could not be used at the last
+    /// check.
     pub(crate) fn status(&self) -> CertificateStatus {
         let loaded = self.files.current();
         let validity = Option::as_ref(&loaded).and_then(|loaded| loaded.validity);
@@ -118,7 +119,7 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-// It holds a private key.
+// Without the fields, which contain a private key.
 impl std::fmt::Debug for Certificates {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -128,8 +129,8 @@ impl std::fmt::Debug for Certificates {
 }
 
 impl Validity {
-    /// Validity of the leaf, which is the certificate that phones check: intermediates may be
-    /// older. `None` where it cannot be parsed, which handshakes do not need.
+    /// Validity of the leaf certificate; that of intermediates may be longer. `None` if the leaf
+    /// cannot be parsed, which a handshake does not require.
     fn of(key: &CertifiedKey) -> Option<Self> {
         let leaf = Leaf::parse(key.cert.first()?)?;
         Some(Self {

@@ -7,10 +7,10 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 
-/// The configuration of the public listeners, with these protocols in ALPN.
+/// Creates the TLS configuration of the public listeners, with these protocols in ALPN.
 ///
-/// Without session tickets: iOS makes a new session for every operation and Android comes once a
-/// day, so that resumption saves nothing, and a ticket is one secret more.
+/// Without session resumption: iOS starts a new session for every operation and Android connects
+/// once a day, so that resumption saves nothing, and a ticket key is one more secret.
 pub(crate) fn server_config(
     resolver: Arc<dyn ResolvesServerCert>,
     protocols: &[&[u8]],

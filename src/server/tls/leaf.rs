@@ -6,7 +6,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-/// What a server's own certificate says. Times are Unix times in seconds.
+/// The parsed fields of a leaf certificate. Times are Unix times in seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Leaf {
     /// When its validity begins.
@@ -21,15 +21,18 @@ pub(crate) struct Leaf {
     pub(crate) allows_server_auth: bool,
     /// Its public key.
     pub(crate) key: Key,
-    /// The OID of the algorithm that its issuer signed it with.
+    /// The OID of the issuer's signature algorithm, in dotted decimal.
     pub(crate) signature_algorithm: String,
 }
 
 /// The kind and size of a public key, in bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
+    /// RSA: the size of the modulus.
     Rsa(usize),
+    /// ECDSA: the size of the curve.
     EllipticCurve(usize),
+    /// A key of another kind, or one that cannot be parsed.
     Other,
 }
 
@@ -72,7 +75,7 @@ fn names(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
     names.collect()
 }
 
-/// Times before 1970 count as 1970.
+/// The timestamp as unsigned seconds; times before 1970 count as 1970.
 fn unix(timestamp: i64) -> u64 {
     u64::try_from(timestamp).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Certificates and the TLS configuration of the public listeners.
+//! TLS of the public listeners: certificates, private keys and the configuration of rustls.
 
 pub(crate) mod alpn;
 pub(crate) mod certificates;

@@ -1,4 +1,4 @@
-//! Certificates and private keys in PEM files.
+//! PEM files with certificates and private keys (RFC 7468).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,16 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A file is not PEM, or has nothing of what it should hold.
+    /// A file is not PEM, or does not contain what is expected.
     #[error("{} holds no {expected} in PEM form", .path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What should be in it.
+        /// What is expected in the file: `certificate` or `private key`.
         expected: &'static str,
     },
     /// The private key can be read by others than its owner and group, or changed by others than
@@ -40,7 +40,7 @@ pub enum Error {
         /// The permissions that are too wide.
         exposure: Exposure,
     },
-    /// Certificate and key do not go together, or the key is of an unknown kind.
+    /// Certificate and key do not match, or the key is of an unknown kind.
     #[error("the private key cannot be used with the certificate")]
     Mismatch(#[source] rustls::Error),
 }
@@ -48,7 +48,7 @@ pub enum Error {
 /// Reads the certificate chain, leaf first.
 ///
 /// # Errors
-/// When the file cannot be read or holds no certificate.
+/// When the file cannot be read or contains no certificate.
 pub fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let expected = "certificate";
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
@@ -66,7 +66,7 @@ pub fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Er
 /// Reads the private key.
 ///
 /// # Errors
-/// When the file cannot be read, is open to others, or holds no private key.
+/// When the file cannot be read, other users can access it, or it contains no private key.
 fn load_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     if let Ok(Some(exposure)) = Exposure::of(path) {
         return Err(Error::Exposed {
@@ -77,10 +77,10 @@ fn load_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| from_pem(path, "private key", error))
 }
 
-/// Reads certificate chain and private key, and checks that they are a pair.
+/// Reads certificate chain and private key, and checks that they match.
 ///
 /// # Errors
-/// When a file cannot be read, the key is open to others, or they are no pair.
+/// When a file cannot be read, other users can access the key, or certificate and key do not match.
 pub fn load(files: &TlsFiles) -> Result<CertifiedKey, Error> {
     let certificates = load_certificates(&files.certificate)?;
     let private_key = load_private_key(&files.private_key)?;
@@ -88,8 +88,8 @@ pub fn load(files: &TlsFiles) -> Result<CertifiedKey, Error> {
         .map_err(Error::Mismatch)
 }
 
-/// A certificate chain and its private key from PEM; `None` where they cannot be parsed or are no
-/// pair.
+/// Parses a certificate chain and its private key from PEM; `None` if they cannot be parsed or do
+/// not match.
 pub(crate) fn pair(chain: &[u8], private_key: &[u8]) -> Option<CertifiedKey> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
     let private_key = PrivateKeyDer::from_pem_slice(private_key).ok()?;

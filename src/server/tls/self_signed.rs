@@ -1,5 +1,5 @@
-//! Development certificates: an authority of their own and a leaf under it, because TLS clients
-//! rightly refuse a self-signed certificate that is an authority and a server at once.
+//! Development certificates: a new certificate authority and a leaf certificate that it issues,
+//! because TLS clients reject a self-signed certificate that is both CA and server certificate.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,18 +10,19 @@ use rcgen::{
 
 use crate::time::DAY;
 
-/// Validity of a development certificate: less than the 398 days that Apple allows.
+/// Validity after the creation: less than the 398 days that Apple allows.
 const VALID: Duration = Duration::from_secs(365 * DAY);
-/// Validity before it is created, for clocks that are behind.
+/// Validity before the creation, for clocks that are behind.
 const VALID_BEFORE: Duration = Duration::from_secs(DAY);
 
-/// A certificate, its key, and the authority that clients must trust. ECDSA P-256.
+/// A certificate, its key, and the certificate authority that clients must trust. The keys are
+/// ECDSA P-256.
 pub struct DevelopmentCertificate {
     /// The authority's certificate, PEM.
     pub authority_pem: String,
     /// The server's certificate and the authority's, leaf first, PEM.
     pub chain_pem: String,
-    /// The server's private key, PEM. The authority's key is not kept.
+    /// The server's private key, PEM. The authority's key is discarded.
     pub private_key_pem: String,
 }
 

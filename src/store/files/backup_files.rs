@@ -1,7 +1,7 @@
-//! File operations on the backups of a data directory, for a blocking thread.
+//! File operations on the backups of a data directory. They block.
 //!
-//! Each function is one straight sequence of steps and leaves the old version or the new one,
-//! wherever it ends. docs/DURABILITY.md lists for every step what a failure and a crash leave
+//! Each function is a linear sequence of steps, and leaves the old version or the new one wherever
+//! it is interrupted. docs/DURABILITY.md lists for every step what a failure and a crash leave
 //! behind; a new step here needs a row there and in `tests/system/faults.rs`.
 
 use std::fs::{self, File, OpenOptions};
@@ -13,10 +13,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock, statvfs};
 
-use super::super::{Contents, Meta, Put, Restored, Trashed, Verified, Version};
-use super::checksum::{self, Checksum};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
+use crate::store::files::checksum::{self, Checksum};
+use crate::store::{Contents, Meta, Put, Restored, Trashed, Verified, Version};
 
 /// The subdirectories of a data directory, and the file operations on them.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl BackupFiles {
         Ok(put)
     }
 
-    /// Reads one whole version: an open file stays readable after it was replaced.
+    /// Reads one whole version: an open file stays readable after it is replaced.
     pub(super) fn get(&self, id: BackupId) -> Result<Option<(Meta, Bytes)>, durable::Error> {
         let Some(mut file) = open_existing(&self.backup(id))? else {
             return Ok(None);
@@ -196,7 +196,7 @@ impl BackupFiles {
         file.sync()
     }
 
-    /// Free bytes of the file system for users other than root. `None` on a file system without a
+    /// Free bytes of the file system for users other than root; `None` on a file system without a
     /// size (ramfs, some FUSE file systems).
     pub(super) fn free_bytes(&self) -> Result<Option<u64>, durable::Error> {
         let space = statvfs(&self.tmp)
@@ -269,8 +269,8 @@ fn stat_path(path: &Path) -> Result<Option<fs::Metadata>, durable::Error> {
     }
 }
 
-/// Whether an error means that the backup does not exist, and not that the whole directory is
-/// missing (an unmounted disk). Otherwise clients would be told that their backups do not exist.
+/// True if an error means that the backup does not exist, and not that the whole directory is
+/// missing (an unmounted disk), for which clients must not receive 404.
 fn is_absent(error: &io::Error, path: &Path) -> bool {
     error.kind() == io::ErrorKind::NotFound && durable::parent(path).is_dir()
 }

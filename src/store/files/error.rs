@@ -1,15 +1,15 @@
-//! What an error of the operating system says of the storage: full, out of reach, or failed.
+//! Classification of operating system errors: the storage is full, unavailable, or has failed.
 
 use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
 
-use super::super::Error;
 use crate::durable;
+use crate::store::Error;
 
-/// What only a file system behind a network or behind another process (FUSE) answers, while that is
-/// away. An error that a local disk can give as well is none of these, above all EIO: it may mean
-/// damage that an operator has to see.
+/// Errors that only a network or FUSE file system returns, while its server or process is
+/// unavailable. Errors that a local disk can return as well are not among them, above all EIO: it
+/// may mean damage that an operator has to repair.
 const UNREACHABLE: [ErrorKind; 9] = [
     ErrorKind::StaleNetworkFileHandle,
     ErrorKind::TimedOut,
@@ -35,7 +35,7 @@ impl From<durable::Error> for Error {
     }
 }
 
-/// EHOSTDOWN, as CIFS answers it; the standard library has no kind for it.
+/// True for EHOSTDOWN, which CIFS returns and for which the standard library has no kind.
 fn is_host_down(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::HOSTDOWN.raw_os_error())
 }

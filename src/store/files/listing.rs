@@ -5,8 +5,8 @@ use std::{fs, io};
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::super::Error;
 use crate::durable;
+use crate::store::Error;
 
 /// Number of directory entries per chunk, so that memory is bounded for any number of backups.
 const LIST_CHUNK: usize = 256;

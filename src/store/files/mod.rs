@@ -27,11 +27,11 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::backup_files::{BackupFiles, erase, meta};
 use self::listing::read_directory;
-use super::{Error, Meta, OpenError, Put, Restored, Store, Trashed, Verified};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
+use crate::store::{Error, Meta, OpenError, Put, Restored, Store, Trashed, Verified};
 
-/// Name of the file with which a start tests whether files can be created in a directory.
+/// Name of the file that a start creates to test whether a directory is writable.
 const TRIAL_NAME: &str = ".trial.tmp";
 
 /// A store of backups as files in a data directory.
@@ -114,7 +114,8 @@ impl FileStore {
         tokio::task::spawn_blocking(move || work(&files))
             .await
             .unwrap_or_else(|_| {
-                // The panic message may contain anything; the panic hook logs where it was.
+                // Without the panic message, which may contain anything; the panic hook logs the
+                // location.
                 let source = io::Error::other("it panicked");
                 Err(durable::Error::at("task")(source))
             })
@@ -157,7 +158,7 @@ impl Store for FileStore {
     fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
         read_directory(&self.files.trash, |name, found| {
             let (id, removed_at) = name.split_once('.')?;
-            // Only the canonical spelling, from which the same name is formed again.
+            // Only the canonical form, from which the file name can be rebuilt.
             if removed_at != "0" && removed_at.starts_with(['0', '+']) {
                 return None;
             }
@@ -195,7 +196,7 @@ fn place(directory: &Path) -> String {
     format!("data directory {}", directory.display())
 }
 
-/// Creates and renames an empty file as an upload does, so that errors show at the start.
+/// Creates and renames an empty file as an upload does, so that errors are reported at the start.
 fn try_rename(from: &Path, to: &Path) -> Result<(), durable::Error> {
     // Always the same name: the next start replaces and removes what a crash leaves.
     let target = to.join(TRIAL_NAME);
