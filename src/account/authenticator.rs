@@ -667,4 +667,44 @@ mod tests {
             );
         }
     }
+
+    #[tokio::test]
+    async fn a_verified_password_stays_verified_until_its_account_changes() {
+        let fixture = Fixture::new();
+        let [boss, other] = ["boss password", "other password"]
+            .map(|password| Secret::of_password(password).unwrap());
+        let account = |secret: &Secret| ("boss", Role::Operator, false, vec![secret.clone()]);
+        let another = || ("another", Role::Phone, false, vec![other.clone()]);
+        fixture.set(vec![account(&boss)]);
+        let authenticator = Authenticator::open(&fixture.path()).unwrap();
+        let credentials = basic(b"boss:boss password");
+        let is_verified = || authenticator.verify_cached(&credentials).is_some();
+        authenticator.verify(&credentials).await.unwrap();
+
+        authenticator.file().reread();
+        assert!(is_verified());
+        fixture.set(vec![another(), account(&boss)]);
+        authenticator.file().reload_if_replaced();
+        assert!(is_verified());
+
+        let changes = [
+            vec![another(), account(&other)],
+            vec![another(), ("boss", Role::Phone, false, vec![boss.clone()])],
+            vec![
+                another(),
+                ("boss", Role::Operator, true, vec![boss.clone()]),
+            ],
+            vec![another()],
+        ];
+        for changed in changes {
+            fixture.set(vec![another(), account(&boss)]);
+            authenticator.file().reload_if_replaced();
+            authenticator.verify(&credentials).await.unwrap();
+            assert!(is_verified());
+
+            fixture.set(changed);
+            authenticator.file().reload_if_replaced();
+            assert!(!is_verified());
+        }
+    }
 }

@@ -34,7 +34,8 @@ impl Check {
                 say(format!("{word:8}  {}: {text}", finding.key))?;
             }
             let warnings = count(Severity::Warning);
-            say(format!("{critical} critical, {warnings} warnings"))?;
+            let plural = if warnings == 1 { "" } else { "s" };
+            say(format!("{critical} critical, {warnings} warning{plural}"))?;
         }
         Ok(if critical == 0 {
             ExitCode::SUCCESS

@@ -96,7 +96,7 @@ impl Reloader {
         if self.services.authenticator.is_empty() && !config.allow_anonymous {
             return Err(Problem {
                 place: "allowAnonymous".into(),
-                text: "cannot be turned off: there are no accounts; run `account add NAME` first"
+                text: "must be true while there are no accounts; run `account add NAME` first"
                     .into(),
             });
         }

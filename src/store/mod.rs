@@ -118,6 +118,14 @@ pub enum OpenError {
         #[source]
         source: Cause,
     },
+    /// The storage does not exist: no server has used it yet, or its disk is not mounted.
+    #[error(
+        "{place}: missing; `serve` creates it at the first start. If it should contain backups, mount their disk"
+    )]
+    Missing {
+        /// The storage.
+        place: String,
+    },
     /// Another server is using this storage.
     #[error("{place}: in use by another server; stop that server first")]
     InUse {
@@ -132,7 +140,9 @@ pub enum Access {
     /// The server, of which only one may use a storage: removes incomplete files of an earlier run,
     /// and locks the storage against other servers until the store is dropped.
     Server,
-    /// A command, while a server may be using the storage.
+    /// A command, while a server may be using the storage. It creates no storage: if the disk of a
+    /// running server went away, an empty directory in its place would tell phones that their
+    /// backups do not exist.
     Command,
 }
 
@@ -145,17 +155,17 @@ pub struct Opened {
     pub state: Arc<dyn StateStore>,
 }
 
-/// Opens the storage that the configuration selects; creates what is missing.
+/// Opens the storage that the configuration selects; creates it for [`Access::Server`].
 ///
 /// # Errors
-/// When the storage cannot be created, written or reached, and for [`Access::Server`] when another
-/// server is using it.
+/// When the storage cannot be created, written or reached; for [`Access::Server`] when another
+/// server is using it; for [`Access::Command`] when it does not exist.
 pub fn open(storage: &Storage, access: Access) -> Result<Opened, OpenError> {
     match storage {
         Storage::Files { directory } => {
             let store = match access {
                 Access::Server => FileStore::claim(directory)?,
-                Access::Command => FileStore::open(directory)?,
+                Access::Command => FileStore::open_existing(directory)?,
             };
             Ok(Opened {
                 store: Arc::new(store),

@@ -31,6 +31,8 @@ pub(crate) struct Kept {
     pub(crate) state: State,
     /// Whether every operation fails, as if a network were down.
     is_unreachable: bool,
+    /// A backup that cannot be verified, as if its part of the storage were down.
+    pub(crate) unreadable: Option<BackupId>,
     /// So many versions there have been.
     versions: u128,
 }
@@ -228,13 +230,16 @@ impl Store for MemoryStore {
     }
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
-        self.at_once(move |kept| {
-            let backup = kept.backups.get(&id)?;
-            Some(Verified {
+        let verified = self.at_once(move |kept| {
+            if kept.unreadable == Some(id) {
+                return Err(Error::Unavailable(UNREACHABLE.into()));
+            }
+            Ok(kept.backups.get(&id).map(|backup| Verified {
                 length: backup.meta().length,
                 contents: Contents::Same,
-            })
-        })
+            }))
+        });
+        Box::pin(async { verified.await? })
     }
 
     fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {

@@ -487,6 +487,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_generated_secret_that_was_just_added_passes_whatever_the_buckets_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));
+        for _ in 0..10 {
+            status(&limiter, &authenticator, "phones:wrong", "192.0.2.1").await;
+        }
+        let (text, secret) = Secret::generate().unwrap();
+        let generated = format!("phones:{}", text.reveal());
+        assert_eq!(
+            status(&limiter, &authenticator, &generated, "192.0.2.1").await,
+            429
+        );
+
+        update(&folder.path().join("accounts.json"), |accounts| {
+            accounts[0].secrets.push(secret);
+            Ok::<_, FileError>(())
+        })
+        .unwrap();
+
+        assert_eq!(
+            status(&limiter, &authenticator, &generated, "192.0.2.1").await,
+            200
+        );
+        assert_eq!(
+            status(&limiter, &authenticator, "phones:right", "192.0.2.1").await,
+            429
+        );
+    }
+
+    #[tokio::test]
     async fn a_guess_that_is_cancelled_before_its_response_is_charged() {
         let folder = tempfile::tempdir().unwrap();
         let (limiter, authenticator) = (limiter(Duration::ZERO), authenticator(folder.path()));

@@ -15,7 +15,7 @@ use crate::config::{Config, Listen, Tls};
 use crate::server::status::{Finding, Renewal, Severity};
 
 /// Checks everything that a configuration names. Changes nothing, except that it creates missing
-/// directories of the storage and of ACME.
+/// directories of ACME.
 #[must_use]
 pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     let mut findings = Findings::default();

@@ -1,17 +1,27 @@
 //! Preflight check of the storage: a trial write, free space, the state.
 
+use std::path::Path;
+
 use crate::config::Config;
+use crate::durable::{self, TempFile};
 use crate::error_chain::with_causes;
 use crate::server::preflight::findings::{Findings, check_private};
 use crate::server::status::{Alert, Severity};
 use crate::state::{self, State};
-use crate::store::{self, Access, Opened};
+use crate::store::{self, Access, OpenError, Opened};
 
 pub(super) fn check(findings: &mut Findings, config: &Config) {
     let storage = config.storage.description();
     let (key, local) = (storage.key, storage.local_directory);
     let opened = match store::open(&config.storage, Access::Command) {
         Ok(opened) => opened,
+        Err(error @ OpenError::Missing { .. }) => {
+            return match try_create_in(local) {
+                Ok(()) if local.exists() => findings.add(Severity::Warning, key, error.to_string()),
+                Ok(()) => findings.add(Severity::Good, key, "can be created"),
+                Err(error) => findings.push(key, Alert::storage_failure(&with_causes(&error))),
+            };
+        }
         Err(error) => return findings.push(key, Alert::storage_failure(&with_causes(&error))),
     };
     let (written, free, state) = match probe(&opened) {
@@ -30,6 +40,15 @@ pub(super) fn check(findings: &mut Findings, config: &Config) {
     if let Ok(Some(free)) = free {
         findings.push(key, Alert::free_space(free, config.max_backup_bytes as u64));
     }
+}
+
+/// Tests whether `serve` could create this directory: a trial file in the nearest one that exists.
+fn try_create_in(directory: &Path) -> Result<(), durable::Error> {
+    let mut existing = directory;
+    while !existing.is_dir() && existing != Path::new(".") && existing != Path::new("/") {
+        existing = durable::parent(existing);
+    }
+    TempFile::create_in(existing).map(drop)
 }
 
 /// The results of a trial write, of measuring the free space and of reading the state.

@@ -189,8 +189,9 @@ impl BackupFiles {
         }))
     }
 
-    /// Writes a file of one byte to disk, and removes it.
+    /// Writes a file of one byte to disk, and removes it. Fails if `backups/` is missing.
     pub(super) fn try_write(&self) -> Result<(), durable::Error> {
+        fs::metadata(&self.backups).map_err(durable::Error::at("stat backups"))?;
         let file = TempFile::create_in(&self.tmp)?;
         file.write(&[0])?;
         file.sync()

@@ -25,8 +25,8 @@ pub(super) fn read_directory<T: Send + 'static>(
     let chunks = stream::unfold(Position::Unopened(directory.to_owned()), move |position| {
         let parse = parse.clone();
         async move {
+            let at = durable::Error::at;
             let chunk = tokio::task::spawn_blocking(move || {
-                let at = durable::Error::at;
                 let mut entries = match position {
                     Position::Unopened(path) => match fs::read_dir(path) {
                         Ok(entries) => entries,
@@ -63,7 +63,11 @@ pub(super) fn read_directory<T: Send + 'static>(
                 };
                 Some((found.into_iter().flatten().collect(), next))
             });
-            chunk.await.unwrap_or_default()
+            chunk.await.unwrap_or_else(|_| {
+                // The panic hook logs where it was. A listing that ended early would look complete.
+                let error = at("list")(io::Error::other("it panicked"));
+                Some((vec![Err(error.into())], Position::End))
+            })
         }
     });
     chunks.flat_map(stream::iter::<Vec<_>>).boxed()

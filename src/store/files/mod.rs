@@ -7,7 +7,13 @@
 //!
 //! Invariants: a name in `backups/` always points to a complete, synced file. Every operation that
 //! replaces or removes an existing backup holds an exclusive `flock` on its file, so that retention
-//! cannot remove a backup that is being replaced, in this process or by another one.
+//! cannot remove a backup that is being replaced, in this process or by another one. An operation
+//! whose request is cancelled runs to its end, and leaves the old backup or the new one.
+//!
+//! Beside `backups/` are `trash/`, with removed backups until they are erased, and `tmp/`, with
+//! incomplete uploads; the one server that may use the directory holds an exclusive `flock` on
+//! `tmp/`. Each backup carries its checksum in an extended attribute, where the file system has
+//! them.
 
 mod backup_files;
 mod checksum;
@@ -43,7 +49,21 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Opens `directory` for a command, while a server may be using it. Creates what is missing.
+    /// Opens `directory` for a command, while a server may be using it.
+    ///
+    /// # Errors
+    /// When it contains no `backups/`; as [`FileStore::open`].
+    pub fn open_existing(directory: &Path) -> Result<Self, OpenError> {
+        let backups = directory.join("backups");
+        match backups.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(OpenError::Missing {
+                place: place(&backups),
+            }),
+            _ => Self::open(directory),
+        }
+    }
+
+    /// Opens `directory`, while a server may be using it. Creates what is missing.
     ///
     /// # Errors
     /// When the files cannot be created or written.

@@ -1,8 +1,9 @@
 //! Commands of the server and of scripts: exit codes, messages, and their effects.
 
-use crate::support::commands::{DOCUMENT, Folder, finish_beside};
+use crate::support::commands::{DOCUMENT, Folder, finish_beside, run, status};
 use crate::support::process::LoggingProcess;
-use crate::support::{ID, TestServer, mode};
+use crate::support::wire::Protocol;
+use crate::support::{ID, TestServer, backup_path, mode};
 
 #[test]
 fn every_error_of_a_configuration_is_listed_and_nothing_is_started() {
@@ -146,7 +147,8 @@ fn init_makes_an_installation_that_check_finds_good() {
             .contains("warning   tls.certificateFile: the certificate was issued by no authority"),
         "{checked}"
     );
-    assert!(checked.ends_with("0 critical, 1 warnings\n"), "{checked}");
+    assert!(checked.ends_with("0 critical, 1 warning\n"), "{checked}");
+    assert!(!folder.path("data").exists());
     let json: serde_json::Value = serde_json::from_str(&folder.done(&["check", "--json"])).unwrap();
     assert_eq!(json[0]["severity"], "good");
 }
@@ -307,6 +309,33 @@ fn prune_works_without_a_server() {
     let wet = folder.done(&["prune"]);
     assert!(wet.starts_with("backups: 0 kept, 1 removed\n"), "{wet}");
     assert_eq!(std::fs::read_dir(&backups).unwrap().count(), 0);
+}
+
+/// If the disk of a running server went away, an empty directory in its place would tell phones that
+/// their backups do not exist.
+#[tokio::test]
+async fn commands_create_no_storage_beside_a_server_whose_storage_went_away() {
+    let server = TestServer::start().await;
+    let mut phone = server.phone(Protocol::Http1).await;
+    let data = server.site().data();
+    std::fs::rename(&data, data.with_extension("away")).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    let text = "backups: missing; `serve` creates it at the first start";
+    for arguments in [&["prune"][..], &["scrub"], &["trash", "list"], &["check"]] {
+        let output = run(server.site(), arguments);
+        let said = output.out.clone() + &output.errors;
+        assert!(said.contains(text), "{arguments:?}: {output:?}");
+        assert!(!data.join("backups").exists(), "{arguments:?}");
+    }
+    assert_eq!(phone.ask("GET", &backup_path(), &[]).await.status, 500);
+
+    // Not only where its temporary files are.
+    std::fs::create_dir(data.join("tmp")).unwrap();
+    let shown = status(server.site(), server.admin_address(), &[]);
+    assert!(
+        shown.out.contains("the storage is not writable"),
+        "{shown:?}"
+    );
 }
 
 #[tokio::test]

@@ -261,6 +261,24 @@ async fn with_access_for_all_no_accounts_are_needed() {
 }
 
 #[tokio::test]
+async fn with_access_for_all_the_first_account_has_its_password_verified_at_once() {
+    let site = Site::new().with(json!({ "allowAnonymous": true }));
+    fs::remove_file(site.accounts_file()).unwrap();
+    let server = site.start().await;
+    let mut stranger = server.stranger(Protocol::Http1).await;
+    let wrong = basic("phones:wrong");
+    let headers = [("authorization", wrong.as_str())];
+    assert_eq!(stranger.ask("GET", "/config", &headers).await.status, 200);
+
+    add_account(&server.site().accounts_file(), "phones", Role::Phone);
+
+    stranger
+        .ask("GET", "/config", &headers)
+        .await
+        .assert_refused(401);
+}
+
+#[tokio::test]
 async fn with_access_for_all_an_operator_still_needs_credentials_to_list() {
     let server = TestServer::start_with(json!({ "allowAnonymous": true })).await;
     let mut stranger = server.stranger(Protocol::Http1).await;

@@ -5,10 +5,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use threema_safe_server::account::{FileError, Role, Secret, update};
 use tokio::task::JoinSet;
 
+use crate::support::process::ServerProcess;
 use crate::support::wire::{Answer, Client, Protocol, basic, soon};
 use crate::support::{Site, TestServer, add_account, add_account_with, backup_path};
 
@@ -222,6 +224,30 @@ async fn only_wrong_basic_credentials_are_counted() {
         assert_slowed(&with(&mut phone, &wrong, "/config").await, 3_601);
         phone.ask("GET", "/config", &[]).await.assert_refused(401);
     }
+}
+
+#[tokio::test]
+async fn a_reload_of_the_accounts_keeps_verified_passwords_while_an_attacker_guesses() {
+    let site = Site::new().with(wrong_passwords(1));
+    let chosen = Secret::of_password("chosen").unwrap();
+    add_account_with(&site.accounts_file(), "office", Role::Phone, chosen);
+    let mut server = ServerProcess::start(site);
+    let mut client = Client::connect(&server, Protocol::Http1, None).await;
+    let [right, wrong] = ["office:chosen", "office:wrong"].map(basic);
+    assert_eq!(with(&mut client, &right, "/config").await.status, 200);
+    with(&mut client, &wrong, "/config")
+        .await
+        .assert_refused(401);
+    assert_slowed(&with(&mut client, &wrong, "/config").await, 3_601);
+
+    server.signal(Signal::HUP);
+    server.log_through(|line| line.contains("configuration reloaded"));
+    assert_eq!(with(&mut client, &right, "/config").await.status, 200);
+    add_account(&server.site().accounts_file(), "another", Role::Phone);
+    server.log_through(|line| line.contains("accounts reloaded accounts=4"));
+
+    assert_eq!(with(&mut client, &right, "/config").await.status, 200);
+    assert_slowed(&with(&mut client, &wrong, "/config").await, 3_601);
 }
 
 #[tokio::test]

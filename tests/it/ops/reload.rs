@@ -226,6 +226,24 @@ async fn a_configuration_that_vanishes_leaves_the_one_before_in_force() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_is_put_back_is_no_problem_any_more() {
+    let site = Site::new().with(json!({ "retentionDays": 90 }));
+    let mut server = ServerProcess::start(site);
+    let file = server.site().config_file();
+    let aside = file.with_extension("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    server.log_through(|line| line.contains("reload failed"));
+    let shown = command(server.site(), server.admin_address(), &["--json"]);
+    assert_eq!(shown.json()["configProblem"], "its file is missing");
+
+    std::fs::rename(&aside, &file).unwrap();
+    server.log_through(|line| line.contains("configuration reloaded"));
+
+    let shown = command(server.site(), server.admin_address(), &["--json"]);
+    assert_eq!(shown.json()["configProblem"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_reload_evicts_no_client_that_could_not_connect_again() {
     let site = Site::new().with(json!({ "allowAnonymous": true }));
     std::fs::remove_file(site.accounts_file()).unwrap();
@@ -233,7 +251,7 @@ async fn a_reload_evicts_no_client_that_could_not_connect_again() {
     let log = reload(&mut server, &json!({ "allowAnonymous": false }));
     let last = log.last().unwrap();
     assert!(
-        last.contains("allowAnonymous: cannot be turned off: there are no accounts"),
+        last.contains("allowAnonymous: must be true while there are no accounts"),
         "{last}"
     );
     let mut anonymous = Client::connect(&server, Protocol::Http1, None).await;

@@ -326,6 +326,21 @@ async fn a_scrub_breaks_off_when_the_storage_goes_away_and_calls_no_backup_damag
     assert_eq!(found, [None]);
 }
 
+/// A storage that is there, and a backup that it cannot read: a scrub reports it and goes on.
+#[tokio::test]
+async fn a_scrub_goes_on_after_one_backup_that_a_reachable_storage_cannot_read() {
+    let memory = MemoryStore::default();
+    for number in 0..3 {
+        let id = id(&format!("{number:064x}"));
+        memory.put(id, Bytes::from_static(BACKUP)).await.unwrap();
+    }
+    memory.kept().unreadable = Some(id(&format!("{:064x}", 1)));
+
+    let scrubbed = scrub(&memory, None, |_, _| ()).await.unwrap();
+
+    assert_eq!((scrubbed.sound, scrubbed.unreadable), (2, 1));
+}
+
 /// Counts up in the state, from many tasks at once; each learns what it has counted to.
 async fn count_up(state: &dyn StateStore) {
     let counts = (0..50).map(|_| {
