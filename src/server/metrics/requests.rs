@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_has_a_class_and_401_one_of_its_own() {
+    fn every_status_has_a_class_and_401_is_a_separate_one() {
         for (status, expected) in [
             (None, "given_up"),
             (Some(200), "2xx"),

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn free_space_is_assessed_by_what_an_upload_takes() {
+    fn free_space_is_critical_if_an_upload_does_not_fit() {
         for (free, max, severity, text) in [
             (1 << 30, 512 << 10, Severity::Good, "1.00 GiB free"),
             (
