@@ -35,7 +35,7 @@ pub(crate) enum Error {
     NoAccount,
     /// The authority could not validate a domain.
     #[error(
-        "the authority cannot validate {domain}, which must lead to this server on port 443: {detail}"
+        "the authority cannot validate {domain}, which must reach this server on port 443: {detail}"
     )]
     NotValidated {
         /// The domain.
