@@ -30,6 +30,7 @@ pub(crate) struct Requests {
 pub(crate) struct InFlightRequest<'a>(&'a Requests);
 
 impl Requests {
+    /// Creates the metrics and registers them.
     pub(super) fn register(registry: &mut Registry) -> Self {
         let new: fn() -> Histogram = || Histogram::new(BUCKETS);
         let requests = Self {

@@ -32,6 +32,7 @@ pub(crate) struct Traffic {
 pub(crate) struct Open<'a>(&'a Traffic);
 
 impl Traffic {
+    /// Creates the metrics and registers them.
     pub(super) fn register(registry: &mut Registry) -> Self {
         let traffic = Self {
             open: Gauge::default(),

@@ -72,18 +72,22 @@ pub(crate) enum Renewal {
 }
 
 impl Alert {
+    /// An alert that needs no action.
     pub(super) fn good(text: impl Into<String>) -> Self {
         Self::new(Severity::Good, text)
     }
 
+    /// A warning.
     pub(super) fn warning(text: impl Into<String>) -> Self {
         Self::new(Severity::Warning, text)
     }
 
+    /// A critical alert.
     pub(super) fn critical(text: impl Into<String>) -> Self {
         Self::new(Severity::Critical, text)
     }
 
+    /// An alert of this severity.
     pub(crate) fn new(severity: Severity, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { severity, text }
