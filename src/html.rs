@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "a placeholder has a value")]
-    fn a_placeholder_without_a_value_is_noticed() {
+    fn a_placeholder_without_a_value_is_a_panic() {
         drop(fill("{{name}}", &[]));
     }
 }

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_value_is_read_when_the_file_was_replaced_and_only_then() {
+    fn the_value_is_read_only_after_the_file_was_replaced() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "1");
         let reloaded = Reloaded::open(number(folder.path())).unwrap();
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn the_good_file_put_back_is_reloaded_and_no_problem() {
+    fn restoring_the_good_file_reloads_it_and_clears_the_problem() {
         let folder = tempfile::tempdir().unwrap();
         let [file, other] = ["number", "other"].map(|name| folder.path().join(name));
         write(folder.path(), "1");
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refresh_sees_what_was_written_while_another_was_reading() {
+    async fn a_refresh_detects_changes_made_during_another_refresh() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "1");
         let (entered, is_entered) = sync_channel(0);
@@ -429,7 +429,7 @@ mod tests {
             .await
             .unwrap();
 
-        // The first check has read 2 and hangs.
+        // The first check has read 2 and is blocked.
         write(folder.path(), "3");
         let later: Vec<_> = (0..20).map(|_| refresh(&reloaded)).collect();
         tokio::task::yield_now().await;
@@ -454,7 +454,7 @@ mod tests {
         tokio::time::sleep(INTERVAL / 2).await;
         write(folder.path(), "2");
 
-        // The paused clock goes on by itself.
+        // The paused clock advances while all tasks wait.
         tokio::time::sleep(INTERVAL).await;
 
         assert_eq!(*reloaded.current(), 2);

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_shown_in_the_unit_that_fits() {
+    fn a_duration_is_formatted_in_the_largest_unit_with_at_least_two() {
         for (seconds, expected) in [
             (0, "0 seconds"),
             (1, "1 second"),

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_value_is_explained_and_not_repeated() {
+    fn the_error_about_an_invalid_value_does_not_repeat_it() {
         let parse = |text: &str| text.parse::<u8>();
         let argument = Arg::new("number")
             .long("number")

@@ -237,6 +237,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
+    /// Installs the signal handlers.
     pub(super) fn new() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("listen for signals");
         Ok(Self {

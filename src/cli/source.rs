@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_read_whatever_the_size_of_the_pieces() {
+    fn all_bytes_are_read_for_any_size_of_reads() {
         let source: Vec<u8> = (0..200_000_u32).map(|at| at.to_le_bytes()[0]).collect();
         for (reported, limit) in [
             (0, 200_000),

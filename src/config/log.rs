@@ -38,6 +38,7 @@ pub enum ClientAddresses {
 }
 
 impl Log {
+    /// Reads the section `log`.
     pub(super) fn read(log: &mut Reader<'_>) -> Self {
         Self {
             format: log.string("format", "text", format),

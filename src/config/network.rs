@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_are_networks_of_one_spelling() {
+    fn proxies_are_networks_in_canonical_form() {
         let text = r#"{ "trustedProxies": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"] }"#;
         let networks: Vec<_> = parse(text)
             .unwrap()

@@ -24,6 +24,7 @@ pub struct Quotas {
 }
 
 impl Quotas {
+    /// Reads the section `quotas`; 0 is no quota.
     pub(super) fn read(quotas: &mut Reader<'_>) -> Self {
         let limit = |quotas: &mut Reader<'_>, key, default| {
             Some(quotas.number(key, default, 0..=MAX_BYTES)).filter(|limit| *limit > 0)

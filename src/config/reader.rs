@@ -34,6 +34,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// Parses JSON; a duplicate key is an error.
     pub(super) fn parse(text: &[u8]) -> serde_json::Result<Self> {
         let UniqueKeys(root) = serde_json::from_slice(text)?;
         Ok(Self {
@@ -60,6 +61,7 @@ impl Tree {
         *target = Value::String(text);
     }
 
+    /// A reader for the keys of the outermost object.
     pub(super) fn reader(&self) -> Reader<'_> {
         let mut reader = Reader {
             values: None,

@@ -30,6 +30,7 @@ pub struct StorageDescription<'a> {
 }
 
 impl Storage {
+    /// Reads the section `storage`; `file` resolves paths against the configuration's directory.
     pub(super) fn read(reader: &mut Reader<'_>, file: impl Fn(String) -> PathBuf) -> Self {
         reader.section("storage", |storage| {
             storage.section("files", |files| Self::Files {

@@ -48,6 +48,8 @@ pub struct Acme {
 }
 
 impl Tls {
+    /// Reads `tls`, which is `"off"` or a section; `file` resolves paths against the
+    /// configuration's directory.
     pub(super) fn read(reader: &mut Reader<'_>, file: impl Fn(String) -> PathBuf) -> Self {
         if reader.equals("tls", "off") {
             return Self::Off;

@@ -56,6 +56,7 @@ impl Settings {
 }
 
 impl SettingsHandle {
+    /// Creates the settings of the start.
     pub(crate) fn new(config: &Config, services: &Services) -> Arc<Self> {
         let settings = Settings::new(config, services, SharedState::new(config, services));
         Arc::new(Self(ArcSwap::from_pointee(settings)))
@@ -68,6 +69,7 @@ impl SettingsHandle {
 }
 
 impl Reloader {
+    /// Creates the reloader; `started` is the configuration of the start.
     pub(crate) fn new(
         settings: Arc<SettingsHandle>,
         limiter: Arc<ConnectionLimiter>,

@@ -129,7 +129,7 @@ mod tests {
     use crate::state::{DeletionBurst, RetentionPeriod};
 
     #[test]
-    fn a_change_is_kept_and_what_others_wrote_stays() {
+    fn a_change_is_saved_and_keeps_the_fields_that_others_changed() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("tmp")).unwrap();
         let file = StateFile::in_directory(directory.path());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_valid_is_an_error_that_says_what_to_do() {
+    fn an_invalid_file_is_an_error_with_the_remedy() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("tmp")).unwrap();
         let file = StateFile::in_directory(directory.path());

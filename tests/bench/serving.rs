@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
 
+/// The server's binary.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_threema-safe-server");
 
 /// Creates an installation; returns the value of the phone account's `Authorization` header.
@@ -38,6 +39,7 @@ pub(crate) fn prepare(folder: &Path) -> String {
     )
 }
 
+/// TLS configuration that trusts the development CA, without session resumption.
 pub(crate) fn client_config(folder: &Path) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let authority = CertificateDer::from_pem_file(folder.join("certs/development-ca.pem")).unwrap();
@@ -51,6 +53,7 @@ pub(crate) fn client_config(folder: &Path) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// A `GET config` request that closes the connection.
 pub(crate) fn request(credentials: &str) -> String {
     format!(
         "GET /config HTTP/1.1\r\nHost: localhost\r\nUser-Agent: Threema\r\nAuthorization: {credentials}\r\nConnection: close\r\n\r\n"
@@ -69,6 +72,7 @@ pub(crate) fn get_config(address: SocketAddr, client: &Arc<ClientConfig>, reques
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
 }
 
+/// The TLS state of a new connection.
 pub(crate) fn connect(client: &Arc<ClientConfig>) -> ClientConnection {
     ClientConnection::new(
         Arc::clone(client),
@@ -84,6 +88,7 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
+    /// Starts the server in `folder`, and waits until it listens.
     pub(crate) fn start(folder: &Path) -> Self {
         let mut command = Command::new(PROGRAM);
         // Any free port: another server may be running on this machine.

@@ -321,7 +321,7 @@ async fn a_domain_that_does_not_resolve_to_this_server_is_reported() {
     let failure = &certificate["acme"]["failure"];
     let reason = failure["reason"].as_str().unwrap();
     let expected =
-        "the authority cannot validate localhost, which must lead to this server on port 443: ";
+        "the authority cannot validate localhost, which must reach this server on port 443: ";
     assert!(reason.starts_with(expected), "{reason}");
     assert!(reason.len() > expected.len());
     assert_eq!(failure["times"], 2);

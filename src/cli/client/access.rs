@@ -34,6 +34,7 @@ impl Access {
         self.username.as_ref().map(|_| read()).transpose()
     }
 
+    /// Creates a client that emulates `app`.
     pub(super) fn phone(
         &self,
         app: App,

@@ -36,6 +36,7 @@ pub(in crate::cli) struct Input {
 }
 
 impl Input {
+    /// The file with the document; `None` for a sample.
     pub(super) fn file(&self) -> Option<&Path> {
         self.document.as_deref()
     }

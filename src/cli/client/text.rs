@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn escaped_json_means_the_same() {
+    fn escaped_json_has_the_same_value() {
         let raw = "{\r\n\t\"é\": \"\u{7f}\u{9b}\u{202e}\u{feff}\"}";
 
         let text = escaped(raw.as_bytes());

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_names_the_domain_and_holds_the_digest_in_a_critical_extension() {
+    fn the_answer_contains_the_domain_and_the_digest_in_a_critical_extension() {
         let challenges = Challenges::default();
         challenges.set("safe.example.org", &[7; 32]).unwrap();
 

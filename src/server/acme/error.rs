@@ -35,7 +35,7 @@ pub(crate) enum Error {
     NoAccount,
     /// The authority could not validate a domain.
     #[error(
-        "the authority cannot validate {domain}, which must lead to this server on port 443: {detail}"
+        "the authority cannot validate {domain}, which must reach this server on port 443: {detail}"
     )]
     NotValidated {
         /// The domain.
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_is_one_bounded_line() {
+    fn a_problem_is_formatted_on_one_line_of_limited_length() {
         let long = "a\u{1b}[31m\nb".to_owned() + &"ü".repeat(1_000);
         let Error::Refused(text) = Error::refused(&problem("x", &long)) else {
             panic!("another error");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_unknown_accounts_are_told_from_other_refusals() {
+    fn rate_limits_and_unknown_accounts_are_distinguished_from_other_refusals() {
         let limited = Error::refused(&problem(RATE_LIMITED, "too many certificates"));
         assert!(limited.is_rate_limit() && !limited.is_unreached());
         assert!(matches!(

@@ -20,6 +20,7 @@ pub(crate) struct Resolver {
 }
 
 impl Resolver {
+    /// Creates the resolver.
     pub(super) fn new(certificates: Arc<Certificates>, challenges: Arc<Challenges>) -> Self {
         Self {
             certificates,

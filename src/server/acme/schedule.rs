@@ -159,7 +159,7 @@ mod tests {
     const DAY: u64 = 24 * HOUR;
     const NOW: u64 = 20_000 * DAY;
 
-    fn stored(begins: u64) -> StoredCertificate {
+    fn certificate(begins: u64) -> StoredCertificate {
         StoredCertificate {
             begins,
             ends: begins + 90 * DAY,
@@ -168,99 +168,99 @@ mod tests {
         }
     }
 
-    fn failed(times: u32, kind: FailureKind, random: u8) -> OrderFailure {
-        let mut failed = None;
+    fn failures(times: u32, kind: FailureKind, random: u8) -> OrderFailure {
+        let mut failure = None;
         for _ in 0..times {
-            failed = Some(OrderFailure::after(
-                failed.as_ref(),
+            failure = Some(OrderFailure::after(
+                failure.as_ref(),
                 kind,
                 String::new(),
                 NOW,
                 random,
             ));
         }
-        failed.unwrap()
+        failure.unwrap()
     }
 
     #[test]
-    fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
+    fn a_certificate_is_renewed_at_two_thirds_of_its_lifetime() {
         assert_eq!(
-            next(Some(stored(NOW)), None, NOW, NOW + DAY),
+            next(Some(certificate(NOW)), None, NOW, NOW + DAY),
             NOW + 60 * DAY
         );
         let short = StoredCertificate {
             ends: NOW + 6 * DAY,
-            ..stored(NOW)
+            ..certificate(NOW)
         };
         assert_eq!(next(Some(short), None, NOW, NOW + DAY), NOW + 4 * DAY);
     }
 
     #[test]
-    fn an_order_is_due_without_a_certificate_or_with_another_than_is_wanted() {
+    fn an_order_is_due_without_a_certificate_or_with_one_that_is_not_as_configured() {
         let other = StoredCertificate {
             is_as_configured: false,
-            ..stored(NOW)
+            ..certificate(NOW)
         };
-        for none in [None, Some(other)] {
-            assert_eq!(next(none, None, NOW, NOW), 0);
-            let wait = failed(1, FailureKind::default(), 0);
-            assert_eq!(next(none, Some(&wait), NOW, NOW), NOW + FIRST_DELAY);
+        for stored in [None, Some(other)] {
+            assert_eq!(next(stored, None, NOW, NOW), 0);
+            let failure = failures(1, FailureKind::default(), 0);
+            assert_eq!(next(stored, Some(&failure), NOW, NOW), NOW + FIRST_DELAY);
         }
     }
 
     #[test]
-    fn a_wrong_clock_orders_neither_all_the_time_nor_never() {
+    fn a_wrong_clock_causes_neither_continuous_orders_nor_none() {
         let years = NOW + 4_000 * DAY;
         let new = StoredCertificate {
             obtained: years,
-            ..stored(NOW)
+            ..certificate(NOW)
         };
         assert_eq!(next(Some(new), None, years, years + 1), years + 30 * DAY);
-        // The clock is right again.
+        // The clock has been corrected.
         assert_eq!(next(Some(new), None, NOW, NOW + DAY), NOW + 60 * DAY);
         let ahead = OrderFailure {
             last: years,
-            ..failed(9, FailureKind::default(), 0)
+            ..failures(9, FailureKind::default(), 0)
         };
         assert_eq!(next(None, Some(&ahead), NOW, NOW), 0);
     }
 
     #[test]
-    fn each_failure_waits_twice_as_long_and_some_hours_at_the_most() {
-        let waits = |kind, random| {
+    fn each_failure_doubles_the_delay_up_to_the_maximum() {
+        let delays = |kind, random| {
             (1..=9)
-                .map(|times| (failed(times, kind, random).not_before - NOW) / MINUTE)
+                .map(|times| (failures(times, kind, random).not_before - NOW) / MINUTE)
                 .collect::<Vec<_>>()
         };
-        let cheap = FailureKind {
+        let unreached = FailureKind {
             is_unreached: true,
             ..FailureKind::default()
         };
         assert_eq!(
-            waits(FailureKind::default(), 0),
+            delays(FailureKind::default(), 0),
             [5, 10, 20, 40, 80, 160, 320, 360, 360]
         );
-        assert_eq!(waits(cheap, 0), [1, 2, 4, 8, 16, 32, 64, 128, 256]);
-        assert_eq!(waits(FailureKind::default(), 255)[7], 450);
-        assert_eq!(waits(FailureKind::default(), 128)[0], 5);
+        assert_eq!(delays(unreached, 0), [1, 2, 4, 8, 16, 32, 64, 128, 256]);
+        assert_eq!(delays(FailureKind::default(), 255)[7], 450);
+        assert_eq!(delays(FailureKind::default(), 128)[0], 5);
         assert_eq!(
-            failed(u32::from(u16::MAX), cheap, 0).not_before - NOW,
+            failures(u32::from(u16::MAX), unreached, 0).not_before - NOW,
             MAX_DELAY
         );
     }
 
     #[test]
-    fn what_the_authority_says_is_heeded_also_after_a_restart() {
+    fn a_delay_requested_by_the_authority_applies_after_a_restart_too() {
         let requested = |retry_after| {
             let kind = FailureKind {
                 retry_after: Some(retry_after),
                 ..FailureKind::default()
             };
-            next(None, Some(&failed(1, kind, 0)), NOW + 1, NOW + 2) - NOW
+            next(None, Some(&failures(1, kind, 0)), NOW + 1, NOW + 2) - NOW
         };
         assert_eq!(requested(RetryAfter::Seconds(2 * DAY)), 2 * DAY);
         assert_eq!(requested(RetryAfter::At(NOW + 9 * HOUR)), 9 * HOUR);
-        // Less than one would wait anyway, and more than is to be believed.
+        // Shorter than the own delay, and longer than the longest that is obeyed.
         assert_eq!(requested(RetryAfter::Seconds(1)), FIRST_DELAY);
         assert_eq!(requested(RetryAfter::At(3)), FIRST_DELAY);
         assert_eq!(requested(RetryAfter::Seconds(u64::MAX)), MAX_RETRY_AFTER);
@@ -268,13 +268,13 @@ mod tests {
             is_rate_limit: true,
             ..FailureKind::default()
         };
-        let limited = failed(1, limited, 0);
+        let limited = failures(1, limited, 0);
         assert_eq!(next(None, Some(&limited), NOW + 1, NOW + 2) - NOW, HOUR);
     }
 
     #[test]
-    fn a_restart_tries_again_soon_and_many_restarts_no_more_often() {
-        let long = failed(8, FailureKind::default(), 0);
+    fn a_restart_shortens_the_delay_and_many_restarts_no_further() {
+        let long = failures(8, FailureKind::default(), 0);
         assert_eq!(next(None, Some(&long), NOW, NOW + 1), NOW + MAX_DELAY);
         for restarted in [NOW + 1, NOW + HOUR] {
             let next = next(None, Some(&long), restarted, restarted);

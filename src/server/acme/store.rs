@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_comes_back_and_is_another_ones_where_the_configuration_changed() {
+    fn a_stored_certificate_is_read_back_and_compared_with_the_configuration() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&acme(folder.path())).unwrap();
         assert_eq!(store.certificate().unwrap(), None);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_cannot_be_used_leaves_the_old_one() {
+    fn an_unusable_certificate_does_not_replace_the_stored_one() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&acme(folder.path())).unwrap();
         let (key, chain) = made(&["a.example", "b.example"]);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_taken_for_nothing() {
+    fn an_unreadable_file_is_an_error_and_not_a_missing_one() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&acme(folder.path())).unwrap();
         let account = Account {

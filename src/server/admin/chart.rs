@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_bar_fills_the_room_and_a_small_one_can_be_seen() {
+    fn the_highest_bar_has_full_height_and_a_small_one_is_visible() {
         let svg = chart(&[0, 1, 1_000_000]).render();
 
         assert!(
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_bars_a_few_have_labels_and_the_last_does() {
+    fn of_many_bars_some_have_labels_among_them_the_last() {
         let svg = chart(&[7; 30]).render();
 
         assert_eq!(

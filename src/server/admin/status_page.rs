@@ -241,7 +241,7 @@ fn format_time(unix: u64, format: &[time::format_description::BorrowedFormatItem
 mod tests {
     use super::*;
 
-    /// The colours that this block of the stylesheet names.
+    /// The colours that a block of the stylesheet defines, as sRGB components.
     fn colours(block: &str) -> std::collections::BTreeMap<&str, [f64; 3]> {
         let values = block
             .split(';')
@@ -255,7 +255,7 @@ mod tests {
             .collect()
     }
 
-    /// WCAG 2.2, relative luminance.
+    /// Relative luminance (WCAG 2.2).
     fn luminance(colour: [f64; 3]) -> f64 {
         let linear = colour.map(|channel| {
             if channel <= 0.04045 {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn text_can_be_read_and_bars_can_be_seen_in_both_schemes() {
+    fn text_and_bars_have_enough_contrast_in_both_colour_schemes() {
         let (light, dark) = STYLE.split_once("@media").unwrap();
         let (dark, _) = dark.split_once("body {").unwrap();
         for scheme in [colours(light), colours(dark)] {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_shown_to_the_minute() {
+    fn dates_are_formatted_to_the_minute() {
         assert_eq!(date(1_795_600_000), "2026-11-25 09:46");
         assert_eq!(month_and_day(1_795_600_000), "11-25");
     }

@@ -22,6 +22,7 @@ pub(super) struct Certificate {
 }
 
 impl Certificate {
+    /// Creates the metrics and registers them.
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register_with_unit(

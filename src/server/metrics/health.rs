@@ -18,6 +18,7 @@ pub(super) struct Health {
 }
 
 impl Health {
+    /// Creates the metrics and registers them.
     pub(super) fn register(registry: &mut Registry) -> Self {
         let health = Self::default();
         registry.register(
@@ -45,6 +46,7 @@ impl Health {
         health
     }
 
+    /// Sets the gauges.
     pub(super) fn set(&self, status: &Status) {
         self.ready.set(u64::from(status.is_ready()));
         let is_writable = status.storage.problem.is_none();

@@ -29,10 +29,9 @@ mod tests {
     const CHILD: &str = "PANICS_FOR_A_TEST";
     const SECRET: &str = "hunter2-in-a-panic";
 
-    /// A panic hook belongs to the process, so this test runs a second time in a process of its
-    /// own.
+    /// The panic hook is global, so this test runs itself again in a child process.
     #[tokio::test]
-    async fn a_panic_is_logged_with_its_location_and_number_alone() {
+    async fn a_panic_is_logged_with_its_location_and_number_only() {
         if std::env::var_os(CHILD).is_some() {
             return panic_twice().await;
         }

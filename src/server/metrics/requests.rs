@@ -30,6 +30,7 @@ pub(crate) struct Requests {
 pub(crate) struct InFlightRequest<'a>(&'a Requests);
 
 impl Requests {
+    /// Creates the metrics and registers them.
     pub(super) fn register(registry: &mut Registry) -> Self {
         let new: fn() -> Histogram = || Histogram::new(BUCKETS);
         let requests = Self {
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_has_a_class_and_401_one_of_its_own() {
+    fn every_status_has_a_class_and_401_is_a_separate_one() {
         for (status, expected) in [
             (None, "given_up"),
             (Some(200), "2xx"),

@@ -35,6 +35,7 @@ pub(super) struct Storage {
 }
 
 impl Storage {
+    /// Creates the metrics and registers them.
     pub(super) fn register(registry: &mut Registry) -> Self {
         let storage = Self::default();
         storage.register_backups(registry);
@@ -138,6 +139,7 @@ impl Storage {
         errors.inc_by(times);
     }
 
+    /// Records a sweep that started at the Unix time `began`; without a report it was aborted.
     pub(super) fn swept(&self, began: u64, report: Option<&Report>) {
         let Some(report) = report else {
             self.sweeps_failed.inc();
@@ -200,6 +202,7 @@ impl Storage {
         }
     }
 
+    /// Sets the gauges of a completed scrub.
     pub(super) fn scrubbed(&self, scrubbed: Scrubbed) {
         self.scrub_time.set(scrubbed.finished);
         for (kind, backups) in [

@@ -32,6 +32,7 @@ pub(crate) struct Traffic {
 pub(crate) struct Open<'a>(&'a Traffic);
 
 impl Traffic {
+    /// Creates the metrics and registers them.
     pub(super) fn register(registry: &mut Registry) -> Self {
         let traffic = Self {
             open: Gauge::default(),
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_handshake_has_the_kind_that_says_what_to_do() {
+    fn a_failed_handshake_is_counted_by_its_kind() {
         let alert = |description| kind(Error::AlertReceived(description));
         for (found, expected) in [
             (
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_handshake_is_timed_or_failed_or_took_too_long() {
+    async fn a_handshake_is_measured_or_counted_as_failed_or_timed_out() {
         let mut registry = Registry::default();
         let traffic = Traffic::register(&mut registry);
 

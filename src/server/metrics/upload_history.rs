@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_month_is_remembered_from_one_run_to_the_next() {
+    async fn the_last_month_is_restored_in_the_next_run() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("tmp")).unwrap();
         let state = StateFile::in_directory(directory.path());
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_went_back_leaves_no_day_of_the_future() {
+    fn days_in_the_future_are_removed_after_the_clock_is_set_back() {
         let uploads = Uploads::default();
         uploads.count(noon(2_000));
 

@@ -6,6 +6,7 @@ use crate::error_chain::with_causes;
 use crate::server::preflight::findings::{Findings, check_private};
 use crate::server::status::{Alert, Severity};
 
+/// Checks the accounts file, and warns about anonymous access.
 pub(super) fn check(findings: &mut Findings, config: &Config) {
     let key = "accountsFile";
     if config.allow_anonymous {

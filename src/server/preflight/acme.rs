@@ -14,6 +14,7 @@ use crate::server::status::{Renewal, Severity};
 /// The port that the authority connects to (RFC 8737 §3).
 const PORT: u16 = 443;
 
+/// Checks the section `tls.acme`, the files in the ACME directory, and the stored certificate.
 pub(super) fn check(findings: &mut Findings, config: &Config, acme: &Acme, now: SystemTime) {
     check_names(findings, config, acme);
     if let Some(path) = &acme.authority_file {

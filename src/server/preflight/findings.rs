@@ -11,10 +11,12 @@ use crate::server::status::{Alert, Finding, Severity};
 pub(super) struct Findings(pub(super) Vec<Finding>);
 
 impl Findings {
+    /// Adds a finding about `key`.
     pub(super) fn add(&mut self, severity: Severity, key: &'static str, text: impl Into<String>) {
         self.push(key, Alert::new(severity, text));
     }
 
+    /// Adds an alert as a finding about `key`.
     pub(super) fn push(&mut self, key: &'static str, alert: Alert) {
         self.0.push(Finding { key, alert });
     }

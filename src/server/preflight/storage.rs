@@ -10,6 +10,7 @@ use crate::server::status::{Alert, Severity};
 use crate::state::{self, State};
 use crate::store::{self, Access, OpenError, Opened};
 
+/// Checks that the storage is writable and has free space, and that the state can be read.
 pub(super) fn check(findings: &mut Findings, config: &Config) {
     let storage = config.storage.description();
     let (key, local) = (storage.key, storage.local_directory);

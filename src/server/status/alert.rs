@@ -72,18 +72,22 @@ pub(crate) enum Renewal {
 }
 
 impl Alert {
+    /// An alert that needs no action.
     pub(super) fn good(text: impl Into<String>) -> Self {
         Self::new(Severity::Good, text)
     }
 
+    /// A warning.
     pub(super) fn warning(text: impl Into<String>) -> Self {
         Self::new(Severity::Warning, text)
     }
 
+    /// A critical alert.
     pub(super) fn critical(text: impl Into<String>) -> Self {
         Self::new(Severity::Critical, text)
     }
 
+    /// An alert of this severity.
     pub(crate) fn new(severity: Severity, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { severity, text }
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn free_space_is_assessed_by_what_an_upload_takes() {
+    fn free_space_is_critical_if_an_upload_does_not_fit() {
         for (free, max, severity, text) in [
             (1 << 30, 512 << 10, Severity::Good, "1.00 GiB free"),
             (

@@ -183,7 +183,7 @@ mod tests {
     use crate::time::HOUR;
 
     #[test]
-    fn a_certificate_that_is_still_ordered_has_not_expired() {
+    fn a_certificate_that_is_not_issued_yet_has_not_expired() {
         let status = CertificateStatus {
             begins: 0,
             ends: 0,

@@ -36,6 +36,7 @@ pub(crate) struct Facts {
 }
 
 impl RunState {
+    /// The state of a server that was started at `started`.
     pub(crate) fn new(started: SystemTime) -> Self {
         Self {
             started,

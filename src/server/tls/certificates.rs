@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_certificate_that_is_still_to_come_is_no_problem_until_it_cannot_be_used() {
+    async fn a_missing_certificate_is_no_problem_and_an_unusable_one_is() {
         let folder = tempfile::tempdir().unwrap();
         let files = files(folder.path());
         let certificates = Certificates::open_or_wait(&files);

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_parsed_whole() {
+    fn all_fields_of_a_certificate_are_parsed() {
         let leaf = parsed(|_| ());
 
         assert_eq!(leaf.not_after - leaf.not_before, crate::time::DAY);

@@ -35,6 +35,8 @@ impl BackupFiles {
         self.trash.join(format!("{}.{removed_at}", id.to_hex()))
     }
 
+    /// Stores a backup: a synced temporary file replaces the existing file under its lock, or is
+    /// renamed to a new name.
     pub(super) fn put(&self, id: BackupId, body: &[u8]) -> Result<Put, durable::Error> {
         let target = self.backup(id);
         let mut file = TempFile::create_in(&self.tmp)?;
@@ -68,11 +70,13 @@ impl BackupFiles {
         Ok(Some((meta(&found), body.into())))
     }
 
+    /// The metadata of a backup; `None` if there is none.
     pub(super) fn stat(&self, id: BackupId) -> Result<Option<Meta>, durable::Error> {
         let found = stat_path(&self.backup(id))?;
         Ok(found.filter(fs::Metadata::is_file).as_ref().map(meta))
     }
 
+    /// Moves a backup to the trash; returns whether there was one.
     pub(super) fn remove(&self, id: BackupId, now: SystemTime) -> Result<bool, durable::Error> {
         let target = self.backup(id);
         let Some(_lock) = lock_existing(&target)? else {
@@ -81,6 +85,8 @@ impl BackupFiles {
         self.move_to_trash(id, now)
     }
 
+    /// Moves a backup to the trash unless it was uploaded at `not_before` or later; returns whether
+    /// it was moved.
     pub(super) fn expire(
         &self,
         id: BackupId,
@@ -116,6 +122,7 @@ impl BackupFiles {
         Ok(true)
     }
 
+    /// Moves a backup out of the trash with the modification time `now`, unless a newer one exists.
     pub(super) fn restore(
         &self,
         trashed: Trashed,
@@ -160,6 +167,8 @@ impl BackupFiles {
         Ok(Restored::Back)
     }
 
+    /// Reads a backup from the disk and compares it with its checksum, which is written if it is
+    /// missing; `None` if there is no backup.
     pub(super) fn verify(&self, id: BackupId) -> Result<Option<Verified>, durable::Error> {
         let Some(mut file) = open_existing(&self.backup(id))? else {
             return Ok(None);

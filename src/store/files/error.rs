@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_the_system_are_told_apart_by_what_a_client_can_do() {
+    fn system_errors_are_classified_as_full_unavailable_or_other() {
         let of = |errno: Errno| {
             let source = io::Error::from(errno);
             Error::from(durable::Error {
