@@ -1,11 +1,11 @@
 //! Verification of credentials against the accounts file, which may change at any time.
 //!
 //! A chosen password costs 15 ms of hashing on purpose. A phone pays that once: verified
-//! credentials are cached by a keyed hash until their account changes. Refusals are never cached, and
-//! refusing one password costs the same number of hashes whether the name exists or not. Attempts
-//! are rate limited elsewhere (`server/limits/guess_limiter.rs`); this module only separates
-//! passwords that can be guessed ([`Authenticator::verify`]) from generated secrets, which cannot
-//! ([`Authenticator::verify_generated`]).
+//! credentials are cached by a keyed hash until their account changes. Refusals are never cached,
+//! and refusing one password costs the same number of hashes whether the name exists or not.
+//! Attempts are rate limited elsewhere (`server/limits/guess_limiter.rs`); this module only
+//! separates passwords that can be guessed ([`Authenticator::verify`]) from generated secrets,
+//! which cannot ([`Authenticator::verify_generated`]).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -30,7 +30,7 @@ impl Check {
             say(serde_json::to_string(&findings)?)?;
         } else {
             for finding in &findings {
-                let (word, text) = (finding.alert.severity.word(), &finding.alert.text);
+                let (word, text) = (finding.alert.severity.label(), &finding.alert.text);
                 say(format!("{word:8}  {}: {text}", finding.key))?;
             }
             let warnings = count(Severity::Warning);

@@ -43,7 +43,7 @@ impl Prune {
                 .with("trashErased", report.trash_erased)
                 .with("failed", report.failed);
             match report.refused {
-                Some(reason) => audit.with("reason", reason.word()).refused(),
+                Some(reason) => audit.with("reason", reason.label()).refused(),
                 None => audit.done(),
             }
         });

@@ -187,7 +187,7 @@ fn print(status: &Status) -> anyhow::Result<()> {
     for alert in alerts {
         say(format!(
             "alerts      {}: {}",
-            alert.severity.word(),
+            alert.severity.label(),
             alert.text
         ))?;
     }

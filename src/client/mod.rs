@@ -21,7 +21,7 @@ use crate::backup::{App, BackupId, SealedBackup};
 pub use end_to_end::{EndToEndTest, Failure, OnFailure, Outcome, STEP_LIMIT, Step};
 pub use error::Error;
 pub use login::Login;
-pub use server_url::{BadUrl, ServerUrl};
+pub use server_url::{InvalidUrl, ServerUrl};
 pub use trust::{Trust, TrustError};
 
 use requests::Session;

@@ -18,7 +18,7 @@ pub struct ServerUrl(String);
 
 /// Why a server URL cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum BadUrl {
+pub enum InvalidUrl {
     /// The string is not a URL.
     #[error("invalid server address: expected a URL such as https://safe.example.org/")]
     Syntax,
@@ -38,26 +38,26 @@ pub enum BadUrl {
 }
 
 impl FromStr for ServerUrl {
-    type Err = BadUrl;
+    type Err = InvalidUrl;
 
-    fn from_str(text: &str) -> Result<Self, BadUrl> {
+    fn from_str(text: &str) -> Result<Self, InvalidUrl> {
         let text = text.trim();
         if !text.starts_with("https://") {
             return Err(if text.contains("://") {
-                BadUrl::NotHttps
+                InvalidUrl::NotHttps
             } else {
-                BadUrl::Syntax
+                InvalidUrl::Syntax
             });
         }
         let url: Url = text
             .replace(PREFIX_PLACEHOLDER, NO_PREFIX)
             .parse()
-            .map_err(|_| BadUrl::Syntax)?;
+            .map_err(|_| InvalidUrl::Syntax)?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(BadUrl::Userinfo);
+            return Err(InvalidUrl::Userinfo);
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(BadUrl::Query);
+            return Err(InvalidUrl::Query);
         }
         let slash = if text.ends_with('/') { "" } else { "/" };
         Ok(Self(format!("{text}{slash}")))
@@ -121,11 +121,14 @@ mod tests {
     #[test]
     fn addresses_that_the_apps_misread_are_refused() {
         let error = |text: &str| text.parse::<ServerUrl>().unwrap_err();
-        assert!(matches!(error("http://test.com"), BadUrl::NotHttps));
-        assert!(matches!(error("HTTPS://test.com"), BadUrl::NotHttps));
-        assert!(matches!(error("test.com"), BadUrl::Syntax));
-        assert!(matches!(error("https://"), BadUrl::Syntax));
-        assert!(matches!(error("https://u:p@test.com"), BadUrl::Userinfo));
-        assert!(matches!(error("https://test.com/?a"), BadUrl::Query));
+        assert!(matches!(error("http://test.com"), InvalidUrl::NotHttps));
+        assert!(matches!(error("HTTPS://test.com"), InvalidUrl::NotHttps));
+        assert!(matches!(error("test.com"), InvalidUrl::Syntax));
+        assert!(matches!(error("https://"), InvalidUrl::Syntax));
+        assert!(matches!(
+            error("https://u:p@test.com"),
+            InvalidUrl::Userinfo
+        ));
+        assert!(matches!(error("https://test.com/?a"), InvalidUrl::Query));
     }
 }

@@ -41,12 +41,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// All values of [`Refusal::word`].
-    pub const WORDS: [&str; 3] = ["clock_behind", "clock_ahead", "too_many"];
+    /// All values of [`Refusal::label`].
+    pub const LABELS: [&str; 3] = ["clock_behind", "clock_ahead", "too_many"];
 
     /// The label value in metrics and in the audit log.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::ClockBehind { .. } => "clock_behind",
             Self::ClockAhead { .. } => "clock_ahead",

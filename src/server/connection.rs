@@ -357,7 +357,7 @@ impl Connection {
         let min_rate = MinRate::new(&self.limits);
         tokio::select! {
             served = &mut connection => return served,
-            () = slot.responses().slow_response(min_rate) => slot.count_refusal(Limit::Answer),
+            () = slot.responses().slow_response(min_rate) => slot.count_refusal(Limit::Response),
             has_request = shutdown_after_first_request(&mut self.stopped, &slot) => if !has_request {
                 return Ok(());
             },

@@ -1,8 +1,10 @@
 //! Settings in force, and how a reload replaces them.
 //!
 //! Settings are immutable and replaced as a whole: a request finishes under the settings that it
-//! started with. Counters (guesses, quotas, upload memory) carry over where their own limits stay
-//! the same.
+//! started with, and a connection keeps the connection limits that it was accepted under. Counters
+//! (guesses, quotas, upload memory) carry over where their own limits stay the same. Keys that need
+//! a restart keep their values from the start; a reload returns them. A reload that leaves no
+//! client able to authenticate is refused.
 
 use std::sync::Arc;
 

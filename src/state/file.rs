@@ -106,7 +106,7 @@ impl StateFile {
             source,
         })?;
         text.push(b'\n');
-        durable::replace_by_way_of(&self.tmp, &self.path, &text).map_err(failed)
+        durable::replace_via(&self.tmp, &self.path, &text).map_err(failed)
     }
 }
 

@@ -1,7 +1,9 @@
 //! State between runs: the [`StateStore`] trait, and its implementation as a file.
 //!
-//! If the state is lost, no backup is lost, but sweeps have less data for their safety checks. The
-//! state is read and replaced as a whole, by one process at a time, because commands run beside the
+//! The state is the highest time seen, the time of the last sweep, the retention periods promised
+//! to clients, the deletion burst and its acknowledgement, the uploads of each day, and the last
+//! scrub. If it is lost, no backup is lost, but sweeps have less data for their safety checks. It
+//! is read and replaced as a whole under a lock between processes, because commands run beside the
 //! server.
 
 mod data;

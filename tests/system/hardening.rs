@@ -1,10 +1,11 @@
 //! Rights of a server: what the systemd unit allows, and how few rights are enough.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
+use threema_safe_server::durable;
 
 use crate::support::commands::{PROGRAM, finish};
 use crate::support::modes;
@@ -16,6 +17,19 @@ tests! {
     the_systemd_unit_leaves_little_open: blocking [SYSTEMD_ANALYZE];
     the_systemd_unit_allows_the_system_calls_of_a_server: tokio [SYSTEMD_ANALYZE, STRACE];
     a_read_only_system_and_no_right_at_all_are_enough_for_a_server: tokio [NAMESPACES];
+    a_file_that_is_replaced_keeps_its_owner: blocking [ROOT];
+}
+
+fn a_file_that_is_replaced_keeps_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("accounts.json");
+    durable::replace(&path, b"old").unwrap();
+    chown(&path, Some(65_534), Some(65_534)).unwrap();
+
+    durable::replace(&path, b"new").unwrap();
+
+    let found = fs::metadata(&path).unwrap();
+    assert_eq!((found.uid(), found.gid()), (65_534, 65_534));
 }
 
 fn the_systemd_unit_leaves_little_open() {

@@ -198,7 +198,7 @@ async fn two_thousand_slow_clients_of_every_kind_leave_a_phone_served() {
 
     let open = slow.iter().filter(|client| client.is_open()).count();
     assert_eq!(open, slow.len());
-    for limit in ["connections", "handshake", "header", "body", "answer"] {
+    for limit in ["connections", "handshake", "header", "body", "response"] {
         assert_eq!(server.refused(limit).await, 0, "{limit}");
     }
     println!(

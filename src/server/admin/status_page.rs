@@ -32,7 +32,7 @@ pub(super) fn render(status: &Status) -> String {
     };
     let values = [
         ("state", Value::Text(state)),
-        ("severity", Value::Text(worst.word())),
+        ("severity", Value::Text(worst.label())),
         ("style", Value::Markup(STYLE)),
         ("alerts", Value::Markup(&list(&alerts))),
         ("facts", Value::Markup(&facts(status))),
@@ -50,7 +50,7 @@ fn list(alerts: &[Alert]) -> String {
     let items: String = alerts
         .iter()
         .map(|alert| {
-            let (severity, text) = (alert.severity.word(), escape(&alert.text));
+            let (severity, text) = (alert.severity.label(), escape(&alert.text));
             format!("<li><strong class=\"{severity}\">{severity}:</strong> {text}</li>\n")
         })
         .collect();

@@ -278,7 +278,7 @@ impl GuessLimiter {
         self.metrics.refusals().count(limit);
         if self.log_throttle.should_log(limit, Instant::now()) {
             tracing::warn!(
-                limit = limit.word(),
+                limit = limit.label(),
                 "rate limit reached: guessing or misconfigured clients"
             );
         }

@@ -230,7 +230,7 @@ impl Quotas {
     fn refuse(&self, limit: Limit) -> OverQuota {
         self.metrics.refusals().count(limit);
         if self.log_throttle.should_log(limit, Instant::now()) {
-            let word = limit.word();
+            let word = limit.label();
             if limit == Limit::MinFreeBytes {
                 tracing::warn!(
                     limit = word,

@@ -23,7 +23,7 @@ pub(super) struct Kind {
     pub(super) kind: &'static str,
 }
 
-/// A limit that refused a client ([`super::limit::Limit::word`]).
+/// A limit that refused a client ([`super::limit::Limit::label`]).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct LimitName {
     pub(super) limit: &'static str,

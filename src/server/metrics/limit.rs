@@ -20,7 +20,7 @@ pub(crate) enum Limit {
     /// Time or rate of a request's body.
     Body,
     /// The client read the response too slowly.
-    Answer,
+    Response,
     /// Bytes received without a request in progress.
     UnsolicitedBytes,
     /// Streams that the client reset on one HTTP/2 connection.
@@ -58,7 +58,7 @@ impl Limit {
         Self::Handshake,
         Self::Header,
         Self::Body,
-        Self::Answer,
+        Self::Response,
         Self::UnsolicitedBytes,
         Self::Resets,
         Self::Overload,
@@ -76,14 +76,14 @@ impl Limit {
     ];
 
     /// The limit's name in metrics and in the log.
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::Handshake => "handshake",
             Self::Header => "header",
             Self::Body => "body",
-            Self::Answer => "answer",
+            Self::Response => "response",
             Self::UnsolicitedBytes => "unsolicited_bytes",
             Self::Resets => "resets",
             Self::Overload => "overload",
@@ -109,7 +109,7 @@ pub(crate) struct Refusals(Family<LimitName, Counter>);
 impl Refusals {
     /// Counts a refusal.
     pub(crate) fn count(&self, limit: Limit) {
-        let limit = limit.word();
+        let limit = limit.label();
         self.0.get_or_create(&LimitName { limit }).inc();
     }
 
@@ -117,7 +117,7 @@ impl Refusals {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register("refused", "Refusals of clients, by limit", self.0.clone());
         for limit in Limit::ALL {
-            let limit = limit.word();
+            let limit = limit.label();
             drop(self.0.get_or_create(&LimitName { limit }));
         }
     }

@@ -67,7 +67,7 @@ impl Requests {
                     .durations
                     .get_or_create(&Endpoint { route, method }),
             );
-            for class in ["2xx", "401", "4xx", "5xx", "given_up"] {
+            for class in ["2xx", "401", "4xx", "5xx", "cancelled"] {
                 let response = ResponseClass {
                     route,
                     method,
@@ -135,7 +135,7 @@ impl Drop for InFlightRequest<'_> {
 /// credentials first.
 fn class(status: Option<u16>) -> &'static str {
     match status {
-        None => "given_up",
+        None => "cancelled",
         Some(401) => "401",
         Some(200..=299) => "2xx",
         Some(300..=399) => "3xx",
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn every_status_has_a_class_and_401_is_a_separate_one() {
         for (status, expected) in [
-            (None, "given_up"),
+            (None, "cancelled"),
             (Some(200), "2xx"),
             (Some(207), "2xx"),
             (Some(304), "3xx"),

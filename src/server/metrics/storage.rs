@@ -57,7 +57,7 @@ impl Storage {
             "Failed operations of the storage, by operation",
             storage.errors.clone(),
         );
-        for reason in Refusal::WORDS {
+        for reason in Refusal::LABELS {
             drop(storage.sweep_refused.get_or_create(&Reason { reason }));
         }
         for operation in OPERATIONS {
@@ -145,8 +145,8 @@ impl Storage {
             self.sweeps_failed.inc();
             return;
         };
-        let refused = report.refused.map(Refusal::word);
-        for reason in Refusal::WORDS {
+        let refused = report.refused.map(Refusal::label);
+        for reason in Refusal::LABELS {
             let is_reason = u64::from(refused == Some(reason));
             self.sweep_refused
                 .get_or_create(&Reason { reason })

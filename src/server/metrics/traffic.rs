@@ -72,7 +72,7 @@ impl Traffic {
             traffic.failed.clone(),
         );
         for kind in Failure::ALL {
-            let kind = kind.word();
+            let kind = kind.label();
             drop(traffic.failed.get_or_create(&Kind { kind }));
         }
         traffic
@@ -116,7 +116,7 @@ impl Traffic {
     }
 
     fn failed(&self, failure: Failure) {
-        let kind = failure.word();
+        let kind = failure.label();
         self.failed.get_or_create(&Kind { kind }).inc();
     }
 }
@@ -171,14 +171,14 @@ impl Failure {
         Self::Other,
     ];
 
-    fn word(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Self::CertificateExpired => "certificate_expired",
             Self::UnknownAuthority => "unknown_authority",
             Self::CertificateRefused => "certificate_refused",
             Self::Incompatible => "incompatible",
             Self::NotTls => "not_tls",
-            Self::Disconnected => "gone",
+            Self::Disconnected => "disconnected",
             Self::Timeout => "timeout",
             Self::Other => "other",
         }
@@ -323,7 +323,7 @@ mod tests {
         let all = encoded(&registry);
         for line in [
             "handshake_duration_seconds_count 1\n",
-            "handshakes_failed_total{kind=\"gone\"} 1\n",
+            "handshakes_failed_total{kind=\"disconnected\"} 1\n",
             "handshakes_failed_total{kind=\"timeout\"} 1\n",
         ] {
             assert!(all.contains(line), "{line}: {all}");

@@ -82,7 +82,7 @@ impl<S> RateLimitedStream<S> {
         });
         match pending.deadline.as_mut().poll(context) {
             Poll::Ready(()) => {
-                slot.count_refusal(Limit::Answer);
+                slot.count_refusal(Limit::Response);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Pending => Poll::Pending,

@@ -33,7 +33,7 @@ pub enum Severity {
 impl Severity {
     /// The severity in one word, as in JSON.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Good => "good",
             Self::Warning => "warning",
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_severity_is_the_same_word_everywhere() {
         for severity in [Severity::Good, Severity::Warning, Severity::Critical] {
-            assert_eq!(serde_json::json!(severity), severity.word());
+            assert_eq!(serde_json::json!(severity), severity.label());
         }
     }
 }

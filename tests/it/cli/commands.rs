@@ -311,8 +311,8 @@ fn prune_works_without_a_server() {
     assert_eq!(std::fs::read_dir(&backups).unwrap().count(), 0);
 }
 
-/// If the disk of a running server went away, an empty directory in its place would tell phones that
-/// their backups do not exist.
+/// If the disk of a running server went away, an empty directory in its place would tell phones
+/// that their backups do not exist.
 #[tokio::test]
 async fn commands_create_no_storage_beside_a_server_whose_storage_went_away() {
     let server = TestServer::start().await;

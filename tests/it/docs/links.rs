@@ -1,4 +1,5 @@
-//! Links between documents: every file and every anchor that a document links to exists, also in the Debian package.
+//! Links between documents: every file and every anchor that a document links to exists, also in
+//! the Debian package.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -34,7 +34,8 @@ fn chapter<'a>(text: &'a str, title: &str) -> &'a str {
     rest.split("\n## ").next().unwrap()
 }
 
-/// What stands between backticks in the first cell of each row that has an anchor. The anchor is the metric's name.
+/// What stands between backticks in the first cell of each row that has an anchor. The anchor is
+/// the metric's name.
 fn first_cells(table: &str) -> Vec<String> {
     let rows = table
         .lines()

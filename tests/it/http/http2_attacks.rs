@@ -240,7 +240,7 @@ async fn a_window_that_opens_byte_by_byte_is_a_slow_one() {
     }
 
     assert!(received < 400_000, "{received}");
-    assert_eq!(server.refused("answer").await, 1);
+    assert_eq!(server.refused("response").await, 1);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::support::process::ServerProcess;
 use crate::support::wire::{Answer, Client, Protocol, basic, soon};
-use crate::support::{Site, TestServer, add_account, add_account_with, backup_path};
+use crate::support::{Listening, Site, TestServer, add_account, add_account_with, backup_path};
 
 /// Another address than the one that clients have by default.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);

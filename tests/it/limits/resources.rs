@@ -556,7 +556,7 @@ async fn an_answer_that_is_not_read_is_given_up() {
 
     assert_served(&server).await;
 
-    refused(&server, "answer", 2).await;
+    refused(&server, "response", 2).await;
     assert!(raw.rest().await.len() < large);
     assert_eq!(closed.ended().await, [200]);
 }

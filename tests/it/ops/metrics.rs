@@ -121,7 +121,7 @@ async fn handshakes_that_fail_are_counted_by_kind() {
     drop(server.tcp().await);
     let _silent = server.tcp().await;
 
-    for kind in ["unknown_authority", "not_tls", "gone", "timeout"] {
+    for kind in ["unknown_authority", "not_tls", "disconnected", "timeout"] {
         server.comes_to(&failed(kind), 1.0).await;
     }
     assert_eq!(server.metric(&failed("other")).await, Some(0.0));
