@@ -120,7 +120,7 @@ pub enum OpenError {
     },
     /// The storage does not exist: no server has used it yet, or its disk is not mounted.
     #[error(
-        "{place}: missing; `serve` creates it at the first start. If it should contain backups, mount their disk"
+        "{place}: missing; the first start of the server creates it; if there should be backups, mount their disk"
     )]
     Missing {
         /// The storage.

@@ -18,8 +18,11 @@ pub(super) fn check(findings: &mut Findings, config: &Config) {
         Ok(opened) => opened,
         Err(error @ OpenError::Missing { .. }) => {
             return match try_create_in(local) {
-                Ok(()) if local.exists() => findings.add(Severity::Warning, key, error.to_string()),
-                Ok(()) => findings.add(Severity::Good, key, "can be created"),
+                // As a place looks where no disk is mounted.
+                Ok(()) if is_empty(local) => {
+                    findings.add(Severity::Warning, key, error.to_string());
+                }
+                Ok(()) => findings.add(Severity::Good, key, error.to_string()),
                 Err(error) => findings.push(key, Alert::storage_failure(&with_causes(&error))),
             };
         }
@@ -41,6 +44,12 @@ pub(super) fn check(findings: &mut Findings, config: &Config) {
     if let Ok(Some(free)) = free {
         findings.push(key, Alert::free_space(free, config.max_backup_bytes as u64));
     }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    directory
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Tests whether `serve` could create this directory: a trial file in the nearest one that exists.

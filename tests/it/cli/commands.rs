@@ -1,9 +1,9 @@
 //! Commands of the server and of scripts: exit codes, messages, and their effects.
 
 use crate::support::commands::{DOCUMENT, Folder, finish_beside, run, status};
-use crate::support::process::LoggingProcess;
+use crate::support::process::{LoggingProcess, ServerProcess};
 use crate::support::wire::Protocol;
-use crate::support::{ID, TestServer, backup_path, mode};
+use crate::support::{ID, Listening, Site, TestServer, backup_path, mode};
 
 #[test]
 fn every_error_of_a_configuration_is_listed_and_nothing_is_started() {
@@ -26,7 +26,7 @@ fn every_error_of_a_configuration_is_listed_and_nothing_is_started() {
         assert!(lines[2].starts_with("  listen[0]: must be"), "{message}");
         assert!(lines[3].starts_with("  tls.cert: unknown key"), "{message}");
     }
-    assert!(!folder.path("data").exists());
+    assert!(!folder.path("data/backups").exists());
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn init_makes_an_installation_that_check_finds_good() {
         "{checked}"
     );
     assert!(checked.ends_with("0 critical, 1 warning\n"), "{checked}");
-    assert!(!folder.path("data").exists());
+    assert!(!folder.path("data/backups").exists());
     let json: serde_json::Value = serde_json::from_str(&folder.done(&["check", "--json"])).unwrap();
     assert_eq!(json[0]["severity"], "good");
 }
@@ -315,12 +315,12 @@ fn prune_works_without_a_server() {
 /// that their backups do not exist.
 #[tokio::test]
 async fn commands_create_no_storage_beside_a_server_whose_storage_went_away() {
-    let server = TestServer::start().await;
+    let server = ServerProcess::start(Site::new());
     let mut phone = server.phone(Protocol::Http1).await;
     let data = server.site().data();
     std::fs::rename(&data, data.with_extension("away")).unwrap();
     std::fs::create_dir(&data).unwrap();
-    let text = "backups: missing; `serve` creates it at the first start";
+    let text = "backups: missing; the first start of the server creates it";
     for arguments in [&["prune"][..], &["scrub"], &["trash", "list"], &["check"]] {
         let output = run(server.site(), arguments);
         let said = output.out.clone() + &output.errors;

@@ -30,6 +30,9 @@ fn what_the_program_makes_is_private_whatever_the_umask() {
 
         run(&["init", "--yes"]);
         run(&["account", "add", "office"]);
+        // With a trash it is the data directory of a server.
+        fs::create_dir(folder.path("data/trash")).unwrap();
+        set_mode(&folder.path("data/trash"), 0o700);
         run(&["prune"]);
         run(&["demo", "--once", "--directory", "demo"]);
 

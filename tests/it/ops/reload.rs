@@ -233,14 +233,14 @@ async fn a_configuration_that_is_put_back_is_no_problem_any_more() {
     let aside = file.with_extension("aside");
     std::fs::rename(&file, &aside).unwrap();
     server.log_through(|line| line.contains("reload failed"));
-    let shown = command(server.site(), server.admin_address(), &["--json"]);
-    assert_eq!(shown.json()["configProblem"], "its file is missing");
+    let status = ask_admin(server.admin_address(), "/status.json").await;
+    assert!(status.contains("its file is missing"), "{status}");
 
     std::fs::rename(&aside, &file).unwrap();
     server.log_through(|line| line.contains("configuration reloaded"));
 
-    let shown = command(server.site(), server.admin_address(), &["--json"]);
-    assert_eq!(shown.json()["configProblem"], Value::Null);
+    let status = ask_admin(server.admin_address(), "/status.json").await;
+    assert!(!status.contains("its file is missing"), "{status}");
 }
 
 #[tokio::test]

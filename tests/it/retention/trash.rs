@@ -52,7 +52,9 @@ fn the_list_has_the_newest_first_and_nothing_that_is_not_ours() {
         "bytes": 41,
     });
     assert_eq!(list[2], last);
-    assert_eq!(run(&Site::new(), &["trash", "list", "--json"]).out, "[]\n");
+    let empty = Site::new();
+    fs::create_dir_all(empty.data().join("trash")).unwrap();
+    assert_eq!(run(&empty, &["trash", "list", "--json"]).out, "[]\n");
 }
 
 fn report(restored: u64, newer: u64, missing: u64) -> Value {
