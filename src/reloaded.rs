@@ -37,8 +37,8 @@ pub trait FileSource: Send + Sync + 'static {
     /// When the files cannot be used.
     fn read(&self) -> Result<Self::Value, Self::Error>;
 
-    /// Carries over what was learned about `old` and is still true of `new`, before `new` is in
-    /// force.
+    /// Carries over what was learned about `old` and is still true of `new`: once before `new` is in
+    /// force, and once after.
     fn carry_over(&self, _old: &Self::Value, _new: &Self::Value) {}
 
     /// Logs that `new` has replaced `old`.
@@ -210,6 +210,7 @@ impl<S: FileSource> Reloaded<S> {
                 let value = Arc::new(value);
                 self.source.carry_over(&self.current(), &value);
                 let old = self.current.swap(Arc::clone(&value));
+                self.source.carry_over(&old, &value);
                 self.source.reloaded(&old, &value);
             }
             Err(error) => {

@@ -70,7 +70,16 @@ pub async fn scrub(
     let mut backups = store.list();
     while let Some(listed) = backups.next().await {
         let (id, meta) = listed?;
-        let finding = match store.verify(id).await {
+        let mut verified = store.verify(id).await;
+        if let Err(error @ Error::Unavailable(_)) = verified {
+            // No finding: an unreachable storage does not mean that the backup is damaged.
+            if store.try_write().await.is_err() {
+                return Err(error);
+            }
+            // It is back, or only this backup cannot be read.
+            verified = store.verify(id).await;
+        }
+        let finding = match verified {
             // It was removed after it was listed.
             Ok(None) => continue,
             Ok(Some(verified)) if verified.length < MIN_BACKUP_LENGTH => Some(Finding::Short),
@@ -78,11 +87,6 @@ pub async fn scrub(
                 Contents::Same | Contents::FirstSeen => None,
                 Contents::Changed => Some(Finding::Changed),
             },
-            // No finding: an unreachable storage does not mean that the backup is damaged. One bad
-            // sector may look like that too, but then the storage accepts a write.
-            Err(error @ Error::Unavailable(_)) if store.try_write().await.is_err() => {
-                return Err(error);
-            }
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,

@@ -195,6 +195,8 @@ impl Authenticator {
             None => self.verify_slow(&loaded, credentials).await?,
         };
         loaded.cache(key, caller.clone());
+        // The accounts may have been reloaded meanwhile.
+        self.file.current().inherit(&loaded);
         Some(caller)
     }
 
@@ -245,20 +247,8 @@ impl FileSource for AccountsFile {
         Ok(Loaded::new(file::load(&self.0)?))
     }
 
-    /// Verified passwords of accounts that are the same as before stay verified: a reload must not
-    /// lock phones out while an attacker empties the rate limit of their address.
     fn carry_over(&self, old: &Loaded, new: &Loaded) {
-        let is_unchanged = |caller: &Caller| {
-            let name = caller.name().map(AccountName::as_str);
-            let [before, after] = [old, new].map(|loaded| loaded.accounts.get(name?));
-            before.is_some() && before == after
-        };
-        let verified = lock(&old.verified);
-        let kept = verified
-            .iter()
-            .filter(|(_, caller)| is_unchanged(caller))
-            .map(|(key, caller)| (*key, caller.clone()));
-        lock(&new.verified).extend(kept);
+        new.inherit(old);
     }
 
     fn reloaded(&self, _: &Loaded, new: &Loaded) {
@@ -308,6 +298,25 @@ impl Loaded {
                 (secret.verify(&decoding.password) & is_own) | found
             });
         account.filter(|_| found).map(caller)
+    }
+
+    /// Keeps verified passwords of accounts that are the same as in `old`: a reload must not lock
+    /// phones out while an attacker empties the rate limit of their address.
+    fn inherit(&self, old: &Self) {
+        if std::ptr::eq(self, old) {
+            return;
+        }
+        let is_unchanged = |caller: &Caller| {
+            let name = caller.name().map(AccountName::as_str);
+            let [before, after] = [old, self].map(|loaded| loaded.accounts.get(name?));
+            before.is_some() && before == after
+        };
+        let verified: Vec<_> = lock(&old.verified)
+            .iter()
+            .filter(|(_, caller)| is_unchanged(caller))
+            .map(|(key, caller)| (*key, caller.clone()))
+            .collect();
+        lock(&self.verified).extend(verified);
     }
 
     fn cached(&self, key: &[u8; 32]) -> Option<Caller> {

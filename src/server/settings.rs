@@ -100,8 +100,9 @@ impl Reloader {
         if self.services.authenticator.is_empty() && !config.allow_anonymous {
             return Err(Problem {
                 place: "allowAnonymous".into(),
-                text: "must be true while there are no accounts; run `account add NAME` first"
-                    .into(),
+                text:
+                    "must be true while there are no accounts; run `account add NAME`, then reload"
+                        .into(),
             });
         }
         let waiting = self.started.differs_in(config);

@@ -140,7 +140,7 @@ pub enum Access {
     /// The server, of which only one may use a storage: removes incomplete files of an earlier run,
     /// and locks the storage against other servers until the store is dropped.
     Server,
-    /// A command, while a server may be using the storage. It creates no storage: if the disk of a
+    /// A command, while a server may be using the storage. It never creates a storage: if the disk of a
     /// running server went away, an empty directory in its place would tell phones that their
     /// backups do not exist.
     Command,

@@ -18,7 +18,9 @@ pub(crate) fn place_trash(
     contents: impl AsRef<[u8]>,
 ) -> PathBuf {
     let trash = site.data().join("trash");
-    fs::create_dir_all(&trash).unwrap();
+    for directory in [&trash, &site.data().join("backups")] {
+        fs::create_dir_all(directory).unwrap();
+    }
     let path = trash.join(format!("{id}.{removed_at}"));
     write(&path, contents);
     let uploaded = Duration::from_secs(removed_at.saturating_sub(24 * HOUR));

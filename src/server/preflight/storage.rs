@@ -18,11 +18,12 @@ pub(super) fn check(findings: &mut Findings, config: &Config) {
         Ok(opened) => opened,
         Err(error @ OpenError::Missing { .. }) => {
             return match try_create_in(local) {
-                // As a place looks where no disk is mounted.
-                Ok(()) if is_empty(local) => {
+                // As a directory looks where no disk is mounted.
+                Ok(()) if local.exists() => {
                     findings.add(Severity::Warning, key, error.to_string());
+                    check_private(findings, key, local);
                 }
-                Ok(()) => findings.add(Severity::Good, key, error.to_string()),
+                Ok(()) => findings.add(Severity::Good, key, "the first start will create it"),
                 Err(error) => findings.push(key, Alert::storage_failure(&with_causes(&error))),
             };
         }
@@ -46,19 +47,20 @@ pub(super) fn check(findings: &mut Findings, config: &Config) {
     }
 }
 
-fn is_empty(directory: &Path) -> bool {
-    directory
-        .read_dir()
-        .is_ok_and(|mut entries| entries.next().is_none())
-}
-
-/// Tests whether `serve` could create this directory: a trial file in the nearest one that exists.
+/// Tests whether `serve` could create this directory and write to it: a trial write to the nearest
+/// parent that exists.
 fn try_create_in(directory: &Path) -> Result<(), durable::Error> {
     let mut existing = directory;
-    while !existing.is_dir() && existing != Path::new(".") && existing != Path::new("/") {
+    // A symbolic link to a missing directory exists, and no directory can be created in its place.
+    while existing.symlink_metadata().is_err()
+        && existing != Path::new(".")
+        && existing != Path::new("/")
+    {
         existing = durable::parent(existing);
     }
-    TempFile::create_in(existing).map(drop)
+    let file = TempFile::create_in(existing)?;
+    file.write(&[0])?;
+    file.sync()
 }
 
 /// The results of a trial write, of measuring the free space and of reading the state.

@@ -45,6 +45,10 @@ use crate::server::request::{conditions, landing_page, xml_guard};
 /// than any app waits for a response.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a request with credentials waits for a check of the accounts file where there are no
+/// accounts and none are needed.
+const ACCOUNTS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Headers by which some servers accept a part of an upload: `Content-Range` (RFC 9110 §14.5),
 /// `X-Update-Range` (SabreDAV), `Upload-Offset` (tus) and `OC-Chunked` (ownCloud). A request with
 /// one of them is refused, because this server would store a part as the whole backup.
@@ -356,7 +360,8 @@ impl RequestHandler {
         if !self.config.allow_anonymous || !authenticator.is_empty() {
             return false;
         }
-        authenticator.file().refresh().await;
+        // If the file cannot be checked in time, the last check counts.
+        drop(timeout(ACCOUNTS_TIMEOUT, authenticator.file().refresh()).await);
         authenticator.is_empty()
     }
 

@@ -72,3 +72,19 @@ pub(super) fn read_directory<T: Send + 'static>(
     });
     chunks.flat_map(stream::iter::<Vec<_>>).boxed()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listing_that_panics_ends_with_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        durable::replace(&folder.path().join("file"), b"").unwrap();
+        let parse = |_: &str, _: &fs::Metadata| -> Option<()> { panic!("as in a fault") };
+
+        let listed: Vec<_> = read_directory(folder.path(), parse).collect().await;
+
+        assert!(matches!(listed[..], [Err(Error::Other(_))]), "{listed:?}");
+    }
+}

@@ -52,18 +52,15 @@ impl FileStore {
     /// Opens `directory` for a command, while a server may be using it.
     ///
     /// # Errors
-    /// When it contains neither `backups/` nor `trash/`; as [`FileStore::open`].
+    /// When it contains no `backups/`; as [`FileStore::open`].
     pub fn open_existing(directory: &Path) -> Result<Self, OpenError> {
-        let is_missing = |name| {
-            let found = directory.join(name).metadata();
-            found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-        };
-        if is_missing("backups") && is_missing("trash") {
-            return Err(OpenError::Missing {
-                place: place(&directory.join("backups")),
-            });
+        let backups = directory.join("backups");
+        match backups.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(OpenError::Missing {
+                place: place(&backups),
+            }),
+            _ => Self::open(directory),
         }
-        Self::open(directory)
     }
 
     /// Opens `directory`, while a server may be using it. Creates what is missing.

@@ -126,7 +126,9 @@ fn backups_are_saved_also_where_it_cannot_be_written_down() {
     let folder = Folder::new();
     folder.write("config.json", "{}");
     folder.done(&["account", "add", "phones"]);
-    fs::create_dir(folder.path("data/trash")).unwrap();
+    for name in ["backups", "trash"] {
+        fs::create_dir(folder.path("data").join(name)).unwrap();
+    }
     let trashed = folder.path("data/trash").join(format!("{ID}.1"));
     fs::write(trashed, "a backup that is long enough to be one").unwrap();
     spoil_the_log(&folder);
@@ -156,7 +158,9 @@ fn nothing_is_done_where_it_cannot_be_written_down() {
     folder.done(&["account", "add", "phones"]);
     let accounts = fs::read(folder.path("accounts.json")).unwrap();
     let trashed = folder.path("data/trash").join(format!("{ID}.1"));
-    fs::create_dir(folder.path("data/trash")).unwrap();
+    for name in ["backups", "trash"] {
+        fs::create_dir(folder.path("data").join(name)).unwrap();
+    }
     fs::write(&trashed, "a backup").unwrap();
     spoil_the_log(&folder);
 

@@ -147,7 +147,7 @@ fn init_makes_an_installation_that_check_finds_good() {
             .contains("warning   tls.certificateFile: the certificate was issued by no authority"),
         "{checked}"
     );
-    assert!(checked.ends_with("0 critical, 1 warning\n"), "{checked}");
+    assert!(checked.ends_with("0 critical, 2 warnings\n"), "{checked}");
     assert!(!folder.path("data/backups").exists());
     let json: serde_json::Value = serde_json::from_str(&folder.done(&["check", "--json"])).unwrap();
     assert_eq!(json[0]["severity"], "good");
@@ -328,6 +328,13 @@ async fn commands_create_no_storage_beside_a_server_whose_storage_went_away() {
         assert!(!data.join("backups").exists(), "{arguments:?}");
     }
     assert_eq!(phone.ask("GET", &backup_path(), &[]).await.status, 500);
+
+    let checked = run(server.site(), &["check"]);
+    let warning = format!(
+        "warning   storage.files.directory: data directory {}",
+        data.display()
+    );
+    assert!(checked.out.contains(&warning), "{checked:?}");
 
     // Not only where its temporary files are.
     std::fs::create_dir(data.join("tmp")).unwrap();

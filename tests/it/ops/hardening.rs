@@ -30,9 +30,9 @@ fn what_the_program_makes_is_private_whatever_the_umask() {
 
         run(&["init", "--yes"]);
         run(&["account", "add", "office"]);
-        // With a trash it is the data directory of a server.
-        fs::create_dir(folder.path("data/trash")).unwrap();
-        set_mode(&folder.path("data/trash"), 0o700);
+        // As another WebDAV server left it.
+        fs::create_dir(folder.path("data/backups")).unwrap();
+        set_mode(&folder.path("data/backups"), 0o700);
         run(&["prune"]);
         run(&["demo", "--once", "--directory", "demo"]);
 
@@ -43,7 +43,7 @@ fn what_the_program_makes_is_private_whatever_the_umask() {
             "certs/privkey.pem",
             "config.json",
             "data/audit.jsonl",
-            "data/backups/",
+            "data/trash/",
             "data/state.json",
             "demo/data/trash/",
         ] {

@@ -53,7 +53,7 @@ fn the_list_has_the_newest_first_and_nothing_that_is_not_ours() {
     });
     assert_eq!(list[2], last);
     let empty = Site::new();
-    fs::create_dir_all(empty.data().join("trash")).unwrap();
+    fs::create_dir_all(empty.data().join("backups")).unwrap();
     assert_eq!(run(&empty, &["trash", "list", "--json"]).out, "[]\n");
 }
 
