@@ -1,4 +1,6 @@
 //! Store doubles: one in memory, and one that fails or waits where a test says.
+//!
+//! Over 500 lines: two implementations of all operations of a store.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

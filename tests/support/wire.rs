@@ -3,6 +3,8 @@
 //! [`Client`] sends whole requests on one connection, HTTP/1.1 or HTTP/2; [`Raw`] writes bytes and
 //! reads answers. Waiting is for events; [`soon`] only keeps a broken server from hanging the
 //! tests.
+//!
+//! Over 500 lines: both clients share how answers are parsed.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

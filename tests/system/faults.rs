@@ -4,6 +4,8 @@
 //!
 //! `REQUESTS` says for each request which calls it makes and what a fault in each of them may do; a
 //! test compares it with the calls that the program really makes.
+//!
+//! Over 500 lines: one table of all system calls of the write path.
 
 use std::fs;
 

@@ -1,4 +1,6 @@
 //! `client` commands: the backup format, and single requests.
+//!
+//! Over 500 lines: one test for each command and each way in which it fails.
 
 use std::io::Write;
 

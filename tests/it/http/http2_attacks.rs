@@ -1,5 +1,7 @@
 //! Attacks on HTTP/2, frame by frame: each costs the attacker the connection or has no effect,
 //! while a phone is served. Nothing is stored, removed or answered with success that should not be.
+//!
+//! Over 500 lines: one test for each attack, which share the frames.
 
 use serde_json::json;
 

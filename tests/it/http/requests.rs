@@ -1,4 +1,6 @@
 //! Requests and their answers, as a table, over HTTP/1.1 and HTTP/2.
+//!
+//! Over 500 lines: one test for each request and answer of the protocol.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,7 @@
 //! Rate limits for guessed passwords and backup ids: they slow down the guessing client and no
 //! other.
+//!
+//! Over 500 lines: one test for each bucket and each exception from it.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Limits on connections, requests, time and memory, each while a phone is served. Tests wait for
 //! what a limit does: a connection that ends, an answer, a number in the metrics.
+//!
+//! Over 500 lines: one test for each limit, which share their helpers.
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;

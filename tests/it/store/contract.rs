@@ -4,6 +4,8 @@
 //! A promise is about what any caller can see. What is true of files alone is in
 //! `retention::expiry` and `tests/system/faults.rs`; `flaws` shows which promise a broken store
 //! fails.
+//!
+//! Over 500 lines: one function for each promise of the trait.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

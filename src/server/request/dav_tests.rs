@@ -1,0 +1,151 @@
+//! Unit tests of the adapter of dav-server.
+
+use std::sync::Mutex;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use http::HeaderName;
+use http::header::{IF_MATCH, IF_NONE_MATCH};
+
+use super::*;
+use crate::store::{Error, Meta, Restored, Trashed, Verified};
+
+/// A store that is empty, records uploads, and reports each as a replacement.
+#[derive(Default)]
+struct RecordingStore(Mutex<Vec<Bytes>>);
+
+impl Store for RecordingStore {
+    fn put(&self, _: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
+        self.0.lock().unwrap().push(body);
+        Box::pin(future::ready(Ok(Put::Replaced)))
+    }
+    fn get(&self, _: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
+        Box::pin(future::ready(Ok(None)))
+    }
+    fn stat(&self, _: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>> {
+        Box::pin(future::ready(Ok(None)))
+    }
+    fn remove(&self, _: BackupId, _: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(future::ready(Ok(false)))
+    }
+    fn expire(
+        &self,
+        _: BackupId,
+        _: SystemTime,
+        _: SystemTime,
+    ) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(future::ready(Ok(false)))
+    }
+    fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
+        stream::empty().boxed()
+    }
+    fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
+        stream::empty().boxed()
+    }
+    fn restore(&self, _: Trashed, _: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
+        Box::pin(future::ready(Ok(Restored::Gone)))
+    }
+    fn verify(&self, _: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
+        Box::pin(future::ready(Ok(None)))
+    }
+    fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(future::ready(Ok(())))
+    }
+    fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
+        Box::pin(future::ready(Ok(None)))
+    }
+    fn erase_trashed(&self, _: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(future::ready(Ok(false)))
+    }
+}
+
+fn dav(store: &Arc<RecordingStore>) -> Dav {
+    let metrics = Arc::new(Metrics::new(0));
+    let quotas = Arc::new(Quotas::new(
+        crate::config::Quotas::default(),
+        Arc::clone(&metrics),
+    ));
+    Dav::new(Arc::<RecordingStore>::clone(store), quotas, metrics, "/", 0)
+}
+
+/// Found by `fuzz/`: the first of these ended a connection in a panic.
+#[tokio::test]
+async fn an_invalid_condition_is_refused_and_nothing_is_stored() {
+    let store = Arc::new(RecordingStore::default());
+    let dav = dav(&store);
+    let put = async |name: HeaderName, value: &[u8]| {
+        let value = HeaderValue::from_bytes(value).unwrap();
+        let response = dav
+            .handle(
+                &Method::PUT,
+                Route::Backup(BackupId::from_bytes([1; 32])),
+                &Caller::anonymous(),
+                &HeaderMap::from_iter([(name, value)]),
+                Bytes::from_static(b"backup"),
+                SystemTime::UNIX_EPOCH,
+            )
+            .await;
+        response.map(|response| response.status())
+    };
+    for bad in [
+        &b"\""[..],
+        b"W/\"",
+        b"\"a\", \"",
+        b"\"a,\"",
+        b"",
+        b"a",
+        b"\"a\"b\"",
+        b"\"a\", *",
+        b"w/\"a\"",
+        b"\"\xe9\"",
+    ] {
+        for name in [IF_MATCH, IF_NONE_MATCH] {
+            let shown = bad.escape_ascii();
+            assert_eq!(put(name, bad).await, Err(Reject::BadCondition), "{shown}");
+        }
+    }
+    assert!(store.0.lock().unwrap().is_empty());
+
+    for good in [&b"*"[..], b"\"\"", b"\"a\"", b" W/\"a\" ,\"b\""] {
+        let shown = good.escape_ascii();
+        assert_eq!(
+            put(IF_MATCH, good).await,
+            Err(Reject::PreconditionFailed),
+            "{shown}"
+        );
+        assert_eq!(
+            put(IF_NONE_MATCH, good).await,
+            Ok(StatusCode::NO_CONTENT),
+            "{shown}"
+        );
+    }
+}
+
+/// The upload memory counts the bytes of an upload until they are dropped: a copy would not be
+/// counted.
+#[tokio::test]
+async fn an_upload_reaches_the_store_without_a_copy_and_the_result_of_the_store_takes_precedence() {
+    let store = Arc::new(RecordingStore::default());
+    let dav = dav(&store);
+    let backup = Bytes::from_owner(vec![7; 100_000]);
+    let route = Route::Backup(BackupId::from_bytes([1; 32]));
+
+    let response = dav
+        .handle(
+            &Method::PUT,
+            route,
+            &Caller::anonymous(),
+            &HeaderMap::new(),
+            backup.clone(),
+            SystemTime::UNIX_EPOCH,
+        )
+        .await;
+
+    // dav-server found no backup; the store reports a replacement.
+    assert_eq!(response.unwrap().status(), StatusCode::NO_CONTENT);
+    let stored = store.0.lock().unwrap();
+    assert_eq!(
+        (stored[0].as_ptr(), stored[0].len()),
+        (backup.as_ptr(), backup.len())
+    );
+}
