@@ -113,10 +113,12 @@ mod tests {
         let state = seen(1_000 * DAY);
         let check = |now| check_clock(&state, now, 180);
 
-        assert_eq!(
-            check(1_000 * DAY - 1),
-            Some(Refusal::ClockBehind { seconds: 1 })
-        );
+        for seconds in [1, 7] {
+            assert_eq!(
+                check(1_000 * DAY - seconds),
+                Some(Refusal::ClockBehind { seconds })
+            );
+        }
         assert_eq!(check(1_000 * DAY), None);
         assert_eq!(check(1_090 * DAY), None);
         let seconds = 90 * DAY + 1;
