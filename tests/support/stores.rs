@@ -33,8 +33,8 @@ pub(crate) struct Kept {
     pub(crate) state: State,
     /// Whether every operation fails, as if a network were down.
     is_unreachable: bool,
-    /// A backup that cannot be verified, as if its part of the storage were down.
-    pub(crate) unreadable: Option<BackupId>,
+    /// A backup, and how many times verifying it fails, as if its part of the storage were down.
+    pub(crate) unreadable: Option<(BackupId, u32)>,
     /// So many versions there have been.
     versions: u128,
 }
@@ -233,7 +233,11 @@ impl Store for MemoryStore {
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
         let verified = self.at_once(move |kept| {
-            if kept.unreadable == Some(id) {
+            if let Some((unreadable, times)) = &mut kept.unreadable
+                && *unreadable == id
+                && *times > 0
+            {
+                *times -= 1;
                 return Err(Error::Unavailable(UNREACHABLE.into()));
             }
             Ok(kept.backups.get(&id).map(|backup| Verified {

@@ -334,11 +334,14 @@ async fn a_scrub_goes_on_after_one_backup_that_a_reachable_storage_cannot_read()
         let id = id(&format!("{number:064x}"));
         memory.put(id, Bytes::from_static(BACKUP)).await.unwrap();
     }
-    memory.kept().unreadable = Some(id(&format!("{:064x}", 1)));
+    // The first failure may have been of a connection that is back.
+    for (failures, sound, unreadable) in [(1, 3, 0), (2, 2, 1)] {
+        memory.kept().unreadable = Some((id(&format!("{:064x}", 1)), failures));
 
-    let scrubbed = scrub(&memory, None, |_, _| ()).await.unwrap();
+        let scrubbed = scrub(&memory, None, |_, _| ()).await.unwrap();
 
-    assert_eq!((scrubbed.sound, scrubbed.unreadable), (2, 1));
+        assert_eq!((scrubbed.sound, scrubbed.unreadable), (sound, unreadable));
+    }
 }
 
 /// Counts up in the state, from many tasks at once; each learns what it has counted to.
