@@ -39,6 +39,23 @@ pub struct Meta {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version(pub u128);
 
+/// An upload of one whole backup.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    /// The blob.
+    pub body: Bytes,
+    /// The time of the upload, which decides when the backup expires.
+    pub at: SystemTime,
+}
+
+impl Upload {
+    /// An upload of `body` at this time.
+    #[must_use]
+    pub fn new(body: Bytes, at: SystemTime) -> Self {
+        Self { body, at }
+    }
+}
+
 /// The result of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
@@ -178,10 +195,11 @@ pub fn open(storage: &Storage, access: Access) -> Result<Opened, OpenError> {
 /// Storage of whole backups: every operation acts on one version of one backup, and an acknowledged
 /// operation survives a crash.
 pub trait Store: Send + Sync + 'static {
-    /// Stores `body` under `id`; durable when it returns. If it fails or is cancelled, either the
-    /// previous backup or the new one is stored, whole. The implementation keeps `body` until it
-    /// has finished, because the caller's limit on upload memory counts it until it is dropped.
-    fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>>;
+    /// Stores a backup under `id`, with the given time as its upload time; durable when it returns.
+    /// If it fails or is cancelled, either the previous backup or the new one is stored, whole. The
+    /// implementation keeps the body until it has finished, because the caller's limit on upload
+    /// memory counts it until it is dropped.
+    fn put(&self, id: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>>;
 
     /// Reads one whole version of the backup; `None` if there is none.
     fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>>;

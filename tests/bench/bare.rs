@@ -5,10 +5,12 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags, XattrFlags, flock,
-    fsetxattr, fstat, fsync, ftruncate, open, rename, renameat_with, statx,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps,
+    XattrFlags, flock, fsetxattr, fstat, fsync, ftruncate, futimens, open, rename, renameat_with,
+    statx,
 };
 use rustix::io::pwrite;
 
@@ -89,6 +91,7 @@ impl BackupPaths {
 
 fn fill(file: &OwnedFd, body: &[u8]) {
     assert_eq!(pwrite(file, body, 0).unwrap(), body.len());
+    futimens(file, &now()).unwrap();
     let found = fstat(file).unwrap();
     let value = format!(
         "{:08x} {} {}.{:09}",
@@ -98,6 +101,19 @@ fn fill(file: &OwnedFd, body: &[u8]) {
         found.st_mtime_nsec
     );
     fsetxattr(file, "user.safe", value.as_bytes(), XattrFlags::empty()).unwrap();
+}
+
+/// The current time as both times of a file.
+fn now() -> Timestamps {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let time = Timespec {
+        tv_sec: now.as_secs().cast_signed(),
+        tv_nsec: now.subsec_nanos().into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }
 
 fn stat(file: &OwnedFd) {

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use threema_safe_server::backup::BackupId;
 use threema_safe_server::retention::{Mode, Retention, sweep};
 use threema_safe_server::state::{Scrubbed, StateFile};
-use threema_safe_server::store::{FileStore, Store};
+use threema_safe_server::store::{FileStore, Store, Upload};
 use tokio::runtime::Runtime;
 
 use crate::bare::BackupPaths;
@@ -102,7 +102,10 @@ fn put(runtime: &Runtime, store: &Arc<FileStore>, tasks: u32, each: u32) {
             runtime.spawn(async move {
                 for _ in 0..each {
                     store
-                        .put(id(number), Bytes::from_static(&BODY))
+                        .put(
+                            id(number),
+                            Upload::new(Bytes::from_static(&BODY), SystemTime::now()),
+                        )
                         .await
                         .unwrap();
                 }

@@ -14,7 +14,7 @@ use threema_safe_server::backup::BackupId;
 use threema_safe_server::durable;
 use threema_safe_server::state::{self, Change, IfInvalid, State, StateStore};
 use threema_safe_server::store::{
-    Contents, Error, Meta, Opened, Put, Restored, Store, Trashed, Verified, Version,
+    Contents, Error, Meta, Opened, Put, Restored, Store, Trashed, Upload, Verified, Version,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -126,6 +126,11 @@ impl MemoryStore {
     }
 }
 
+/// An upload of these bytes now.
+pub(crate) fn upload(body: impl Into<Bytes>) -> Upload {
+    Upload::new(body.into(), now())
+}
+
 /// The cause of what an unreachable store answers.
 pub(crate) const UNREACHABLE: &str = "the test took the network away";
 
@@ -152,10 +157,10 @@ impl StateStore for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
+    fn put(&self, id: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>> {
         self.at_once(move |kept| {
             // The body itself is dropped, and with it the memory and the permit of the request.
-            let backup = kept.backup(Bytes::copy_from_slice(&body), now());
+            let backup = kept.backup(Bytes::copy_from_slice(&upload.body), upload.at);
             match kept.backups.insert(id, backup) {
                 None => Put::Created,
                 Some(_) => Put::Replaced,
@@ -437,8 +442,8 @@ impl FaultyStore {
 }
 
 impl Store for FaultyStore {
-    fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
-        Box::pin(self.strike(Operation::Put, self.store.put(id, body)))
+    fn put(&self, id: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>> {
+        Box::pin(self.strike(Operation::Put, self.store.put(id, upload)))
     }
 
     fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {

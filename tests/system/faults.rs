@@ -99,6 +99,7 @@ const REQUESTS: [Request; 4] = [
             },
             CREATE_TEMP_FILE,
             WRITE,
+            SET_TIME,
             STAT_FOR_CHECKSUM,
             KEEP_CHECKSUM,
             FSYNC,
@@ -139,6 +140,7 @@ const REQUESTS: [Request; 4] = [
         calls: &[
             CREATE_TEMP_FILE,
             WRITE,
+            SET_TIME,
             STAT_FOR_CHECKSUM,
             KEEP_CHECKSUM,
             FSYNC,
@@ -341,6 +343,18 @@ const STAT_BACKUPS: Call = Call {
     when: "1",
     errors: &[(EitherStays, &["EIO"])],
     step: "fsync directory",
+};
+
+/// Without the time of the server's clock, a backup is stored with that of the file system's.
+const SET_TIME: Call = Call {
+    name: "utimensat",
+    on: TempFile,
+    when: "1",
+    errors: &[(
+        IsMade,
+        &["EPERM", "EACCES", "EINVAL", "ENOSYS", "EROFS", "EIO"],
+    )],
+    step: "",
 };
 
 /// Without a checksum, a backup is stored all the same.

@@ -89,13 +89,18 @@ mod tests {
     use super::*;
     use crate::server::maintenance::fixture::{clock, maintenance, until};
     use crate::state::StateFile;
+    use crate::store::Upload;
 
     #[tokio::test(start_paused = true)]
     async fn a_scrub_is_reported_and_the_next_one_runs_after_a_week() {
         let directory = tempfile::tempdir().unwrap();
         let maintenance = maintenance(directory.path());
         let id = "a".repeat(64).parse().unwrap();
-        maintenance.store.put(id, vec![7; 40].into()).await.unwrap();
+        maintenance
+            .store
+            .put(id, Upload::new(vec![7; 40].into(), clock()))
+            .await
+            .unwrap();
         let state = StateFile::in_directory(directory.path());
         let run_state = Arc::clone(&maintenance.run_state);
         let metrics = Arc::clone(&maintenance.metrics);

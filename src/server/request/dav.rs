@@ -34,7 +34,7 @@ use crate::server::request::conditions::{CONDITIONAL, are_valid};
 use crate::server::request::dav_listing::Listing;
 use crate::server::request::dav_node::{Download, Entry, Node};
 use crate::server::request::dav_request::DavRequest;
-use crate::server::request::dav_upload::Upload;
+use crate::server::request::dav_upload::UploadFile;
 use crate::server::request::reply::{Body, Reject};
 use crate::server::request::route::Route;
 use crate::store::{Put, Store};
@@ -295,7 +295,7 @@ impl GuardedFileSystem<Arc<DavRequest>> for BackupFileSystem {
             let (true, false, Some(size)) = (options.truncate, options.append, options.size) else {
                 return Err(FsError::Forbidden);
             };
-            Ok(Box::new(Upload {
+            Ok(Box::new(UploadFile {
                 store: Arc::clone(&self.store),
                 request: Arc::clone(request),
                 id,

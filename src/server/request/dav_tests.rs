@@ -8,15 +8,15 @@ use http::HeaderName;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 
 use super::*;
-use crate::store::{Error, Meta, Restored, Trashed, Verified};
+use crate::store::{Error, Meta, Restored, Trashed, Upload, Verified};
 
 /// A store that is empty, records uploads, and reports each as a replacement.
 #[derive(Default)]
 struct RecordingStore(Mutex<Vec<Bytes>>);
 
 impl Store for RecordingStore {
-    fn put(&self, _: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
-        self.0.lock().unwrap().push(body);
+    fn put(&self, _: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>> {
+        self.0.lock().unwrap().push(upload.body);
         Box::pin(future::ready(Ok(Put::Replaced)))
     }
     fn get(&self, _: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {

@@ -12,10 +12,10 @@ use crate::backup::BackupId;
 use crate::server::limits::quotas::Existing;
 use crate::server::request::dav_request::DavRequest;
 use crate::server::request::reply::Reject;
-use crate::store::Store;
+use crate::store::{Store, Upload};
 
 /// An upload in progress. The store gets the backup only once it is complete.
-pub(super) struct Upload {
+pub(super) struct UploadFile {
     pub(super) store: Arc<dyn Store>,
     pub(super) request: Arc<DavRequest>,
     pub(super) id: BackupId,
@@ -24,13 +24,13 @@ pub(super) struct Upload {
     pub(super) received: Bytes,
 }
 
-impl fmt::Debug for Upload {
+impl fmt::Debug for UploadFile {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Upload")
+        formatter.write_str("UploadFile")
     }
 }
 
-impl DavFile for Upload {
+impl DavFile for UploadFile {
     fn metadata(&mut self) -> FsFuture<'_, Box<dyn DavMetaData>> {
         // dav-server calls this after the upload, for the ETag of the response.
         Box::pin(async move {
@@ -93,7 +93,8 @@ impl DavFile for Upload {
                 return Err(FsError::InsufficientStorage);
             };
             let body = std::mem::take(&mut self.received);
-            match self.store.put(self.id, body).await {
+            let upload = Upload::new(body, self.request.now);
+            match self.store.put(self.id, upload).await {
                 Ok(put) => {
                     admission.stored(put);
                     let _ = self.request.put.set(put);

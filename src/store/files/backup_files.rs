@@ -16,7 +16,7 @@ use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock, statvfs};
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
 use crate::store::files::checksum::{self, Checksum};
-use crate::store::{Contents, Meta, Put, Restored, Trashed, Verified, Version};
+use crate::store::{Contents, Meta, Put, Restored, Trashed, Upload, Verified, Version};
 
 /// The subdirectories of a data directory, and the file operations on them.
 #[derive(Debug)]
@@ -37,11 +37,12 @@ impl BackupFiles {
 
     /// Stores a backup: a synced temporary file replaces the existing file under its lock, or is
     /// renamed to a new name.
-    pub(super) fn put(&self, id: BackupId, body: &[u8]) -> Result<Put, durable::Error> {
+    pub(super) fn put(&self, id: BackupId, upload: &Upload) -> Result<Put, durable::Error> {
         let target = self.backup(id);
         let mut file = TempFile::create_in(&self.tmp)?;
-        file.write(body)?;
-        checksum::write_attribute(file.file(), checksum::of(body));
+        file.write(&upload.body)?;
+        set_upload_time(file.file(), upload.at);
+        checksum::write_attribute(file.file(), checksum::of(&upload.body));
         file.sync()?;
         let put = loop {
             if let Some(_lock) = lock_existing(&target)? {
@@ -225,6 +226,13 @@ impl BackupFiles {
         };
         erase(&path)
     }
+}
+
+/// Sets the time of an upload. The clock of the file system may differ from the server's, above all
+/// on a network storage. If the file system refuses, the upload keeps the time of that clock: it
+/// must not fail because of its time.
+fn set_upload_time(file: &File, at: SystemTime) {
+    drop(file.set_modified(at));
 }
 
 /// Erases a file; returns whether it existed.

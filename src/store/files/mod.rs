@@ -35,7 +35,7 @@ use self::backup_files::{BackupFiles, erase, meta};
 use self::listing::read_directory;
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
-use crate::store::{Error, Meta, OpenError, Put, Restored, Store, Trashed, Verified};
+use crate::store::{Error, Meta, OpenError, Put, Restored, Store, Trashed, Upload, Verified};
 
 /// Name of the file that a start creates to test whether a directory is writable.
 const TRIAL_NAME: &str = ".trial.tmp";
@@ -144,8 +144,8 @@ impl FileStore {
 }
 
 impl Store for FileStore {
-    fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
-        Box::pin(self.spawn_blocking(move |files| files.put(id, &body)))
+    fn put(&self, id: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>> {
+        Box::pin(self.spawn_blocking(move |files| files.put(id, &upload)))
     }
 
     fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {

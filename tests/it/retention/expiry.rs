@@ -3,13 +3,13 @@
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use futures_util::stream::StreamExt;
 use threema_safe_server::backup::BackupId;
 use threema_safe_server::retention::{self, AgeHistogram, Mode, Report, Retention, SizeHistogram};
 use threema_safe_server::state::StateFile;
 use threema_safe_server::store::{FileStore, Put, Store};
 
+use crate::support::stores::upload;
 use crate::support::wire::soon;
 use crate::support::{ID, OTHER_ID, Site, contents, names, now};
 
@@ -46,7 +46,7 @@ async fn sweep(site: &Site, store: &dyn Store, now: SystemTime, mode: Mode) -> R
 }
 
 async fn put(store: &dyn Store, digits: &str, body: &'static str) -> Put {
-    store.put(id(digits), Bytes::from(body)).await.unwrap()
+    store.put(id(digits), upload(body)).await.unwrap()
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::store::contract::{
     DAY, body, bytes, id, listed, long_ago, put, put_at, put_into_trash, read, trash_of,
     trashed_bytes,
 };
+use crate::support::stores::upload;
 
 /// How often two operations begin at once.
 const ROUNDS: u8 = 16;
@@ -214,7 +215,7 @@ pub(crate) async fn a_caller_that_goes_away_leaves_one_whole_version(store: &dyn
             put_at(store, id, body(0, 1_000), long_ago()).await;
             let now = long_ago() + DAY;
             match operation {
-                0 => drop(go_away(polls, store.put(id, body(1, 2_000))).await),
+                0 => drop(go_away(polls, store.put(id, upload(body(1, 2_000)))).await),
                 1 => drop(go_away(polls, store.remove(id, now)).await),
                 2 => drop(go_away(polls, store.expire(id, now, now)).await),
                 _ => {

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::StreamExt;
 use threema_safe_server::backup::BackupId;
-use threema_safe_server::store::{Contents, FileStore, Meta, Put, Restored, Store, Trashed};
+use threema_safe_server::store::{
+    Contents, FileStore, Meta, Put, Restored, Store, Trashed, Upload,
+};
 use tokio::runtime::Builder;
 
 use crate::store::at_once::{
@@ -26,9 +28,9 @@ use crate::store::at_once::{
     readers_beside_writers_get_whole_versions,
     uploads_at_once_leave_one_whole_version_and_one_of_them_is_the_first,
 };
-use crate::support::names;
-use crate::support::stores::{FaultyStore, MemoryStore};
+use crate::support::stores::{FaultyStore, MemoryStore, upload};
 use crate::support::wire::soon;
+use crate::support::{names, now};
 
 /// What a store is held to. It begins empty.
 pub(crate) type Promise = for<'a> fn(&'a dyn Store) -> BoxFuture<'a, ()>;
@@ -41,6 +43,7 @@ macro_rules! every_promise {
             nothing_is_known_of_an_id_under_which_nothing_was_stored,
             what_is_stored_is_read_back_and_the_first_upload_is_told_from_later_ones,
             every_upload_has_a_version_of_its_own,
+            an_upload_has_the_time_that_the_caller_gives,
             bodies_of_any_length_are_kept_to_the_byte,
             all_ids_are_alike,
             a_listing_has_every_backup_once,
@@ -151,7 +154,7 @@ pub(crate) fn body(seed: u8, length: usize) -> Bytes {
 }
 
 pub(crate) async fn put(store: &dyn Store, id: BackupId, body: impl Into<Bytes>) -> Put {
-    store.put(id, body.into()).await.unwrap()
+    store.put(id, upload(body)).await.unwrap()
 }
 
 /// The backup, after making sure that all ways to look at it agree.
@@ -309,6 +312,14 @@ async fn every_upload_has_a_version_of_its_own(store: &dyn Store) {
 
     for (at, version) in versions.iter().enumerate() {
         assert!(!versions[..at].contains(version), "{at}: {versions:?}");
+    }
+}
+
+async fn an_upload_has_the_time_that_the_caller_gives(store: &dyn Store) {
+    for at in [long_ago(), now() + DAY, long_ago() + DAY] {
+        store.put(id(1), Upload::new(body(1, 9), at)).await.unwrap();
+        assert_eq!(meta(store, id(1)).await.last_upload, at);
+        assert_eq!(listed(store).await[0].1.last_upload, at);
     }
 }
 

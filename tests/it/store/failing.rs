@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::process::lock_is_waited_for;
-use crate::support::stores::{Fault, FaultyStore, MemoryStore, Operation, Side};
+use crate::support::stores::{Fault, FaultyStore, MemoryStore, Operation, Side, upload};
 use crate::support::wire::{Answer, Client, Protocol, soon, whole};
 use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path, names};
 
@@ -75,7 +75,7 @@ async fn server() -> (TestServer, FaultyStore) {
     let store = FaultyStore::over(MemoryStore::default());
     let server = Site::new().start_over(store.clone()).await;
     server.settled().await;
-    store.put(ID.parse().unwrap(), OLD.into()).await.unwrap();
+    store.put(ID.parse().unwrap(), upload(OLD)).await.unwrap();
     (server, store)
 }
 
@@ -156,7 +156,7 @@ async fn a_listing_in_which_the_store_fails_breaks_off_and_the_next_one_is_whole
     for protocol in Protocol::BOTH {
         let (server, store) = server().await;
         store
-            .put(OTHER_ID.parse().unwrap(), OLD.into())
+            .put(OTHER_ID.parse().unwrap(), upload(OLD))
             .await
             .unwrap();
         let depth = [("depth", "1")];
@@ -377,7 +377,7 @@ async fn files_that_wait_for_their_lock_keep_no_other_upload_waiting() {
     let site = Site::new();
     let store = FileStore::open(&site.data()).unwrap();
     let ids: Vec<_> = (0..MANY).map(id).collect();
-    join_all(ids.iter().map(|id| store.put(*id, OLD.into()))).await;
+    join_all(ids.iter().map(|id| store.put(*id, upload(OLD)))).await;
     let file = |id: &BackupId| site.backup_file(&id.to_hex());
     let lock = |id| {
         let file = File::open(file(id)).unwrap();
@@ -386,14 +386,14 @@ async fn files_that_wait_for_their_lock_keep_no_other_upload_waiting() {
     };
     let locks: Vec<_> = ids.iter().map(lock).collect();
 
-    let uploads = join_all(ids.iter().map(|id| store.put(*id, NEW.into())));
+    let uploads = join_all(ids.iter().map(|id| store.put(*id, upload(NEW))));
     let others = async {
         for id in &ids {
             lock_is_waited_for(&file(id)).await;
         }
-        let created = store.put(id(MANY), NEW.into()).await.unwrap();
+        let created = store.put(id(MANY), upload(NEW)).await.unwrap();
         assert_eq!(created, Put::Created);
-        let replaced = store.put(id(MANY), OLD.into()).await.unwrap();
+        let replaced = store.put(id(MANY), upload(OLD)).await.unwrap();
         assert_eq!(replaced, Put::Replaced);
         for id in &ids {
             let (_, body) = store.get(*id).await.unwrap().unwrap();

@@ -17,7 +17,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use threema_safe_server::backup::BackupId;
 use threema_safe_server::durable;
 use threema_safe_server::store::{
-    Contents, Error, Meta, Put, Restored, Store, Trashed, Verified, Version,
+    Contents, Error, Meta, Put, Restored, Store, Trashed, Upload, Verified, Version,
 };
 use tokio::task::yield_now;
 
@@ -35,6 +35,8 @@ enum Flaw {
     SaysCreated,
     /// It gives the same bytes the same version.
     VersionsBytes,
+    /// It goes by its own clock.
+    KeepsItsOwnTime,
     /// It removes for good.
     SkipsTrash,
     /// It replaces in the trash what was removed in the same second.
@@ -98,6 +100,10 @@ const BROKEN: &[(Flaw, &[&str])] = &[
     (
         Flaw::VersionsBytes,
         &["every_upload_has_a_version_of_its_own"],
+    ),
+    (
+        Flaw::KeepsItsOwnTime,
+        &["an_upload_has_the_time_that_the_caller_gives"],
     ),
     (Flaw::SkipsTrash, &["what_is_removed_is_in_the_trash"]),
     (
@@ -199,12 +205,13 @@ impl Flawed {
 }
 
 impl Store for Flawed {
-    fn put(&self, id: BackupId, body: Bytes) -> BoxFuture<'_, Result<Put, Error>> {
+    fn put(&self, id: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>> {
+        let Upload { body, at } = upload;
         Box::pin(async move {
             match self.flaw {
                 Flaw::WritesInPlace => {
                     let half = body.slice(..body.len() / 2);
-                    let put = self.store.put(id, half).await?;
+                    let put = self.store.put(id, Upload::new(half, at)).await?;
                     yield_now().await;
                     if let Some(backup) = self.store.kept().backups.get_mut(&id) {
                         backup.body = body;
@@ -213,31 +220,41 @@ impl Store for Flawed {
                 }
                 Flaw::AcknowledgesEarly => {
                     let store = self.store.clone();
-                    tokio::spawn(async move { store.put(id, body).await });
+                    tokio::spawn(async move { store.put(id, Upload::new(body, at)).await });
                     Ok(match self.store.stat(id).await? {
                         None => Put::Created,
                         Some(_) => Put::Replaced,
                     })
                 }
-                Flaw::SaysCreated => self.store.put(id, body).await.map(|_| Put::Created),
+                Flaw::SaysCreated => self
+                    .store
+                    .put(id, Upload::new(body, at))
+                    .await
+                    .map(|_| Put::Created),
                 Flaw::VersionsBytes => {
-                    let put = self.store.put(id, body.clone()).await;
+                    let put = self.store.put(id, Upload::new(body.clone(), at)).await;
                     if let Some(backup) = self.store.kept().backups.get_mut(&id) {
                         let sum = body.iter().map(|byte| u128::from(*byte)).sum();
                         backup.version = Version(sum);
                     }
                     put
                 }
+                Flaw::KeepsItsOwnTime => {
+                    let own = SystemTime::now();
+                    self.store.put(id, Upload::new(body, own)).await
+                }
                 Flaw::CutsIds => {
                     let mut bytes = [0; 32];
                     hex::decode_to_slice(id.to_hex(), &mut bytes).unwrap();
                     bytes[31] &= 0x7f;
-                    self.store.put(BackupId::from_bytes(bytes), body).await
+                    self.store
+                        .put(BackupId::from_bytes(bytes), Upload::new(body, at))
+                        .await
                 }
                 _ => {
                     let first = body.clone();
                     self.first.lock().unwrap().entry(id).or_insert(first);
-                    self.store.put(id, body).await
+                    self.store.put(id, Upload::new(body, at)).await
                 }
             }
         })

@@ -12,6 +12,7 @@ use crate::support::commands::{metrics, run, status};
 use crate::support::damage::{damage, flip};
 use crate::support::has_extended_attributes;
 use crate::support::process::ServerProcess;
+use crate::support::stores::upload;
 use crate::support::wire::{Protocol, soon};
 use crate::support::{ID, Listening, Site, digits, files, now, write};
 
@@ -106,7 +107,7 @@ async fn uploads_during_a_scrub_are_no_damage() {
         let length = 50_000 + usize::from(byte);
         async move {
             let id = digits(number).parse().unwrap();
-            store.put(id, vec![byte; length].into()).await.unwrap();
+            store.put(id, upload(vec![byte; length])).await.unwrap();
             id
         }
     };
@@ -125,7 +126,7 @@ async fn uploads_during_a_scrub_are_no_damage() {
                     let id = digits(phone * 4 + turn % 4).parse().unwrap();
                     let byte = u8::try_from(turn % 251).unwrap();
                     let body = vec![byte; 50_000 + usize::from(byte)];
-                    store.put(id, body.into()).await.unwrap();
+                    store.put(id, upload(body)).await.unwrap();
                     if turn % 5 == 0 {
                         store.remove(id, now()).await.unwrap();
                     }

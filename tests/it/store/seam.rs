@@ -14,7 +14,7 @@ use threema_safe_server::state::{IfInvalid, State, StateFile, StateStore};
 use threema_safe_server::store::{Error, Opened, Store};
 
 use crate::docs::tidy::{code, rust_files};
-use crate::support::stores::{Fault, FaultyStore, MemoryStore, Operation, UNREACHABLE};
+use crate::support::stores::{Fault, FaultyStore, MemoryStore, Operation, UNREACHABLE, upload};
 use crate::support::wire::{Client, Protocol, soon, whole};
 use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path};
 
@@ -186,7 +186,7 @@ const REQUESTS: [(&str, &str, bool); 8] = [
 async fn a_storage_that_cannot_be_reached_is_said_to_clients_and_operators() {
     let memory = MemoryStore::default();
     memory
-        .put(id(ID), Bytes::from_static(BACKUP))
+        .put(id(ID), upload(Bytes::from_static(BACKUP)))
         .await
         .unwrap();
     let server = Site::new().start_opened(memory.opened()).await;
@@ -269,7 +269,7 @@ async fn a_listing_breaks_off_when_the_storage_goes_away_on_the_way() {
         let memory = MemoryStore::default();
         for text in [ID, OTHER_ID] {
             memory
-                .put(id(text), Bytes::from_static(BACKUP))
+                .put(id(text), upload(Bytes::from_static(BACKUP)))
                 .await
                 .unwrap();
         }
@@ -309,7 +309,10 @@ async fn a_scrub_breaks_off_when_the_storage_goes_away_and_calls_no_backup_damag
     let memory = MemoryStore::default();
     for number in 0..3 {
         let id = id(&format!("{number:064x}"));
-        memory.put(id, Bytes::from_static(BACKUP)).await.unwrap();
+        memory
+            .put(id, upload(Bytes::from_static(BACKUP)))
+            .await
+            .unwrap();
     }
     let mut found = Vec::new();
 
@@ -332,7 +335,10 @@ async fn a_scrub_goes_on_after_one_backup_that_a_reachable_storage_cannot_read()
     let memory = MemoryStore::default();
     for number in 0..3 {
         let id = id(&format!("{number:064x}"));
-        memory.put(id, Bytes::from_static(BACKUP)).await.unwrap();
+        memory
+            .put(id, upload(Bytes::from_static(BACKUP)))
+            .await
+            .unwrap();
     }
     // The first failure may have been of a connection that is back.
     for (failures, sound, unreadable) in [(1, 3, 0), (2, 2, 1)] {
