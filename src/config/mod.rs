@@ -315,7 +315,7 @@ impl Config {
                     rate_limits: RateLimits::read(limits),
                 }
             }),
-            quotas: reader.section("quotas", Quotas::read),
+            quotas: reader.section("quotas", |quotas| Quotas::read(quotas, max_backup_bytes)),
             log: reader.section("log", Log::read),
         };
         if config.limits.upload_memory < max_backup_bytes {

@@ -9,30 +9,35 @@ const MAX_BYTES: u64 = 1 << 60;
 /// The largest number of new backups in a day.
 const MAX_NEW_BACKUPS: u64 = 1_000_000;
 
-/// Quotas; `None` is no quota. Beyond a quota new backups are refused, and existing backups can
-/// still be updated.
+/// The least default of `minFreeBytes`.
+const MIN_FREE_BYTES: u64 = 64 << 20;
+
+/// Quotas; `None` is no quota. Beyond a quota new backups and much larger ones are refused, and
+/// existing backups can still be renewed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quotas {
     /// The number of backups, without the trash.
     pub max_backups: Option<u64>,
     /// The bytes of all backups and of the trash.
     pub max_total_bytes: Option<u64>,
-    /// The bytes that must stay free in the file system after a new backup.
+    /// The bytes that must stay free in the file system after a new backup or a larger one.
     pub min_free_bytes: Option<u64>,
     /// The number of new backups of one account in a day.
     pub new_backups_per_account: Option<NonZeroU32>,
 }
 
 impl Quotas {
-    /// Reads the section `quotas`; 0 is no quota.
-    pub(super) fn read(quotas: &mut Reader<'_>) -> Self {
+    /// Reads the section `quotas`; 0 is no quota. By default, two renewals of `max_backup_bytes` at
+    /// the same time have room.
+    pub(super) fn read(quotas: &mut Reader<'_>, max_backup_bytes: usize) -> Self {
+        let min_free_bytes = MIN_FREE_BYTES.max(max_backup_bytes as u64 * 2);
         let limit = |quotas: &mut Reader<'_>, key, default| {
             Some(quotas.number(key, default, 0..=MAX_BYTES)).filter(|limit| *limit > 0)
         };
         Self {
             max_backups: limit(quotas, "maxBackups", 0),
             max_total_bytes: limit(quotas, "maxTotalBytes", 0),
-            min_free_bytes: limit(quotas, "minFreeBytes", 67_108_864),
+            min_free_bytes: limit(quotas, "minFreeBytes", min_free_bytes),
             new_backups_per_account: u32::try_from(quotas.number(
                 "newBackupsPerAccountAndDay",
                 0,
@@ -63,6 +68,20 @@ mod tests {
             ..Quotas::default()
         };
         assert_eq!(parse("{}"), expected);
+    }
+
+    #[test]
+    fn the_space_for_renewals_grows_with_the_largest_backup() {
+        for (max_backup_bytes, expected) in [
+            (33_554_432, 64 << 20),
+            (33_554_433, (64 << 20) + 2),
+            (134_217_728, 256 << 20),
+        ] {
+            let quotas = parse(&format!(r#"{{ "maxBackupBytes": {max_backup_bytes} }}"#));
+            assert_eq!(quotas.min_free_bytes, Some(expected));
+        }
+        let text = r#"{ "maxBackupBytes": 134217728, "quotas": { "minFreeBytes": 7 } }"#;
+        assert_eq!(parse(text).min_free_bytes, Some(7));
     }
 
     #[test]

@@ -107,8 +107,8 @@ async fn a_disk_that_is_nearly_full_is_kept_for_renewals_and_the_operator_is_tol
 
     let refused = phone.send("PUT", &new, &[], &NEW[..]).await;
     refused.assert_refused(507);
-    assert_eq!(refused.text(), "no space left for new backups\n");
-    let told = server.log_through(|line| line.contains("free space below minimum"));
+    assert_eq!(refused.text(), "no space left for new or larger backups\n");
+    let told = server.log_through(|line| line.contains("low disk space"));
     assert!(told.last().unwrap().contains(" WARN "), "{told:?}");
     assert_eq!(phone.send("PUT", &old, &[], &NEW[..]).await.status, 204);
     assert!(phone.ask("GET", &old, &[]).await.body == NEW[..]);

@@ -6,5 +6,6 @@ mod keyed_semaphore;
 mod log_throttle;
 pub(crate) mod quotas;
 mod token_buckets;
+mod tolerated_growth;
 pub(crate) mod upload_memory;
 mod verified_cache;

@@ -1,10 +1,16 @@
-//! Storage quotas. Beyond a quota, new backups are refused; an existing backup can always be
-//! renewed, also by a larger one.
+//! Storage quotas. Beyond a quota, new backups and much larger ones are refused; an existing backup
+//! can always be renewed by one of about the same size.
 //!
-//! `maxBackups` and `maxTotalBytes` limit the whole storage, `minFreeBytes` the space that a new
-//! backup leaves free on the disk, and `newBackupsPerAccountAndDay` each account. Free space is
-//! measured at every upload of a new backup, and new backups of an account are counted by a token
-//! bucket in memory.
+//! `maxBackups` and `maxTotalBytes` limit the whole storage, `minFreeBytes` the space that an upload
+//! leaves free on the disk, and `newBackupsPerAccountAndDay` each account. An upload is charged the
+//! bytes by which it makes the storage larger: all of a new backup, and of an existing one what the
+//! new version has more than the old. One that is not larger is never refused; one that is a little
+//! larger is refused by no quota either (`tolerated_growth.rs`), as long as the disk has room for
+//! renewals.
+//!
+//! The free space is measured when it matters, and new backups of an account are counted by a token
+//! bucket in memory. Uploads in flight are charged before they are stored, because neither the disk
+//! nor the count shows them yet.
 //!
 //! The storage in use is counted without listing it at every upload: the last sweep counted the
 //! backups, and every upload and removal since corrects the count. The count is exact while only
@@ -13,29 +19,35 @@
 //! and by uploads whose client disconnected at the very end. Until the first sweep of a run has
 //! ended there is no count, and `maxBackups` and `maxTotalBytes` refuse no upload.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::account::AccountName;
+use crate::backup::BackupId;
 use crate::config;
 use crate::lock::lock;
 use crate::server::limits::log_throttle::LogThrottle;
 use crate::server::limits::token_buckets::{MAX_BUCKETS, TokenBuckets};
+use crate::server::limits::tolerated_growth::ToleratedGrowth;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::limit::Limit;
 use crate::store::{Put, Store};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Free bytes that tolerated growth leaves in any case: a renewal needs room for both versions for a
+/// moment, and a few run at the same time. With a small `minFreeBytes` it is an eighth of that.
+const KEPT_FOR_RENEWALS: u64 = 4 << 20;
 
 /// The quotas, and the storage in use as far as it has been counted.
 pub(crate) struct Quotas {
     limits: config::Quotas,
-    /// `None` until the first sweep has ended.
-    usage: Mutex<Option<Usage>>,
-    /// Hashes the keys of the buckets.
+    /// Shared with the quotas before a reload, at which uploads may be in flight.
+    counts: Arc<Mutex<Counts>>,
+    /// Hashes the keys of tables.
     keys: RandomState,
     /// New backups by account; `None` without `newBackupsPerAccountAndDay`.
     new_backups: Option<Mutex<TokenBuckets>>,
@@ -43,13 +55,33 @@ pub(crate) struct Quotas {
     metrics: Arc<Metrics>,
 }
 
+/// What is counted.
+#[derive(Debug, Default)]
+struct Counts {
+    /// `None` until the first sweep has ended.
+    usage: Option<Usage>,
+    /// What uploads in flight add to it.
+    reserved: Usage,
+    /// Backups with uploads in flight, by the hash of the id.
+    in_flight: HashMap<u64, InFlight>,
+    growth: ToleratedGrowth,
+}
+
 /// The storage in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Usage {
     /// Backups, without the trash.
     backups: u64,
     /// Bytes of the backups and of the trash: both take disk space.
     bytes: u64,
+}
+
+/// The uploads of one backup that are in flight.
+#[derive(Debug, Default)]
+struct InFlight {
+    uploads: usize,
+    /// The length of the last one that was stored meanwhile, in bytes.
+    stored: Option<u64>,
 }
 
 /// The backup that an upload replaces.
@@ -63,27 +95,67 @@ pub(crate) enum Existing {
     Unknown,
 }
 
+/// An upload, as the quotas see it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewVersion<'a> {
+    pub(crate) account: Option<&'a AccountName>,
+    pub(crate) id: BackupId,
+    /// In bytes.
+    pub(crate) length: u64,
+    pub(crate) existing: Existing,
+}
+
 /// An upload within the quotas. What it reserves is released when it is dropped before it has been
 /// [stored](Self::stored).
 #[must_use]
 pub(crate) struct Admission<'a> {
     quotas: &'a Quotas,
+    /// The hash of the backup's id.
+    backup: u64,
     existing: Existing,
     length: u64,
-    account: u64,
-    /// Whether a reservation has to be released on drop.
-    is_reserved: bool,
+    reserved: Usage,
+    /// The hash of the account that was charged for a new backup.
+    charged: Option<u64>,
 }
 
-/// A quota refuses a new backup.
+/// A quota refuses an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OverQuota;
+
+impl Usage {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            backups: self.backups.saturating_add(other.backups),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            backups: self.backups.saturating_sub(other.backups),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+}
+
+impl Existing {
+    /// What a new version of `length` bytes adds to the storage.
+    fn growth(self, length: u64) -> Usage {
+        let (backups, bytes) = match self {
+            Self::None => (1, length),
+            Self::Backup(before) => (0, length.saturating_sub(before)),
+            Self::Unknown => (0, 0),
+        };
+        Usage { backups, bytes }
+    }
+}
 
 impl Quotas {
     pub(crate) fn new(limits: config::Quotas, metrics: Arc<Metrics>) -> Self {
         Self {
             limits,
-            usage: Mutex::default(),
+            counts: Arc::default(),
             keys: RandomState::new(),
             new_backups: limits
                 .new_backups_per_account
@@ -96,7 +168,7 @@ impl Quotas {
     /// The key of the quota that would refuse a new backup now, apart from
     /// `newBackupsPerAccountAndDay`. `free_bytes` is the free space of the storage, if it is known.
     pub(crate) fn used_up(&self, free_bytes: Option<u64>) -> Option<&'static str> {
-        let usage = *self.usage();
+        let usage = lock(&self.counts).usage;
         let is_reached = |max: Option<u64>, of: fn(Usage) -> u64| {
             usage.zip(max).is_some_and(|(usage, max)| of(usage) >= max)
         };
@@ -114,117 +186,134 @@ impl Quotas {
     }
 
     /// The quotas after a reload: the same ones if their limits are unchanged, otherwise new ones
-    /// with the same usage.
+    /// with the same counts.
     pub(crate) fn reconfigured(self: &Arc<Self>, limits: config::Quotas) -> Arc<Self> {
         if limits == self.limits {
             return Arc::clone(self);
         }
-        let new = Self::new(limits, Arc::clone(&self.metrics));
-        *new.usage() = *self.usage();
-        Arc::new(new)
+        Arc::new(Self {
+            counts: Arc::clone(&self.counts),
+            keys: self.keys.clone(),
+            ..Self::new(limits, Arc::clone(&self.metrics))
+        })
     }
 
     /// Sets the usage that a sweep has counted.
     pub(crate) fn set_usage(&self, backups: u64, bytes: u64) {
-        *self.usage() = Some(Usage { backups, bytes });
+        lock(&self.counts).usage = Some(Usage { backups, bytes });
     }
 
     /// Corrects the usage after a backup was moved to the trash, where its bytes still count.
     pub(crate) fn backup_removed(&self) {
-        if let Some(usage) = &mut *self.usage() {
+        if let Some(usage) = &mut lock(&self.counts).usage {
             usage.backups = usage.backups.saturating_sub(1);
         }
     }
 
-    /// Checks whether an upload of `length` bytes is within the quotas, and reserves what it uses.
+    /// Checks whether an upload is within the quotas, and reserves what it adds to the storage.
     ///
     /// # Errors
-    /// When a quota refuses a new backup.
+    /// When a quota refuses a new backup, or a larger one.
     pub(crate) async fn admit(
         &self,
         store: &dyn Store,
-        account: Option<&AccountName>,
-        length: u64,
-        existing: Existing,
+        upload: NewVersion<'_>,
     ) -> Result<Admission<'_>, OverQuota> {
-        let mut admission = Admission {
-            quotas: self,
-            existing,
-            length,
-            account: self.keys.hash_one(account),
-            is_reserved: false,
-        };
-        if existing == Existing::None {
-            self.check_free_space(store, length).await?;
-            self.charge_new_backup(admission.account)?;
-            if let Err(over) = self.reserve(length) {
-                self.refund_new_backup(admission.account);
-                return Err(over);
-            }
-            admission.is_reserved = true;
+        let (mut admission, in_flight) = self.reserve(&upload)?;
+        if admission.reserved.bytes > 0 {
+            self.check_free_space(store, &admission, in_flight).await?;
+        }
+        if upload.existing == Existing::None {
+            admission.charged = self.charge_new_backup(upload.account)?;
         }
         Ok(admission)
     }
 
-    async fn check_free_space(&self, store: &dyn Store, length: u64) -> Result<(), OverQuota> {
+    /// Counts what an upload adds, unless that is beyond `maxBackups` or `maxTotalBytes`. Returns
+    /// the bytes that all uploads in flight add, this one included.
+    fn reserve(&self, upload: &NewVersion<'_>) -> Result<(Admission<'_>, u64), OverQuota> {
+        let backup = self.keys.hash_one(upload.id);
+        let growth = upload.existing.growth(upload.length);
+        let mut counts = lock(&self.counts);
+        let reserved = counts.reserved.plus(growth);
+        if let Some(usage) = counts.usage.map(|usage| usage.plus(reserved)) {
+            let exceeds = |max: Option<u64>, usage: u64| max.is_some_and(|max| usage > max);
+            if growth.backups > 0 && exceeds(self.limits.max_backups, usage.backups) {
+                return Err(self.refuse(Limit::MaxBackups));
+            }
+            if growth.bytes > 0
+                && exceeds(self.limits.max_total_bytes, usage.bytes)
+                && !counts.tolerate(backup, upload.existing, upload.length)
+            {
+                return Err(self.refuse(Limit::MaxTotalBytes));
+            }
+        }
+        counts.reserved = reserved;
+        counts.in_flight.entry(backup).or_default().uploads += 1;
+        let admission = Admission {
+            quotas: self,
+            backup,
+            existing: upload.existing,
+            length: upload.length,
+            reserved: growth,
+            charged: None,
+        };
+        Ok((admission, reserved.bytes))
+    }
+
+    /// Checks `minFreeBytes`. The space is measured after `in_flight`, the bytes of uploads in
+    /// flight: what is stored in between counts twice, but nothing is overlooked.
+    async fn check_free_space(
+        &self,
+        store: &dyn Store,
+        admission: &Admission<'_>,
+        in_flight: u64,
+    ) -> Result<(), OverQuota> {
         let Some(min_free) = self.limits.min_free_bytes else {
             return Ok(());
         };
         // If the free space cannot be measured, no upload is refused here; on a full disk the
         // store refuses it.
-        let free = store.free_bytes().await.ok().flatten();
-        match free {
-            Some(free) if free.saturating_sub(length) < min_free => {
-                Err(self.refuse(Limit::MinFreeBytes))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Counts a new backup before it is stored.
-    fn reserve(&self, length: u64) -> Result<(), OverQuota> {
-        let mut usage = self.usage();
-        let Some(usage) = &mut *usage else {
+        let Some(free) = store.free_bytes().await.ok().flatten() else {
             return Ok(());
         };
-        let more = Usage {
-            backups: usage.backups.saturating_add(1),
-            bytes: usage.bytes.saturating_add(length),
-        };
-        if self
-            .limits
-            .max_backups
-            .is_some_and(|max| more.backups > max)
-        {
-            return Err(self.refuse(Limit::MaxBackups));
+        if self.leaves_room(min_free, free, in_flight, admission) {
+            Ok(())
+        } else {
+            Err(self.refuse(Limit::MinFreeBytes))
         }
-        if self
-            .limits
-            .max_total_bytes
-            .is_some_and(|max| more.bytes > max)
-        {
-            return Err(self.refuse(Limit::MaxTotalBytes));
-        }
-        *usage = more;
-        Ok(())
     }
 
-    fn charge_new_backup(&self, account: u64) -> Result<(), OverQuota> {
+    /// Whether an upload leaves enough of `free` bytes.
+    fn leaves_room(
+        &self,
+        min_free: u64,
+        free: u64,
+        in_flight: u64,
+        admission: &Admission<'_>,
+    ) -> bool {
+        let left = free.saturating_sub(in_flight);
+        let Admission {
+            backup,
+            existing,
+            length,
+            ..
+        } = *admission;
+        left >= min_free
+            || left >= (min_free / 8).min(KEPT_FOR_RENEWALS)
+                && lock(&self.counts).tolerate(backup, existing, length)
+    }
+
+    /// Takes a token for a new backup; returns the hash of the account that it was taken from.
+    fn charge_new_backup(&self, account: Option<&AccountName>) -> Result<Option<u64>, OverQuota> {
         let Some(buckets) = &self.new_backups else {
-            return Ok(());
+            return Ok(None);
         };
-        let mut buckets = lock(buckets);
-        let taken = buckets.take(account, Instant::now(), Duration::ZERO);
+        let account = self.keys.hash_one(account);
+        let taken = lock(buckets).take(account, Instant::now(), Duration::ZERO);
         taken
-            .map(|_| ())
+            .map(|_| Some(account))
             .map_err(|_| self.refuse(Limit::NewBackupsPerAccountAndDay))
-    }
-
-    fn refund_new_backup(&self, account: u64) {
-        if let Some(buckets) = &self.new_backups {
-            let mut buckets = lock(buckets);
-            buckets.refund(account, Instant::now());
-        }
     }
 
     fn refuse(&self, limit: Limit) -> OverQuota {
@@ -234,233 +323,80 @@ impl Quotas {
             if limit == Limit::MinFreeBytes {
                 tracing::warn!(
                     limit = word,
-                    "free space below minimum: new backups refused"
+                    "low disk space: new or larger backups refused"
                 );
             } else {
-                tracing::warn!(limit = word, "quota reached: new backups refused");
+                tracing::warn!(limit = word, "quota reached: new or larger backups refused");
             }
         }
         OverQuota
     }
+}
 
-    fn usage(&self) -> MutexGuard<'_, Option<Usage>> {
-        lock(&self.usage)
+impl Counts {
+    /// Whether an upload beyond a quota makes an existing backup only a little larger.
+    fn tolerate(&mut self, backup: u64, existing: Existing, length: u64) -> bool {
+        match existing {
+            Existing::None => false,
+            Existing::Unknown => true,
+            Existing::Backup(before) => {
+                self.growth
+                    .tolerates(backup, before, length, Instant::now())
+            }
+        }
     }
 }
 
 impl Admission<'_> {
     /// Corrects the usage after the store has saved the upload.
     pub(crate) fn stored(mut self, put: Put) {
-        match (self.existing, put) {
-            // The reservation becomes usage.
-            (Existing::None, Put::Created) => self.is_reserved = false,
-            // Another upload created the backup meanwhile, and was counted.
-            (Existing::None, Put::Replaced) => {}
-            (Existing::Backup(before), Put::Replaced) => self.correct(0, self.length, before),
-            // The old backup expired or was removed meanwhile, and is in the trash.
-            (Existing::Backup(_) | Existing::Unknown, Put::Created) => {
-                self.correct(1, self.length, 0);
-            }
-            // The next sweep corrects the usage.
-            (Existing::Unknown, Put::Replaced) => {}
+        let mut counts = lock(&self.quotas.counts);
+        // An upload of the same backup that was stored meanwhile is what was replaced.
+        let uploads = counts.in_flight.entry(self.backup).or_default();
+        let before = match (uploads.stored.replace(self.length), self.existing) {
+            (Some(length), _) | (None, Existing::Backup(length)) => Some(length),
+            (None, Existing::None | Existing::Unknown) => None,
+        };
+        let (backups, removed) = match put {
+            // There was none, or the old one was removed meanwhile, and is in the trash.
+            Put::Created => (1, Some(0)),
+            Put::Replaced => (0, before),
+        };
+        // The next sweep corrects the usage where it is not known what was replaced.
+        if let (Some(removed), Some(usage)) = (removed, &mut counts.usage) {
+            let added = Usage {
+                backups,
+                bytes: self.length,
+            };
+            *usage = usage.plus(added).minus(Usage {
+                backups: 0,
+                bytes: removed,
+            });
         }
-    }
-
-    fn correct(&self, backups: u64, added: u64, removed: u64) {
-        if let Some(usage) = &mut *self.quotas.usage() {
-            usage.backups = usage.backups.saturating_add(backups);
-            usage.bytes = usage.bytes.saturating_add(added).saturating_sub(removed);
+        drop(counts);
+        if put == Put::Created {
+            self.charged = None;
         }
     }
 }
 
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
-        if !self.is_reserved {
-            return;
+        let mut counts = lock(&self.quotas.counts);
+        counts.reserved = counts.reserved.minus(self.reserved);
+        if let Some(uploads) = counts.in_flight.get_mut(&self.backup) {
+            uploads.uploads = uploads.uploads.saturating_sub(1);
+            if uploads.uploads == 0 {
+                counts.in_flight.remove(&self.backup);
+            }
         }
-        if let Some(usage) = &mut *self.quotas.usage() {
-            usage.backups = usage.backups.saturating_sub(1);
-            usage.bytes = usage.bytes.saturating_sub(self.length);
+        drop(counts);
+        if let (Some(account), Some(buckets)) = (self.charged, &self.quotas.new_backups) {
+            lock(buckets).refund(account, Instant::now());
         }
-        self.quotas.refund_new_backup(self.account);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-
-    use super::*;
-    use crate::store::FileStore;
-
-    fn quotas(limits: config::Quotas) -> Quotas {
-        Quotas::new(limits, Arc::new(Metrics::new(0)))
-    }
-
-    fn usage(quotas: &Quotas) -> (u64, u64) {
-        let usage = quotas.usage().unwrap();
-        (usage.backups, usage.bytes)
-    }
-
-    /// A store in a directory of its own.
-    struct TestStore {
-        files: FileStore,
-        _folder: tempfile::TempDir,
-    }
-
-    impl TestStore {
-        fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            Self {
-                files: FileStore::open(folder.path()).unwrap(),
-                _folder: folder,
-            }
-        }
-
-        async fn admit<'a>(
-            &self,
-            quotas: &'a Quotas,
-            length: u64,
-            existing: Existing,
-        ) -> Result<Admission<'a>, OverQuota> {
-            quotas.admit(&self.files, None, length, existing).await
-        }
-    }
-
-    #[tokio::test]
-    async fn every_outcome_of_an_upload_corrects_the_usage() {
-        let store = TestStore::new();
-        let quotas = quotas(config::Quotas::default());
-        quotas.set_usage(10, 1_000);
-        for (existing, put, expected) in [
-            (Existing::None, Some(Put::Created), (11, 1_100)),
-            (Existing::None, Some(Put::Replaced), (11, 1_100)),
-            (Existing::None, None, (11, 1_100)),
-            (Existing::Backup(30), Some(Put::Replaced), (11, 1_170)),
-            (Existing::Backup(300), Some(Put::Replaced), (11, 970)),
-            (Existing::Backup(30), Some(Put::Created), (12, 1_070)),
-            (Existing::Backup(30), None, (12, 1_070)),
-            (Existing::Unknown, Some(Put::Created), (13, 1_170)),
-            (Existing::Unknown, Some(Put::Replaced), (13, 1_170)),
-        ] {
-            let admission = store.admit(&quotas, 100, existing).await.unwrap();
-            if let Some(put) = put {
-                admission.stored(put);
-            } else {
-                drop(admission);
-            }
-            assert_eq!(usage(&quotas), expected, "{existing:?} {put:?}");
-        }
-
-        quotas.backup_removed();
-        assert_eq!(usage(&quotas), (12, 1_170), "the trash takes space");
-    }
-
-    #[tokio::test]
-    async fn over_a_quota_new_backups_are_refused_and_existing_ones_are_renewed() {
-        let store = TestStore::new();
-        let of = |backups, bytes, free, new| {
-            quotas(config::Quotas {
-                max_backups: backups,
-                max_total_bytes: bytes,
-                min_free_bytes: free,
-                new_backups_per_account: NonZeroU32::new(new),
-            })
-        };
-        for (quotas, limit) in [
-            (of(Some(2), None, None, 0), "max_backups"),
-            (of(None, Some(200), None, 0), "max_total_bytes"),
-            (of(None, None, None, 2), "new_backups_per_account_and_day"),
-        ] {
-            quotas.set_usage(0, 0);
-            let first = store.admit(&quotas, 100, Existing::None).await.unwrap();
-            let second = store.admit(&quotas, 100, Existing::None).await.unwrap();
-
-            // Also while the uploads are in flight.
-            let third = store.admit(&quotas, 100, Existing::None).await;
-            assert_eq!(third.err(), Some(OverQuota), "{limit}");
-            first.stored(Put::Created);
-            drop(second);
-            let third = store.admit(&quotas, 100, Existing::None).await.unwrap();
-            third.stored(Put::Created);
-            let fourth = store.admit(&quotas, 100, Existing::None).await;
-            assert_eq!(fourth.err(), Some(OverQuota), "{limit}");
-            for existing in [Existing::Backup(100), Existing::Unknown] {
-                let renewal = store.admit(&quotas, 10_000, existing).await.unwrap();
-                renewal.stored(Put::Replaced);
-            }
-            let line = format!("safe_refused_total{{limit=\"{limit}\"}} 2\n");
-            assert!(quotas.metrics.text().contains(&line), "{limit}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_new_backup_leaves_the_minimum_free_on_the_disk() {
-        let store = TestStore::new();
-        let all = 1 << 60;
-        for (min_free, is_new, refused) in [
-            (Some(all), true, true),
-            (Some(all), false, false),
-            (Some(1), true, false),
-            (None, true, false),
-        ] {
-            let quotas = quotas(config::Quotas {
-                min_free_bytes: min_free,
-                ..config::Quotas::default()
-            });
-            let existing = if is_new {
-                Existing::None
-            } else {
-                Existing::Backup(1)
-            };
-            let admitted = store.admit(&quotas, 100, existing).await;
-            assert_eq!(admitted.is_err(), refused, "{min_free:?} {existing:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn before_the_first_count_no_upload_is_refused() {
-        let store = TestStore::new();
-        let quotas = quotas(config::Quotas {
-            max_backups: Some(1),
-            max_total_bytes: Some(1),
-            ..config::Quotas::default()
-        });
-
-        let first = store.admit(&quotas, 100, Existing::None).await.unwrap();
-        first.stored(Put::Created);
-        quotas.set_usage(1, 100);
-
-        let second = store.admit(&quotas, 100, Existing::None).await;
-        assert_eq!(second.err(), Some(OverQuota));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn new_backups_are_counted_for_each_account_and_refilled_within_a_day() {
-        let store = TestStore::new();
-        let quotas = quotas(config::Quotas {
-            new_backups_per_account: NonZeroU32::new(4),
-            ..config::Quotas::default()
-        });
-        let [phones, office] =
-            ["phones", "office"].map(|name| name.parse::<AccountName>().unwrap());
-        let new = async |account: &AccountName| {
-            let admitted = quotas
-                .admit(&store.files, Some(account), 1, Existing::None)
-                .await;
-            admitted
-                .map(|admission| admission.stored(Put::Created))
-                .is_ok()
-        };
-
-        for _ in 0..4 {
-            assert!(new(&phones).await);
-        }
-        assert!(!new(&phones).await);
-        assert!(new(&office).await);
-        tokio::time::advance(DAY / 4).await;
-        assert!(new(&phones).await);
-        assert!(!new(&phones).await);
-    }
-}
+#[path = "quotas_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@ use dav_server::fs::{DavFile, DavMetaData, FsError, FsFuture};
 use futures_util::future;
 
 use crate::backup::BackupId;
-use crate::server::limits::quotas::Existing;
+use crate::server::limits::quotas::{Existing, NewVersion};
 use crate::server::request::dav_request::DavRequest;
 use crate::server::request::reply::Reject;
 use crate::store::{Store, Upload};
@@ -79,15 +79,13 @@ impl DavFile for UploadFile {
                 return Err(FsError::GeneralFailure);
             }
             let existing = self.request.existing.get().copied();
-            let (quotas, account) = (&self.request.quotas, self.request.caller.name());
-            let admission = quotas
-                .admit(
-                    &*self.store,
-                    account,
-                    self.size,
-                    existing.unwrap_or(Existing::Unknown),
-                )
-                .await;
+            let upload = NewVersion {
+                account: self.request.caller.name(),
+                id: self.id,
+                length: self.size,
+                existing: existing.unwrap_or(Existing::Unknown),
+            };
+            let admission = self.request.quotas.admit(&*self.store, upload).await;
             let Ok(admission) = admission else {
                 let _ = self.request.failure.set(Reject::OverQuota);
                 return Err(FsError::InsufficientStorage);

@@ -59,7 +59,7 @@ pub(crate) enum Reject {
     TooMany(u32),
     /// The disk is full.
     Full,
-    /// A quota refuses new backups.
+    /// A quota refuses a new backup, or a larger one.
     OverQuota,
     /// The storage cannot be reached; a later request may succeed.
     Unavailable,
@@ -101,7 +101,7 @@ impl Reject {
             ),
             Self::OverQuota => (
                 StatusCode::INSUFFICIENT_STORAGE,
-                "no space left for new backups\n",
+                "no space left for new or larger backups\n",
             ),
             Self::Full => (StatusCode::INSUFFICIENT_STORAGE, "no space left\n"),
             Self::Unavailable => (
