@@ -24,7 +24,7 @@ pub enum Finding {
     Short,
     /// The contents no longer match the checksum, although the modification time is unchanged.
     Changed,
-    /// The file cannot be read.
+    /// The file cannot be read, or is longer than any backup.
     Unreadable,
 }
 
@@ -69,7 +69,7 @@ pub async fn scrub(
     let mut scrubbed = Scrubbed::default();
     let mut backups = store.list();
     while let Some(listed) = backups.next().await {
-        let (id, meta) = listed?;
+        let (id, _) = listed?;
         let mut verified = store.verify(id).await;
         if let Err(error @ Error::Unavailable(_)) = verified {
             // No finding: an unreachable storage does not mean that the backup is damaged.
@@ -79,6 +79,11 @@ pub async fn scrub(
             // It is back, or only this backup cannot be read.
             verified = store.verify(id).await;
         }
+        // Of a backup that cannot be read, or is too long to be one, next to nothing was read: its
+        // length from the listing would stop the scrub for days.
+        let read = verified
+            .as_ref()
+            .map_or(0, |verified| verified.map_or(0, |verified| verified.length));
         let finding = match verified {
             // It was removed after it was listed.
             Ok(None) => continue,
@@ -103,7 +108,7 @@ pub async fn scrub(
         } += 1;
         found(id, finding);
         if let Some(rate) = rate {
-            tokio::time::sleep(rate.min_duration(meta.length)).await;
+            tokio::time::sleep(rate.min_duration(read)).await;
         }
     }
     Ok(scrubbed)

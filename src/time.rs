@@ -1,7 +1,7 @@
-//! Time: Unix time in seconds, units, and durations for display.
+//! Time: Unix time in seconds, units, the range that can be printed, and durations for display.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds in a minute.
 pub const MINUTE: u64 = 60;
@@ -9,6 +9,36 @@ pub const MINUTE: u64 = 60;
 pub const HOUR: u64 = 60 * MINUTE;
 /// Seconds in a day.
 pub const DAY: u64 = 24 * HOUR;
+
+/// The last second that has a date of four digits, 9999-12-31T23:59:59Z, in Unix time. HTTP dates
+/// and RFC 3339 end here, and libraries that format them panic beyond.
+pub const LAST_SECOND: u64 = 253_402_300_799;
+/// Nanoseconds in a second, less one.
+const LAST_NANOSECOND: u32 = 999_999_999;
+
+/// Converts the time of a file, in Unix seconds and nanoseconds, to the nearest time that can be
+/// printed: from 1970 to the year 9999. A file may have any time: `touch` sets it, archives and
+/// network file systems carry it, and a broken one has more nanoseconds than a second.
+#[must_use]
+pub fn printable(seconds: i64, nanoseconds: i64) -> SystemTime {
+    let nanoseconds = nanoseconds.clamp(0, LAST_NANOSECOND.into());
+    let since = match u64::try_from(seconds) {
+        Err(_) => Duration::ZERO,
+        Ok(seconds) if seconds > LAST_SECOND => Duration::new(LAST_SECOND, LAST_NANOSECOND),
+        Ok(seconds) => Duration::new(
+            seconds,
+            u32::try_from(nanoseconds).unwrap_or(LAST_NANOSECOND),
+        ),
+    };
+    UNIX_EPOCH + since
+}
+
+/// As [`printable`], for a time that is not from a file.
+#[must_use]
+pub fn printable_time(time: SystemTime) -> SystemTime {
+    let latest = UNIX_EPOCH + Duration::new(LAST_SECOND, LAST_NANOSECOND);
+    time.clamp(UNIX_EPOCH, latest)
+}
 
 /// Converts a time to Unix time in whole seconds; 0 before 1970.
 #[must_use]
@@ -42,6 +72,32 @@ impl fmt::Display for HumanSeconds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_a_file_is_moved_into_the_range_that_can_be_printed() {
+        let at = |seconds, nanoseconds| UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        let first = UNIX_EPOCH;
+        let last = at(253_402_300_799, 999_999_999);
+        for (seconds, nanoseconds, expected) in [
+            (0, 0, first),
+            (-1, 0, first),
+            (-1, 999_999_999, first),
+            (i64::MIN, i64::MIN, first),
+            (1_700_000_000, 7, at(1_700_000_000, 7)),
+            (1_700_000_000, -1, at(1_700_000_000, 0)),
+            (1_700_000_000, 1_000_000_000, at(1_700_000_000, 999_999_999)),
+            (1_700_000_000, i64::MAX, at(1_700_000_000, 999_999_999)),
+            (253_402_300_799, 5, at(253_402_300_799, 5)),
+            (253_402_300_800, 0, last),
+            (i64::MAX, i64::MAX, last),
+        ] {
+            let found = printable(seconds, nanoseconds);
+            assert_eq!(found, expected, "{seconds} {nanoseconds}");
+            assert_eq!(printable_time(found), found);
+        }
+        assert_eq!(printable_time(first - Duration::from_secs(9)), first);
+        assert_eq!(printable_time(last + Duration::from_secs(9)), last);
+    }
 
     #[test]
     fn a_duration_is_formatted_in_the_largest_unit_with_at_least_two() {

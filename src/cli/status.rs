@@ -102,10 +102,7 @@ fn figures(status: &Status) -> String {
             report.expiring_in_14_days
         ));
         figures.push(format!("trash={}", report.trash_kept));
-        figures.push(format!(
-            "stored={}B",
-            report.kept_bytes + report.trash_bytes
-        ));
+        figures.push(format!("stored={}B", report.stored_bytes()));
     }
     if let Some(free) = status.storage.free_bytes {
         figures.push(format!("free={free}B"));

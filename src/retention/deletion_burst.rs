@@ -55,8 +55,8 @@ impl Removals {
             .map(|&first| (day_from(first).map(|(_, removed)| removed).sum(), first))
             .max()
             .unwrap_or((0_u64, 0));
-        let of = stored + removed;
-        (removed > MAX_ORDINARY && removed * FRACTION > of).then_some(DeletionBurst {
+        let of = stored.saturating_add(removed);
+        (removed > MAX_ORDINARY && removed.saturating_mul(FRACTION) > of).then_some(DeletionBurst {
             noticed: now,
             since: first * HOUR,
             removed,

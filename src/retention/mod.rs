@@ -89,7 +89,7 @@ pub enum Mode {
 pub struct Report {
     /// The number of backups kept.
     pub kept: u64,
-    /// Their bytes.
+    /// Their bytes; `u64::MAX` if they are more.
     pub kept_bytes: u64,
     /// The number of expired backups moved to the trash.
     pub removed: u64,
@@ -228,12 +228,15 @@ impl Sweep<'_> {
     /// Counts one backup as kept; returns true if it has expired.
     fn count(&mut self, meta: &Meta) -> bool {
         let oldest_kept = self.oldest_kept(meta.last_upload);
-        let is_older_in =
-            |days: u64| meta.last_upload < oldest_kept + Duration::from_secs(days * DAY);
+        let is_older_in = |days: u64| {
+            let end = oldest_kept.checked_add(Duration::from_secs(days * DAY));
+            end.is_none_or(|end| meta.last_upload < end)
+        };
         let has_expired = is_older_in(0);
         let report = &mut self.report;
         report.kept += 1;
-        report.kept_bytes += meta.length;
+        // Saturated: sparse files may be as long as they like.
+        report.kept_bytes = report.kept_bytes.saturating_add(meta.length);
         report.ages.count(meta.last_upload, self.now);
         report
             .sizes
@@ -272,7 +275,8 @@ impl Sweep<'_> {
                     kept.kept = kept.kept.saturating_sub(1);
                     kept.kept_bytes = kept.kept_bytes.saturating_sub(meta.length);
                     self.report.removed += 1;
-                    self.report.removed_bytes += meta.length;
+                    self.report.removed_bytes =
+                        self.report.removed_bytes.saturating_add(meta.length);
                 }
                 Ok(false) => {}
                 Err(error) => self.report.fail("remove an expired backup", &error),
@@ -289,7 +293,7 @@ impl Sweep<'_> {
         while let Some(listed) = trash.next().await {
             let trashed = listed?;
             self.report.trash_kept += 1;
-            self.report.trash_bytes += trashed.length;
+            self.report.trash_bytes = self.report.trash_bytes.saturating_add(trashed.length);
             if self.is_old_trash(trashed.removed_at) {
                 old.push(trashed);
             }
@@ -361,6 +365,12 @@ impl Sweep<'_> {
 }
 
 impl Report {
+    /// The bytes of the backups and of the trash; `u64::MAX` if they are more.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.kept_bytes.saturating_add(self.trash_bytes)
+    }
+
     fn fail(&mut self, operation: &'static str, error: &store::Error) {
         self.failed += 1;
         tracing::error!(

@@ -85,9 +85,10 @@ pub struct Scrubbed {
 }
 
 impl Scrubbed {
-    /// The number of damaged backups.
+    /// The number of damaged backups; saturated, because the numbers may come from a file.
     #[must_use]
     pub fn findings(&self) -> u64 {
-        self.short + self.changed + self.unreadable
+        let found = self.short.saturating_add(self.changed);
+        found.saturating_add(self.unreadable)
     }
 }

@@ -1,13 +1,17 @@
 //! State file: `state.json` in the data directory, replaced atomically under the directory's lock.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use futures_util::future::BoxFuture;
 
 use super::{Change, Error, IfInvalid, State, StateStore};
 use crate::durable;
+
+/// Of a longer file, in bytes, only the beginning is read, which is not valid. A state file has a
+/// few kilobytes; one that is damaged or sparse can have any length.
+const MAX_LENGTH: u64 = 4 << 20;
 
 /// The state file of a data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +37,7 @@ impl StateFile {
     /// When the file cannot be read or is not valid.
     pub fn load(&self) -> Result<State, Error> {
         let place = || self.place();
-        match fs::read(&self.path) {
+        match self.read() {
             Ok(text) => serde_json::from_slice(&text).map_err(|source| Error::Syntax {
                 place: place(),
                 source,
@@ -44,6 +48,13 @@ impl StateFile {
                 source: error.into(),
             }),
         }
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        let file = File::open(&self.path)?;
+        file.take(MAX_LENGTH).read_to_end(&mut text)?;
+        Ok(text)
     }
 
     /// Reads the state, changes it and replaces the file durably. A lock serializes concurrent
@@ -125,6 +136,8 @@ impl StateStore for StateFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::state::{DeletionBurst, RetentionPeriod};
 
@@ -178,6 +191,21 @@ mod tests {
             StateFile::in_directory(directory.path()).load().unwrap(),
             expected
         );
+    }
+
+    #[test]
+    fn a_file_of_any_length_is_not_read_into_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("tmp")).unwrap();
+        let file = StateFile::in_directory(directory.path());
+        file.update(|state| state.last_sweep = Some(1)).unwrap();
+        let written = File::options().write(true).open(&file.path).unwrap();
+        written.set_len(1 << 40).unwrap();
+
+        assert!(matches!(file.load(), Err(Error::Syntax { .. })));
+        file.update_or_reset(|state| state.last_sweep = Some(2))
+            .unwrap();
+        assert_eq!(file.load().unwrap().last_sweep, Some(2));
     }
 
     #[test]

@@ -342,6 +342,7 @@ impl Driven {
             match fault {
                 "full" => full = Some(fill_disk(&self.server)),
                 "gone" => fs::rename(&backups, data.join("elsewhere")).unwrap(),
+                // An upload moves it out of the way, and says so.
                 "link" => {
                     std::os::unix::fs::symlink("/nowhere", backups.join(IDS[1])).unwrap();
                 }
@@ -369,10 +370,8 @@ impl Driven {
                 }
             }
             drop(full);
-            match fault {
-                "gone" => fs::rename(data.join("elsewhere"), &backups).unwrap(),
-                "link" => fs::remove_file(backups.join(IDS[1])).unwrap(),
-                _ => {}
+            if fault == "gone" {
+                fs::rename(data.join("elsewhere"), &backups).unwrap();
             }
         }
     }

@@ -81,10 +81,7 @@ fn facts(status: &Status) -> String {
         facts.push(("Certificate", format!("{left} left"), ends));
     }
     let used = status.report().map_or_else(String::new, |report| {
-        format!(
-            "{} used by backups",
-            BinaryBytes(report.kept_bytes + report.trash_bytes)
-        )
+        format!("{} used by backups", BinaryBytes(report.stored_bytes()))
     });
     let free = status
         .storage

@@ -44,10 +44,9 @@ impl Maintenance {
             match &swept {
                 Ok(report) => {
                     log_report(report);
-                    let bytes = report.kept_bytes.saturating_add(report.trash_bytes);
                     // The quotas in force now: a reload may have replaced them meanwhile.
                     let quotas = Arc::clone(&self.settings.current().shared.quotas);
-                    quotas.set_usage(report.kept, bytes);
+                    quotas.set_usage(report.kept, report.stored_bytes());
                 }
                 Err(error) => tracing::error!(error = error as &dyn StdError, "sweep failed"),
             }

@@ -23,7 +23,10 @@ pub(crate) struct Uploads {
 impl Uploads {
     /// Counts an upload.
     pub(crate) fn count(&self, now: SystemTime) {
-        *self.days().entry(unix(now) / DAY).or_default() += 1;
+        let mut days = self.days();
+        let uploads = days.entry(unix(now) / DAY).or_default();
+        *uploads = uploads.saturating_add(1);
+        drop(days);
         self.is_dirty.store(true, Ordering::Relaxed);
     }
 
@@ -31,7 +34,9 @@ impl Uploads {
     pub(crate) fn add(&self, saved: &[DayOfUploads]) {
         let mut days = self.days();
         for day in saved {
-            *days.entry(day.day).or_default() += day.uploads;
+            let uploads = days.entry(day.day).or_default();
+            // Saturated, as below: the numbers come from a file.
+            *uploads = uploads.saturating_add(day.uploads);
         }
     }
 
@@ -40,7 +45,7 @@ impl Uploads {
         let today = unix(now) / DAY;
         let mut days = self.days();
         // Also removes days in the future, which a wrong clock left.
-        days.retain(|day, _| *day + DAYS > today && *day <= today);
+        days.retain(|day, _| day.saturating_add(DAYS) > today && *day <= today);
         let first = (today + 1).saturating_sub(DAYS);
         let of = |day| DayOfUploads {
             day,
@@ -103,6 +108,26 @@ mod tests {
         assert_eq!((days[0].day, days[0].uploads), (1_001, 1));
         assert_eq!((days[29].day, days[29].uploads), (1_030, 3));
         assert_eq!(days.iter().map(|day| day.uploads).sum::<u64>(), 4);
+    }
+
+    #[test]
+    fn numbers_that_no_clock_and_no_phone_made_are_no_failure() {
+        let uploads = Uploads::default();
+        let today = 1_000;
+        for day in [u64::MAX, u64::MAX - 1, today, today, 0] {
+            let uploads_of_day = u64::MAX;
+            uploads.add(&[DayOfUploads {
+                day,
+                uploads: uploads_of_day,
+            }]);
+        }
+        uploads.count(noon(today));
+
+        let days = uploads.last_days(noon(today));
+
+        assert_eq!(days.len(), 30);
+        assert_eq!((days[29].day, days[29].uploads), (today, u64::MAX));
+        assert_eq!(days[28].uploads, 0);
     }
 
     #[test]

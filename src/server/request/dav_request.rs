@@ -15,6 +15,7 @@ use crate::server::request::dav_node::Node;
 use crate::server::request::reply::Reject;
 use crate::server::request::route::Route;
 use crate::store::{self, Meta, Put};
+use crate::time::printable_time;
 
 /// One request on its way through dav-server: its context, and the results of the store.
 pub(super) struct DavRequest {
@@ -53,7 +54,11 @@ impl DavRequest {
         fs_error
     }
 
+    /// The resource of a backup. Its time is never later than that of the request, as RFC 9110
+    /// §8.8.2.1 demands of `Last-Modified`, and can be printed, whatever the store says:
+    /// dav-server's libraries panic on a time that has no HTTP date.
     pub(super) fn node(&self, meta: Meta) -> Node {
+        let modified = printable_time(meta.last_upload.min(self.now));
         // dav-server adds the quotes of an ETag in a header, but not in a listing.
         let quote = if self.method.as_str() == "PROPFIND" {
             "\""
@@ -62,7 +67,7 @@ impl DavRequest {
         };
         Node::File {
             length: meta.length,
-            uploaded: Some((meta.last_upload, meta.version)),
+            uploaded: Some((modified, meta.version)),
             quote,
         }
     }

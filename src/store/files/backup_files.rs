@@ -8,15 +8,24 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock, statvfs};
 
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
 use crate::store::files::checksum::{self, Checksum};
 use crate::store::{Contents, Meta, Put, Restored, Trashed, Upload, Verified, Version};
+use crate::time::{printable, unix};
+
+/// The length in bytes that no backup exceeds: the upper bound of `maxBackupBytes`, so that backups
+/// stay readable when that is lowered. A longer file (a sparse one takes no space) is damage, and
+/// is not read: that would take the memory of everything else.
+pub(super) const MAX_LENGTH: u64 = 256 << 20;
+/// How often a backup is read that another program changes meanwhile.
+const READ_ATTEMPTS: usize = 3;
 
 /// The subdirectories of a data directory, and the file operations on them.
 #[derive(Debug)]
@@ -37,6 +46,9 @@ impl BackupFiles {
 
     /// Stores a backup: a synced temporary file replaces the existing file under its lock, or is
     /// renamed to a new name.
+    ///
+    /// Anything else than a file that has the name is moved out of the way: a phone could never
+    /// upload again, and nobody would notice.
     pub(super) fn put(&self, id: BackupId, upload: &Upload) -> Result<Put, durable::Error> {
         let target = self.backup(id);
         let mut file = TempFile::create_in(&self.tmp)?;
@@ -54,6 +66,7 @@ impl BackupFiles {
                 // A concurrent upload created the file first: lock it, and replace it.
                 Some(unchanged) => file = unchanged,
             }
+            self.clear_name(id)?;
         };
         durable::sync_directory(&self.backups)?;
         Ok(put)
@@ -61,14 +74,21 @@ impl BackupFiles {
 
     /// Reads one whole version: an open file stays readable after it is replaced.
     pub(super) fn get(&self, id: BackupId) -> Result<Option<(Meta, Bytes)>, durable::Error> {
-        let Some(mut file) = open_existing(&self.backup(id))? else {
-            return Ok(None);
-        };
-        let found = file.metadata().map_err(durable::Error::at("stat backup"))?;
-        let mut body = Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default());
-        file.read_to_end(&mut body)
-            .map_err(durable::Error::at("read backup"))?;
-        Ok(Some((meta(&found), body.into())))
+        for _ in 0..READ_ATTEMPTS {
+            let Some(file) = open_existing(&self.backup(id))? else {
+                return Ok(None);
+            };
+            let found = file.metadata().map_err(durable::Error::at("stat backup"))?;
+            if !found.is_file() {
+                return Ok(None);
+            }
+            if let Some(body) = read_whole(&file, found.len())? {
+                return Ok(Some((meta(&found), body)));
+            }
+            // Another program writes into the file in place.
+        }
+        let source = io::Error::other("its length changes while it is read");
+        Err(durable::Error::at("read backup")(source))
     }
 
     /// The metadata of a backup; `None` if there is none.
@@ -108,7 +128,7 @@ impl BackupFiles {
     /// Moves a backup to the trash; the caller holds its lock.
     fn move_to_trash(&self, id: BackupId, now: SystemTime) -> Result<bool, durable::Error> {
         let target = self.backup(id);
-        let mut removed_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut removed_at = unix(now);
         loop {
             match durable::rename_to_new(&target, &self.trashed(id, removed_at)) {
                 Ok(()) => break,
@@ -123,6 +143,34 @@ impl BackupFiles {
         Ok(true)
     }
 
+    /// Moves what has the name of a backup and is no file (a directory, a link, a FIFO) into the
+    /// trash, under a name that is none of a removed backup: it is neither listed nor erased.
+    fn clear_name(&self, id: BackupId) -> Result<(), durable::Error> {
+        let target = self.backup(id);
+        let is_in_the_way = || Ok(stat_path(&target)?.is_some_and(|found| !found.is_file()));
+        if !is_in_the_way()? {
+            return Ok(());
+        }
+        // Another upload may have moved it, and stored its backup under the name.
+        let _lock = durable::lock_directory(&self.trash)?;
+        if !is_in_the_way()? {
+            return Ok(());
+        }
+        for number in 0_u64.. {
+            let aside = format!("{}.no-backup.{number}", id.to_hex());
+            match durable::rename_to_new(&target, &self.trash.join(aside)) {
+                Ok(()) => {
+                    tracing::warn!("no backup under its name: moved to trash");
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if is_absent(&error, &target) => break,
+                Err(error) => return Err(durable::Error::at("rename into trash")(error)),
+            }
+        }
+        durable::sync_directory(&self.trash)
+    }
+
     /// Moves a backup out of the trash with the modification time `now`, unless a newer one exists.
     pub(super) fn restore(
         &self,
@@ -134,6 +182,7 @@ impl BackupFiles {
         let Some(file) = lock_existing(&source)? else {
             return Ok(Restored::Gone);
         };
+        self.clear_name(trashed.id)?;
         if stat_path(&target)?.is_some() {
             return Ok(Restored::Newer);
         }
@@ -176,12 +225,22 @@ impl BackupFiles {
         };
         let state = |file: &File| {
             let found = file.metadata().map_err(durable::Error::at("stat backup"))?;
-            Ok((found.len(), found.mtime(), found.mtime_nsec()))
+            let is_file = found.is_file();
+            Ok((is_file, found.len(), found.mtime(), found.mtime_nsec()))
         };
         let before = state(&file)?;
+        let (is_file, length, ..) = before;
+        if !is_file {
+            return Ok(None);
+        }
+        if length > MAX_LENGTH {
+            return Err(too_long());
+        }
         // Drop the page cache: cached data says nothing about the data on disk.
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
-        let sum = Checksum::of_file(&mut file).map_err(durable::Error::at("read backup"))?;
+        // A file that grows meanwhile is not followed beyond that.
+        let sum = Checksum::of_reader((&mut file).take(MAX_LENGTH));
+        let sum = sum.map_err(durable::Error::at("read backup"))?;
         let recorded = checksum::read_attribute(&file);
         let contents = match recorded {
             // The file changed while it was read: the recorded checksum is for another version.
@@ -245,7 +304,8 @@ pub(super) fn erase(path: &Path) -> Result<bool, durable::Error> {
 }
 
 /// Opens the backup with this name and locks it against replacement and removal. Every operation of
-/// another thread or process on the name waits for the lock, or happened before it.
+/// another thread or process on the name waits for the lock, or happened before it. `None` if the
+/// name does not exist, or is none of a file.
 fn lock_existing(path: &Path) -> Result<Option<File>, durable::Error> {
     loop {
         let Some(file) = open_existing(path)? else {
@@ -257,6 +317,9 @@ fn lock_existing(path: &Path) -> Result<Option<File>, durable::Error> {
             Err(error) => return Err(durable::Error::at("lock backup")(error.into())),
         }
         let locked = file.metadata().map_err(durable::Error::at("stat backup"))?;
+        if !locked.is_file() {
+            return Ok(None);
+        }
         let named = stat_path(path)?;
         if named.is_some_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
             return Ok(Some(file));
@@ -264,9 +327,11 @@ fn lock_existing(path: &Path) -> Result<Option<File>, durable::Error> {
     }
 }
 
-/// Opens a file for reading; `None` if the name does not exist. A symbolic link is an error.
+/// Opens a file for reading; `None` if the name does not exist, or is one of a symbolic link or a
+/// socket, which cannot be opened here. A directory, a FIFO and a device can; the caller has to look
+/// at the type. Does not wait for a writer of a FIFO.
 fn open_existing(path: &Path) -> Result<Option<File>, durable::Error> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC).bits();
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(flags.cast_signed())
@@ -274,8 +339,37 @@ fn open_existing(path: &Path) -> Result<Option<File>, durable::Error> {
     match opened {
         Ok(file) => Ok(Some(file)),
         Err(error) if is_absent(&error, path) => Ok(None),
-        Err(error) => Err(durable::Error::at("open backup")(error)),
+        Err(error) => match stat_path(path) {
+            Ok(Some(found)) if !found.is_file() => Ok(None),
+            _ => Err(durable::Error::at("open backup")(error)),
+        },
     }
+}
+
+/// Reads a file of `length` bytes; `None` if it has more or fewer at its end.
+fn read_whole(file: &File, length: u64) -> Result<Option<Bytes>, durable::Error> {
+    if length > MAX_LENGTH {
+        return Err(too_long());
+    }
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let mut body = Vec::new();
+    // Room for one byte more, which shows that the file has grown. An error, and not the end of the
+    // process, where the memory is short.
+    let reserved = body.try_reserve_exact(length.saturating_add(1));
+    reserved.map_err(|error| durable::Error::at("allocate memory for backup")(error.into()))?;
+    while body.len() <= length {
+        match rustix::io::read(file, spare_capacity(&mut body)) {
+            Ok(0) => break,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(durable::Error::at("read backup")(error.into())),
+        }
+    }
+    Ok((body.len() == length).then(|| body.into()))
+}
+
+fn too_long() -> durable::Error {
+    let text = format!("it is longer than {MAX_LENGTH} bytes, which no backup is");
+    durable::Error::at("read backup")(io::Error::other(text))
 }
 
 /// The metadata of the file with this name; `None` if the name does not exist.
@@ -293,24 +387,45 @@ fn is_absent(error: &io::Error, path: &Path) -> bool {
     error.kind() == io::ErrorKind::NotFound && durable::parent(path).is_dir()
 }
 
-/// Converts a file's metadata: length, modification time as time of the upload, and version.
+/// Converts a file's metadata: length, modification time as time of the upload, and version. Nothing
+/// else reads the time of a backup, so that no part of the program sees one that cannot be printed.
 pub(super) fn meta(found: &fs::Metadata) -> Meta {
-    let seconds = Duration::from_secs(found.mtime().unsigned_abs());
-    let last_upload = if found.mtime() < 0 {
-        UNIX_EPOCH.checked_sub(seconds)
-    } else {
-        UNIX_EPOCH.checked_add(seconds)
-    };
-    let nanoseconds = u32::try_from(found.mtime_nsec()).unwrap_or_default();
-    let last_upload = last_upload.unwrap_or(UNIX_EPOCH) + Duration::from_nanos(nanoseconds.into());
-    // Every upload is a new file: inode number and time distinguish it from the one before.
-    let time = last_upload
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos();
+    // Every upload is a new file: inode number and time distinguish it from the one before. The
+    // time as the file has it: two times that cannot be printed are two versions.
+    let time = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
     Meta {
         length: found.len(),
-        last_upload,
-        version: Version(time << 64 | u128::from(found.ino())),
+        last_upload: printable(found.mtime(), found.mtime_nsec()),
+        version: Version(time.cast_unsigned() << 64 | u128::from(found.ino())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("backup");
+        for (length, contents) in [
+            (0, Some("")),
+            (9, None),
+            (10, Some("0123456789")),
+            (11, None),
+            (MAX_LENGTH, None),
+        ] {
+            let stored = if length == 0 { "" } else { "0123456789" };
+            durable::replace(&path, stored.as_bytes()).unwrap();
+            let file = File::open(&path).unwrap();
+
+            let read = read_whole(&file, length).unwrap();
+
+            let expected = contents.map(str::as_bytes);
+            assert_eq!(read.as_deref(), expected, "{length}");
+        }
+        let file = File::open(&path).unwrap();
+        assert!(read_whole(&file, MAX_LENGTH + 1).is_err());
+        assert!(read_whole(&file, u64::MAX).is_err());
     }
 }

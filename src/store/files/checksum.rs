@@ -38,7 +38,7 @@ pub(super) fn of(bytes: &[u8]) -> Checksum {
 
 impl Checksum {
     /// Computes the checksum of a file by reading it to its end.
-    pub(super) fn of_file(file: &mut File) -> io::Result<Self> {
+    pub(super) fn of_reader(mut file: impl Read) -> io::Result<Self> {
         let mut hasher = crc32fast::Hasher::new();
         let mut length = 0;
         let mut chunk = vec![0; CHUNK];

@@ -56,7 +56,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["backup"]),
     ("retention", &["store", "state", "time", "backup id"]),
     ("scrub", &["store", "state", "backup id"]),
-    ("store", &["config", "state", "durable", "backup id"]),
+    (
+        "store",
+        &["config", "state", "durable", "time", "backup id"],
+    ),
     ("state", &["durable", "lock"]),
     ("account", &["durable", "private_file", "reloaded", "lock"]),
     ("audit", &["config", "durable"]),

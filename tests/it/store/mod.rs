@@ -6,6 +6,8 @@ pub(crate) mod contract;
 mod descriptors;
 pub(crate) mod failing;
 mod flaws;
+mod odd_files;
+mod odd_times;
 mod races;
 mod scrub;
 mod seam;
