@@ -35,6 +35,16 @@ pub(super) struct BackupFiles {
     pub(super) tmp: PathBuf,
 }
 
+/// What a read found.
+pub(super) enum Found {
+    /// There is no backup.
+    None,
+    /// The whole backup.
+    Whole(Meta, Bytes),
+    /// A backup of this length, which is larger than the limit.
+    Larger(u64),
+}
+
 impl BackupFiles {
     fn backup(&self, id: BackupId) -> PathBuf {
         self.backups.join(id.to_hex())
@@ -72,18 +82,26 @@ impl BackupFiles {
         Ok(put)
     }
 
-    /// Reads one whole version: an open file stays readable after it is replaced.
-    pub(super) fn get(&self, id: BackupId) -> Result<Option<(Meta, Bytes)>, durable::Error> {
+    /// Reads one whole version of at most `limit` bytes: an open file stays readable after it is
+    /// replaced.
+    pub(super) fn get(&self, id: BackupId, limit: u64) -> Result<Found, durable::Error> {
         for _ in 0..READ_ATTEMPTS {
             let Some(file) = open_existing(&self.backup(id))? else {
-                return Ok(None);
+                return Ok(Found::None);
             };
             let found = file.metadata().map_err(durable::Error::at("stat backup"))?;
+            let length = found.len();
             if !found.is_file() {
-                return Ok(None);
+                return Ok(Found::None);
             }
-            if let Some(body) = read_whole(&file, found.len())? {
-                return Ok(Some((meta(&found), body)));
+            if length > MAX_LENGTH {
+                return Err(too_long());
+            }
+            if length > limit {
+                return Ok(Found::Larger(length));
+            }
+            if let Some(body) = read_whole(&file, length)? {
+                return Ok(Found::Whole(meta(&found), body));
             }
             // Another program writes into the file in place.
         }
@@ -348,9 +366,6 @@ fn open_existing(path: &Path) -> Result<Option<File>, durable::Error> {
 
 /// Reads a file of `length` bytes; `None` if it has more or fewer at its end.
 fn read_whole(file: &File, length: u64) -> Result<Option<Bytes>, durable::Error> {
-    if length > MAX_LENGTH {
-        return Err(too_long());
-    }
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     let mut body = Vec::new();
     // Room for one byte more, which shows that the file has grown. An error, and not the end of the
@@ -425,7 +440,9 @@ mod tests {
             assert_eq!(read.as_deref(), expected, "{length}");
         }
         let file = File::open(&path).unwrap();
-        assert!(read_whole(&file, MAX_LENGTH + 1).is_err());
-        assert!(read_whole(&file, u64::MAX).is_err());
+        assert!(
+            read_whole(&file, u64::MAX).is_err(),
+            "no memory is that large"
+        );
     }
 }

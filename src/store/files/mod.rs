@@ -18,6 +18,7 @@
 mod backup_files;
 mod checksum;
 mod error;
+mod large_reads;
 mod listing;
 
 use std::fs::{self, File};
@@ -31,7 +32,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use rustix::fs::{FlockOperation, flock};
 
-use self::backup_files::{BackupFiles, erase, meta};
+use self::backup_files::{BackupFiles, Found, erase, meta};
+use self::large_reads::{LargeReads, ReadPermit, SMALL};
 use self::listing::read_directory;
 use crate::backup::BackupId;
 use crate::durable::{self, TempFile};
@@ -44,6 +46,7 @@ const TRIAL_NAME: &str = ".trial.tmp";
 #[derive(Debug)]
 pub struct FileStore {
     files: Arc<BackupFiles>,
+    large_reads: LargeReads,
     /// The server's exclusive lock on the directory.
     _claim: Option<File>,
 }
@@ -85,6 +88,7 @@ impl FileStore {
         }
         Ok(Self {
             files: Arc::new(files),
+            large_reads: LargeReads::new(),
             _claim: None,
         })
     }
@@ -149,7 +153,28 @@ impl Store for FileStore {
     }
 
     fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
-        Box::pin(self.spawn_blocking(move |files| files.get(id)))
+        Box::pin(async move {
+            let (mut limit, mut permit) = (SMALL, None);
+            loop {
+                let found = self.spawn_blocking(move |files| files.get(id, limit));
+                match found.await? {
+                    Found::None => return Ok(None),
+                    Found::Whole(meta, body) => {
+                        let body = match permit.take() {
+                            None => body,
+                            Some(permit) => ReadPermit::keep_with(permit, body),
+                        };
+                        return Ok(Some((meta, body)));
+                    }
+                    Found::Larger(length) => {
+                        // An upload may have made it larger than what was waited for.
+                        drop(permit.take());
+                        permit = Some(self.large_reads.acquire(length).await?);
+                        limit = length;
+                    }
+                }
+            }
+        })
     }
 
     fn stat(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Meta>, Error>> {
@@ -241,6 +266,36 @@ mod tests {
     use std::error::Error as _;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_backup_waits_for_memory_and_others_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileStore::open(directory.path()).unwrap();
+        let lengths = [256 << 20, SMALL + 1, SMALL];
+        for (id, length) in (1..).zip(lengths) {
+            let path = directory.path().join("backups").join(format!("{id:064x}"));
+            let created = File::options().write(true).create_new(true).open(path);
+            created.unwrap().set_len(length).unwrap();
+        }
+        let read = async |id: u8| {
+            let id = format!("{id:064x}").parse().unwrap();
+            store.get(id).await.map(|found| found.unwrap().1)
+        };
+
+        let largest = read(1).await.unwrap();
+        assert_eq!(largest.len(), 256 << 20);
+        assert_eq!(read(3).await.unwrap().len() as u64, SMALL);
+        let part = largest.slice(..1);
+        drop(largest);
+        assert!(matches!(read(2).await, Err(Error::Unavailable(_))));
+        drop(part);
+
+        let large = read(2).await.unwrap();
+        assert_eq!(large.len() as u64, SMALL + 1);
+        assert!(matches!(read(1).await, Err(Error::Unavailable(_))));
+        drop(large);
+        assert!(read(1).await.is_ok());
+    }
 
     #[tokio::test]
     async fn a_panic_becomes_an_error_without_the_panic_message() {
