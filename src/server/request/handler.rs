@@ -2,10 +2,10 @@
 //! out (`dav.rs`).
 //!
 //! The order is: framing (400), number of header fields (431), credentials (401), rate limit on
-//! wrong passwords (429), resource (404), method (405); for an upload its length (411, 413) and
-//! memory for it (503); then the body is read. After that come the rate limit on backup ids (429)
-//! and a request permit (503), and only then is the store used. A refused body of moderate size is
-//! drained before the response (`body.rs`).
+//! wrong passwords (429), resource (404), method (405); for an upload whether its body is the
+//! backup (400, 415), its length (411, 413) and memory for it (503); then the body is read. After
+//! that come the rate limit on backup ids (429) and a request permit (503), and only then is the
+//! store used. A refused body of moderate size is drained before the response (`body.rs`).
 //!
 //! A request without credentials gets 401 whatever its path and method: the iOS app sends every
 //! request without credentials first, an upload with its whole body, and repeats it with
@@ -39,7 +39,7 @@ use crate::server::request::pseudonym::Pseudonym;
 use crate::server::request::reply;
 use crate::server::request::reply::{Body, Reject};
 use crate::server::request::route::Route;
-use crate::server::request::{conditions, landing_page, xml_guard};
+use crate::server::request::{conditions, landing_page, upload_headers, xml_guard};
 
 /// How long an upload waits for memory, and a request for its permit, before it gets 503. Shorter
 /// than any app waits for a response.
@@ -48,16 +48,6 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 /// How long a request with credentials waits for a check of the accounts file where there are no
 /// accounts and none are needed.
 const ACCOUNTS_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Headers by which some servers accept a part of an upload: `Content-Range` (RFC 9110 §14.5),
-/// `X-Update-Range` (SabreDAV), `Upload-Offset` (tus) and `OC-Chunked` (ownCloud). A request with
-/// one of them is refused, because this server would store a part as the whole backup.
-const PARTIAL_UPLOAD_HEADERS: [&str; 4] = [
-    "content-range",
-    "x-update-range",
-    "upload-offset",
-    "oc-chunked",
-];
 
 /// Handles requests under one configuration.
 pub(crate) struct RequestHandler {
@@ -372,12 +362,7 @@ impl RequestHandler {
         body: &mut RequestBody,
         address: ClientAddress,
     ) -> Result<Bytes, Reject> {
-        if PARTIAL_UPLOAD_HEADERS
-            .iter()
-            .any(|name| parts.headers.contains_key(*name))
-        {
-            return Err(Reject::Partial);
-        }
+        upload_headers::check(&parts.headers, body.declared())?;
         let length = match body.declared().map(usize::try_from) {
             None => return Err(Reject::LengthRequired),
             Some(Ok(0)) => return Err(Reject::Empty),

@@ -14,4 +14,5 @@ mod landing_page;
 pub(crate) mod pseudonym;
 pub(crate) mod reply;
 mod route;
+mod upload_headers;
 mod xml_guard;

@@ -11,3 +11,4 @@ mod oracles;
 mod proxies;
 mod request_races;
 pub(crate) mod requests;
+mod whole_uploads;
