@@ -197,19 +197,16 @@ fn reject_of(status: StatusCode) -> Reject {
     }
 }
 
-/// Streams a listing. If the store fails halfway, the connection is closed: a truncated listing
-/// must not look complete to a tool that copies the backups in it.
+/// Streams a listing. If the store fails halfway, the connection is closed, and the end of the XML
+/// is not sent: a truncated listing must not look complete to a tool that copies the backups in it.
+/// To a proxy that speaks HTTP/1.0, a closed connection is the end of a complete response.
 fn stream_listing(body: dav_server::body::Body, request: Arc<DavRequest>) -> Body {
-    let failed = stream::once(async move {
-        request
-            .failure
-            .get()
-            .map(|_| Err(io::Error::other("the listing failed")))
+    // dav-server skips what fails, so its next chunk may be the end.
+    let frames = StreamExt::map(body, move |chunk| match request.failure.get() {
+        Some(_) => Err(io::Error::other("the listing failed")),
+        None => chunk.map(Frame::data),
     });
-    let frames = StreamExt::map(body, |chunk| chunk.map(Frame::data));
-    Either::Right(StreamBody::new(
-        frames.chain(failed.filter_map(future::ready)).boxed(),
-    ))
+    Either::Right(StreamBody::new(frames.boxed()))
 }
 
 /// The store as a file system of dav-server. The resource is decided already and part of the
