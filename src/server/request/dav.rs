@@ -1,9 +1,10 @@
 //! Adapter between dav-server and the store.
 //!
 //! dav-server evaluates conditional requests and lists collections, for GET, HEAD, PUT, DELETE and
-//! PROPFIND. It sees only requests that `handler.rs` has accepted: known resource, caller and
-//! method, a complete body, and no headers but conditions, `Content-Length` and `Depth`. Paths are
-//! not parsed again, and quotas are checked when an upload is complete (`dav_upload.rs`).
+//! PROPFIND. It sees only requests that `handler.rs`
+//! has accepted: known resource, caller and method, a complete body, and no headers but conditions,
+//! `Content-Length` and `Depth`. Paths are not parsed again, except for the prefix that dav-server
+//! writes into a listing, and quotas are checked when an upload is complete (`dav_upload.rs`).
 //!
 //! The result of the store is recorded beside dav-server, in [`DavRequest`], and takes precedence
 //! over its response, because dav-server guesses: a failed metadata call counts as "new file", and
@@ -22,7 +23,8 @@ use dav_server::fs::{
 use dav_server::{DavHandler, DavMethod, DavMethodSet};
 use futures_util::{StreamExt, future, stream};
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::Frame;
 
@@ -30,6 +32,7 @@ use crate::account::{Caller, Role};
 use crate::backup::BackupId;
 use crate::server::limits::quotas::{Existing, Quotas};
 use crate::server::metrics::Metrics;
+use crate::server::net::external_path::{PathBase, PublicPath};
 use crate::server::request::conditions::{CONDITIONAL, are_valid};
 use crate::server::request::dav_listing::Listing;
 use crate::server::request::dav_node::{Download, Entry, Node};
@@ -47,20 +50,39 @@ const READ_BUFFER: usize = 1 << 30;
 
 /// dav-server over a store.
 pub(crate) struct Dav {
-    handler: DavHandler<Arc<DavRequest>>,
-    base_path: String,
+    /// Under `basePath`.
+    own: Prefixed,
+    /// Under the path of `publicUrl`, if that is another one.
+    public: Option<Prefixed>,
     quotas: Arc<Quotas>,
     metrics: Arc<Metrics>,
 }
 
+/// dav-server under one path.
+struct Prefixed {
+    handler: DavHandler<Arc<DavRequest>>,
+    /// The path as it stands in a URL.
+    path: String,
+}
+
+/// A request that [`Dav::handle`] carries out.
+pub(crate) struct DavCall<'a> {
+    pub(crate) parts: &'a Parts,
+    pub(crate) route: Route,
+    pub(crate) caller: &'a Caller,
+    /// The path of the resources in a listing.
+    pub(crate) base: PathBase,
+}
+
 impl Dav {
-    /// `base_path` starts and ends with a slash; `config_length` is the length of the `config`
-    /// document.
+    /// `base_path` starts and ends with a slash; `public` is the path of `publicUrl` if that is
+    /// another one; `config_length` is the length of the `config` document.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         quotas: Arc<Quotas>,
         metrics: Arc<Metrics>,
         base_path: &str,
+        public: Option<&PublicPath>,
         config_length: usize,
     ) -> Self {
         let mut methods = DavMethodSet::none();
@@ -73,19 +95,22 @@ impl Dav {
         ] {
             methods.add(method);
         }
-        let handler = DavHandler::builder()
-            .filesystem(Box::new(BackupFileSystem {
-                store,
-                config_length: config_length as u64,
-            }))
-            .strip_prefix(base_path)
-            .methods(methods)
-            .autoindex(false)
-            .read_buf_size(READ_BUFFER)
-            .build_handler();
+        let prefixed = |prefix: &str, path: &str| Prefixed {
+            handler: DavHandler::builder()
+                .filesystem(Box::new(BackupFileSystem {
+                    store: Arc::clone(&store),
+                    config_length: config_length as u64,
+                }))
+                .strip_prefix(prefix)
+                .methods(methods)
+                .autoindex(false)
+                .read_buf_size(READ_BUFFER)
+                .build_handler(),
+            path: path.to_owned(),
+        };
         Self {
-            handler,
-            base_path: base_path.to_owned(),
+            own: prefixed(base_path, base_path),
+            public: public.map(|public| prefixed(&public.decoded, &public.encoded)),
             quotas,
             metrics,
         }
@@ -94,13 +119,17 @@ impl Dav {
     /// Carries out a GET, HEAD, PUT, DELETE or PROPFIND.
     pub(crate) async fn handle(
         &self,
-        method: &Method,
-        route: Route,
-        caller: &Caller,
-        headers: &HeaderMap,
+        call: &DavCall<'_>,
         body: Bytes,
         now: SystemTime,
     ) -> Result<Response<Body>, Reject> {
+        let DavCall {
+            parts,
+            route,
+            caller,
+            base,
+        } = *call;
+        let (method, headers) = (&parts.method, &parts.headers);
         if !are_valid(headers) {
             return Err(Reject::BadCondition);
         }
@@ -121,8 +150,10 @@ impl Dav {
             put: OnceLock::new(),
             failure: OnceLock::new(),
         });
-        let request = self.build_request(method, route, headers, body);
-        let response = self
+        let public = self.public.as_ref().filter(|_| base == PathBase::Public);
+        let prefixed = public.unwrap_or(&self.own);
+        let request = build_request(prefixed, parts, route, body);
+        let response = prefixed
             .handler
             .handle_guarded(request, String::new(), Arc::clone(&context))
             .await;
@@ -156,35 +187,35 @@ impl Dav {
         }
         Ok(Response::from_parts(parts, Either::Left(Full::new(body))))
     }
+}
 
-    /// The request that dav-server sees.
-    fn build_request(
-        &self,
-        method: &Method,
-        route: Route,
-        headers: &HeaderMap,
-        body: Bytes,
-    ) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body.clone()));
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = route
-            .path(&self.base_path)
-            .parse()
-            .expect("a base path and a route contain only characters that a URI allows");
-        let passed_on = request.headers_mut();
-        for name in CONDITIONAL {
-            for value in headers.get_all(&name) {
-                passed_on.append(name.clone(), value.clone());
-            }
+/// The request that dav-server sees.
+fn build_request(
+    prefixed: &Prefixed,
+    parts: &Parts,
+    route: Route,
+    body: Bytes,
+) -> Request<Full<Bytes>> {
+    let (method, headers) = (&parts.method, &parts.headers);
+    let mut request = Request::new(Full::new(body.clone()));
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = route
+        .path(&prefixed.path)
+        .parse()
+        .expect("a base path and a route contain only characters that a URI allows");
+    let passed_on = request.headers_mut();
+    for name in CONDITIONAL {
+        for value in headers.get_all(&name) {
+            passed_on.append(name.clone(), value.clone());
         }
-        if method == Method::PUT {
-            passed_on.insert(CONTENT_LENGTH, body.len().into());
-        }
-        if let Some(depth) = headers.get(DEPTH).filter(|_| method.as_str() == PROPFIND) {
-            passed_on.insert(DEPTH, depth.clone());
-        }
-        request
     }
+    if method == Method::PUT {
+        passed_on.insert(CONTENT_LENGTH, body.len().into());
+    }
+    if let Some(depth) = headers.get(DEPTH).filter(|_| method.as_str() == PROPFIND) {
+        passed_on.insert(DEPTH, depth.clone());
+    }
+    request
 }
 
 /// The refusal that corresponds to a status of dav-server.

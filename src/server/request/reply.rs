@@ -51,6 +51,8 @@ pub(crate) enum Reject {
     BadXml,
     /// PROPFIND with infinite depth (RFC 4918 §9.1).
     InfiniteDepth,
+    /// A listing whose paths may be wrong outside a proxy (`net/external_path.rs`).
+    UnknownPath,
     /// A condition of the request is invalid.
     BadCondition,
     /// A condition of the request does not hold.
@@ -98,6 +100,10 @@ impl Reject {
             ),
             Self::BadXml => (StatusCode::BAD_REQUEST, "invalid PROPFIND body\n"),
             Self::InfiniteDepth => (StatusCode::FORBIDDEN, "depth must be 0 or 1\n"),
+            Self::UnknownPath => (
+                StatusCode::FORBIDDEN,
+                "no listing behind this proxy unless publicUrl and basePath have one path\n",
+            ),
             Self::BadCondition => (StatusCode::BAD_REQUEST, "invalid condition\n"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition failed\n"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "server overloaded\n"),
@@ -137,6 +143,7 @@ impl Reject {
             | Self::UnsupportedMedia
             | Self::BadXml
             | Self::InfiniteDepth
+            | Self::UnknownPath
             | Self::BadCondition
             | Self::PreconditionFailed
             // The guess limiter and the quotas count these themselves.
