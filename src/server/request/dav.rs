@@ -1,7 +1,7 @@
 //! Adapter between dav-server and the store.
 //!
 //! dav-server evaluates conditional requests and lists collections, for GET, HEAD, PUT, DELETE and
-//! PROPFIND. It sees only requests that `handler.rs`
+//! PROPFIND, except for the `If` header (`if_header.rs`). It sees only requests that `handler.rs`
 //! has accepted: known resource, caller and method, a complete body, and no headers but conditions,
 //! `Content-Length` and `Depth`. Paths are not parsed again, except for the prefix that dav-server
 //! writes into a listing, and quotas are checked when an upload is complete (`dav_upload.rs`).
@@ -22,8 +22,9 @@ use dav_server::fs::{
 };
 use dav_server::{DavHandler, DavMethod, DavMethodSet};
 use futures_util::{StreamExt, future, stream};
-use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::Frame;
@@ -33,11 +34,12 @@ use crate::backup::BackupId;
 use crate::server::limits::quotas::{Existing, Quotas};
 use crate::server::metrics::Metrics;
 use crate::server::net::external_path::{PathBase, PublicPath};
-use crate::server::request::conditions::{CONDITIONAL, are_valid};
+use crate::server::request::conditions::{CONDITIONAL, are_valid, for_dav_server, is_conditional};
 use crate::server::request::dav_listing::Listing;
-use crate::server::request::dav_node::{Download, Entry, Node};
+use crate::server::request::dav_node::{Download, Entry, Node, entity_tag};
 use crate::server::request::dav_request::DavRequest;
 use crate::server::request::dav_upload::UploadFile;
+use crate::server::request::if_header::{IfHeader, Tagged};
 use crate::server::request::reply::{Body, Reject};
 use crate::server::request::route::Route;
 use crate::store::{Put, Store};
@@ -50,6 +52,7 @@ const READ_BUFFER: usize = 1 << 30;
 
 /// dav-server over a store.
 pub(crate) struct Dav {
+    store: Arc<dyn Store>,
     /// Under `basePath`.
     own: Prefixed,
     /// Under the path of `publicUrl`, if that is another one.
@@ -111,6 +114,7 @@ impl Dav {
         Self {
             own: prefixed(base_path, base_path),
             public: public.map(|public| prefixed(&public.decoded, &public.encoded)),
+            store,
             quotas,
             metrics,
         }
@@ -139,6 +143,7 @@ impl Dav {
             quotas: Arc::clone(&self.quotas),
             metrics: Arc::clone(&self.metrics),
             method: method.clone(),
+            is_conditional: is_conditional(headers),
             now,
             existing: OnceLock::new(),
             loaded: OnceLock::new(),
@@ -150,6 +155,7 @@ impl Dav {
             put: OnceLock::new(),
             failure: OnceLock::new(),
         });
+        self.check_if_header(parts, &context).await?;
         let public = self.public.as_ref().filter(|_| base == PathBase::Public);
         let prefixed = public.unwrap_or(&self.own);
         let request = build_request(prefixed, parts, route, body);
@@ -187,6 +193,76 @@ impl Dav {
         }
         Ok(Response::from_parts(parts, Either::Left(Full::new(body))))
     }
+
+    /// Evaluates the `If` header of a request, if it has one.
+    async fn check_if_header(&self, parts: &Parts, request: &DavRequest) -> Result<(), Reject> {
+        let Some(condition) = IfHeader::parse(&parts.headers)? else {
+            return Ok(());
+        };
+        let needs_etag = condition.has_etag() && !request.hides_backups();
+        let etag = if let (true, Route::Backup(id)) = (needs_etag, request.route) {
+            let found = self.store.stat(id).await.map_err(|error| {
+                request.failed("stat", &error);
+                Reject::from(&error)
+            })?;
+            found.map(|meta| entity_tag(meta.version))
+        } else {
+            None
+        };
+        self.evaluate(&condition, parts, request.route, etag.as_deref())
+    }
+
+    /// Evaluates the `If` header of a request for the `config` document, which has no ETag.
+    pub(crate) fn check_conditions_of_config(&self, parts: &Parts) -> Result<(), Reject> {
+        match IfHeader::parse(&parts.headers)? {
+            None => Ok(()),
+            Some(condition) => self.evaluate(&condition, parts, Route::Config, None),
+        }
+    }
+
+    fn evaluate(
+        &self,
+        condition: &IfHeader<'_>,
+        parts: &Parts,
+        route: Route,
+        etag: Option<&str>,
+    ) -> Result<(), Reject> {
+        if condition.holds(etag, |tag| self.tagged(parts, route, tag)) {
+            Ok(())
+        } else {
+            Err(Reject::PreconditionFailed)
+        }
+    }
+
+    /// What a resource tag in a request for `route` names.
+    fn tagged(&self, parts: &Parts, route: Route, tag: &str) -> Tagged {
+        let own = parts.uri.authority().map(Authority::as_str);
+        let own = own.or_else(|| parts.headers.get(HOST)?.to_str().ok());
+        let (authority, path) = match tag.split_once("://") {
+            Some((_, rest)) if !tag.starts_with('/') => {
+                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                (Some(authority), path)
+            }
+            _ => (own, tag),
+        };
+        // Behind a proxy, another name may be one of this server.
+        let is_own = match (authority, own) {
+            (Some(authority), Some(own)) => authority.eq_ignore_ascii_case(own),
+            (None, _) => true,
+            (Some(_), None) => false,
+        };
+        let bases = [Some(&self.own), self.public.as_ref()];
+        let named = bases
+            .into_iter()
+            .flatten()
+            .map(|base| Route::parse(&base.path, path))
+            .find(|named| *named != Route::Unknown);
+        match named {
+            Some(named) if named == route && is_own => Tagged::Target,
+            Some(Route::Backup(_)) => Tagged::Unknown,
+            _ => Tagged::WithoutEtag,
+        }
+    }
 }
 
 /// The request that dav-server sees.
@@ -206,7 +282,7 @@ fn build_request(
     let passed_on = request.headers_mut();
     for name in CONDITIONAL {
         for value in headers.get_all(&name) {
-            passed_on.append(name.clone(), value.clone());
+            passed_on.append(name.clone(), for_dav_server(&name, value));
         }
     }
     if method == Method::PUT {
@@ -259,7 +335,7 @@ impl BackupFileSystem {
 
     async fn backup(&self, id: BackupId, request: &DavRequest) -> FsResult<Node> {
         // For a phone the collection is empty; it gets a backup by its id, with GET.
-        if request.method.as_str() == PROPFIND && request.caller.role() == Role::Phone {
+        if request.hides_backups() {
             return Err(FsError::NotFound);
         }
         let found = if request.method == Method::GET {
@@ -318,6 +394,10 @@ impl GuardedFileSystem<Arc<DavRequest>> for BackupFileSystem {
                     None => (self.backup(id, request).await?, Bytes::new()),
                 };
                 return Ok(Box::new(Download { node, rest: body }) as Box<dyn DavFile>);
+            }
+            // A condition on a backup that could not be looked up may not hold.
+            if request.is_conditional && request.existing.get().is_none() {
+                return Err(FsError::GeneralFailure);
             }
             // There are no partial backups, and an upload of unknown length cannot be complete.
             let (true, false, Some(size)) = (options.truncate, options.append, options.size) else {

@@ -117,6 +117,12 @@ async fn an_invalid_condition_is_refused_and_nothing_is_stored() {
                 Err(Reject::BadCondition),
                 "{shown}"
             );
+            // In another line than the first too, where there may be no star either.
+            let good = &b"\"a\""[..];
+            for lines in [[good, bad], [bad, good], [good, b"*"], [b"*", b"*"]] {
+                let refused = put(name.clone(), &lines).await;
+                assert_eq!(refused, Err(Reject::BadCondition), "{shown}");
+            }
         }
     }
     assert!(store.0.lock().unwrap().is_empty());

@@ -210,7 +210,10 @@ impl RequestHandler {
         };
         let (caller, base) = match plan {
             Plan::Page => return Ok(reply::page(self.landing_page.clone())),
-            Plan::Config => return Ok(reply::config(self.config_document.clone())),
+            Plan::Config => {
+                self.dav.check_conditions_of_config(parts)?;
+                return Ok(reply::config(self.config_document.clone()));
+            }
             Plan::Options(methods) => return Ok(reply::options(methods)),
             Plan::Upload(caller) => (caller, PathBase::Own),
             Plan::Dav(caller, base) => (caller, base),

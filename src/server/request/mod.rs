@@ -10,6 +10,7 @@ mod dav_node;
 mod dav_request;
 mod dav_upload;
 pub(crate) mod handler;
+mod if_header;
 mod landing_page;
 pub(crate) mod pseudonym;
 pub(crate) mod reply;

@@ -6,6 +6,7 @@ mod bad_input;
 pub(crate) mod cut_uploads;
 mod dav_guards;
 mod http2_attacks;
+mod if_header;
 mod listing_paths;
 mod malformed;
 mod oracles;
