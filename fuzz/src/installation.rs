@@ -78,10 +78,12 @@ impl Installation {
     /// client connects to them.
     ///
     /// The memory for all uploads together is that for one, so that a leak shows soon. Password
-    /// guesses are not delayed, because every input makes some.
+    /// guesses are not delayed, because every input makes some. Without the public URL, a listing
+    /// that seems to come through a proxy would be refused with a warning.
     pub async fn bind(&self) -> Server {
         let text = serde_json::json!({
             "maxBackupBytes": MAX_BACKUP_BYTES,
+            "publicUrl": "https://localhost/",
             "listen": ["127.0.0.1:0"],
             "admin": { "listen": "127.0.0.1:0" },
             "tls": { "certificateFile": "chain.pem", "privateKeyFile": "key.pem" },

@@ -149,6 +149,9 @@ impl Installation {
             }
         };
         set("/publicUrl", json!(format!("{url}{slash}")));
+        // No proxy has to replace the path, and listings are right on both sides of one.
+        let parsed: reqwest::Url = url.parse().context("parse the public URL")?;
+        set("/basePath", json!(parsed.path()));
         set("/listen", json!([self.listen.to_string()]));
         set("/anonymousRestore", json!(self.anonymous_restore));
         if let Some(admin) = self.admin_listen {

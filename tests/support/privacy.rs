@@ -220,20 +220,23 @@ impl Driven {
                     let target = format!("{path}?{QUERY}");
                     let destination = format!("https://localhost/backups/{}", IDS[1]);
                     let headers = [
-                        ("user-agent", AGENT),
                         ("x-forwarded-for", FORWARDED),
                         ("forwarded", "for=203.0.113.177"),
+                        ("user-agent", AGENT),
                         ("referer", &destination),
                         ("destination", &destination),
                         ("depth", "1"),
                         ("cookie", QUERY),
                     ];
+                    // A forwarded listing is refused; there is one that is not, too.
+                    let is_listed = method == "PROPFIND" && protocol == Protocol::Http2;
+                    let headers = &headers[if is_listed { 2 } else { 0 }..];
                     let body = if ["PUT", "POST"].contains(&method) {
                         BODY
                     } else {
                         ""
                     };
-                    let answer = client.send(method, &target, &headers, body).await;
+                    let answer = client.send(method, &target, headers, body).await;
                     self.keep(method, &answer);
                 }
             }
@@ -262,6 +265,11 @@ impl Driven {
             format!(
                 "PUT {path} HTTP/1.1\r\n{head}Content-Range: {BODY}\r\nContent-Length: 3\r\n\r\nabc"
             ),
+            format!(
+                "PUT {path} HTTP/1.1\r\n{head}Content-Type: multipart/{BODY}\r\nContent-Length: 3\r\n\r\nabc"
+            ),
+            format!("DELETE {path} HTTP/1.1\r\n{head}If: <{path}> ([\"{BODY}\"])\r\n\r\n"),
+            format!("DELETE {path} HTTP/1.1\r\n{head}If: <{path}> ({BODY}\r\n\r\n"),
             format!(
                 "PROPFIND /backups/ HTTP/1.1\r\n{head}Depth: 1\r\nContent-Length: 60\r\n\r\n<{BODY}>{BODY}"
             ),

@@ -330,6 +330,7 @@ struct Rule {
 #[derive(Clone)]
 enum Effect {
     Fail(Fault),
+    Panic,
     Hold(Side, Gate),
 }
 
@@ -344,6 +345,11 @@ impl FaultyStore {
     /// Lets the `nth` operation of this kind fail, and all later ones; the next one is the first.
     pub(crate) fn fail_from(&self, nth: usize, operation: Operation, fault: Fault) {
         self.add(operation, nth - 1, usize::MAX, Effect::Fail(fault));
+    }
+
+    /// Lets the `nth` operation of this kind panic, as a bug would; the next one is the first.
+    pub(crate) fn panic_at(&self, nth: usize, operation: Operation) {
+        self.add(operation, nth - 1, 1, Effect::Panic);
     }
 
     /// Holds all operations of this kind from now on, until the gate is open.
@@ -409,8 +415,10 @@ impl FaultyStore {
         };
         hold(Side::Before).await;
         for effect in &effects {
-            if let Effect::Fail(fault) = effect {
-                return Err(fault.error());
+            match effect {
+                Effect::Fail(fault) => return Err(fault.error()),
+                Effect::Panic => panic!("a test wants it"),
+                Effect::Hold(..) => {}
             }
         }
         let result = done.await;

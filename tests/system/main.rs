@@ -20,6 +20,7 @@ mod harness;
 mod acme;
 mod audit;
 mod browser;
+mod copies;
 mod descriptors;
 mod disks;
 mod faults;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         acme::TESTS,
         audit::TESTS,
         browser::TESTS,
+        copies::TESTS,
         descriptors::TESTS,
         disks::TESTS,
         faults::TESTS,

@@ -27,7 +27,7 @@ const THIRD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 /// A proxy in front of a server, in a process of its own; killed when dropped. Clients take it for
 /// the server.
-struct Proxy<'a> {
+pub(crate) struct Proxy<'a> {
     child: Child,
     address: SocketAddr,
     server: &'a TestServer,
@@ -44,8 +44,13 @@ impl Listening for Proxy<'_> {
 }
 
 impl<'a> Proxy<'a> {
+    /// The server behind it.
+    pub(crate) fn server(&self) -> &'a TestServer {
+        self.server
+    }
+
     /// Starts a proxy by the configuration that `configure` writes for its port.
-    async fn start(
+    pub(crate) async fn start(
         server: &'a TestServer,
         program: &str,
         arguments: &[&str],
@@ -101,7 +106,15 @@ impl<'a> Proxy<'a> {
     }
 
     /// nginx as the documentation has it.
-    async fn nginx(server: &'a TestServer) -> Self {
+    pub(crate) async fn nginx(server: &'a TestServer) -> Self {
+        Self::nginx_with(server, |host| host).await
+    }
+
+    /// nginx with a changed configuration of its host.
+    pub(crate) async fn nginx_with(
+        server: &'a TestServer,
+        change: impl Fn(String) -> String,
+    ) -> Self {
         let arguments = ["-e", "stderr", "-c"];
         Self::start(server, "nginx", &arguments, |port, folder| {
             // Started as root, its workers would be of another user, for which the socket is not
@@ -111,7 +124,7 @@ impl<'a> Proxy<'a> {
             } else {
                 ""
             };
-            let host = documented("nginx", port, folder)
+            let host = change(documented("nginx", port, folder))
                 .replace("/run/threema-safe-server", folder.to_str().unwrap());
             let folder = folder.display();
             format!(
@@ -129,10 +142,18 @@ impl<'a> Proxy<'a> {
     }
 
     /// Apache as the documentation has it.
-    async fn apache(server: &'a TestServer) -> Self {
+    pub(crate) async fn apache(server: &'a TestServer) -> Self {
+        Self::apache_with(server, |host| host).await
+    }
+
+    /// Apache with a changed configuration of its host.
+    pub(crate) async fn apache_with(
+        server: &'a TestServer,
+        change: impl Fn(String) -> String,
+    ) -> Self {
         let arguments = ["-D", "FOREGROUND", "-f"];
         Self::start(server, "apache2", &arguments, |port, folder| {
-            let host = documented("apache", port, folder)
+            let host = change(documented("apache", port, folder))
                 .replace("127.0.0.1:8080", &server.address().to_string());
             let folder = folder.display();
             let modules: String = [
@@ -162,7 +183,7 @@ impl<'a> Proxy<'a> {
     }
 
     /// HAProxy as the documentation has it, with this version of the PROXY protocol.
-    async fn haproxy(server: &'a TestServer, header: &str) -> Self {
+    pub(crate) async fn haproxy(server: &'a TestServer, header: &str) -> Self {
         Self::start(server, "haproxy", &["-q", "-f"], |port, folder| {
             documented("haproxy", port, folder)
                 .replace("127.0.0.1:8443", &server.address().to_string())

@@ -12,12 +12,12 @@ tests! {
 }
 
 /// Runs a program to its end without blocking the server in this process.
-async fn run(mut command: Command) -> Output {
+pub(crate) async fn run(mut command: Command) -> Output {
     let run = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output().unwrap());
     run.await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -119,8 +119,12 @@ async fn curl_may_ask_with_anyauth_as_an_iphone_does() {
     assert_eq!(text(&answer.stdout), expected, "{}", text(&answer.stderr));
 }
 
-/// rclone as the operator, configured by its environment.
 fn rclone(server: &TestServer, arguments: &[&str]) -> Command {
+    rclone_at(server, &server.url(), arguments)
+}
+
+/// rclone as the operator of a server at this URL, configured by its environment.
+pub(crate) fn rclone_at(server: &TestServer, url: &str, arguments: &[&str]) -> Command {
     let obscured = {
         let mut child = Command::new("rclone")
             .args(["obscure", "-"])
@@ -143,7 +147,7 @@ fn rclone(server: &TestServer, arguments: &[&str]) -> Command {
     command
         .env("RCLONE_CONFIG", server.site().folder().join("rclone.conf"))
         .env("RCLONE_CONFIG_SAFE_TYPE", "webdav")
-        .env("RCLONE_CONFIG_SAFE_URL", server.url())
+        .env("RCLONE_CONFIG_SAFE_URL", url)
         .env("RCLONE_CONFIG_SAFE_VENDOR", "other")
         .env("RCLONE_CONFIG_SAFE_USER", "operator")
         .env("RCLONE_CONFIG_SAFE_PASS", obscured)
@@ -165,7 +169,7 @@ async fn copied(server: &TestServer, arguments: &[&str]) -> String {
 }
 
 /// The names and bytes of a folder's files.
-fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let read = |name: String| (name.clone(), std::fs::read(folder.join(name)).unwrap());
     names(folder).into_iter().map(read).collect()
 }

@@ -1,8 +1,9 @@
 //! Connections below HTTP: listeners, client addresses, trusted proxies, connection limits, minimum
-//! transfer rates, request framing.
+//! transfer rates, request framing, external paths.
 
 pub(crate) mod client_address;
 pub(crate) mod connection_limiter;
+pub(crate) mod external_path;
 pub(crate) mod forwarded;
 pub(crate) mod inherited_sockets;
 pub(crate) mod listener;

@@ -29,6 +29,7 @@ pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
         }
     }
     network::check_address(&mut findings, "admin.listen", config.admin_listen);
+    network::check_public_path(&mut findings, config);
     check_settings(&mut findings, config);
     if rustix::process::geteuid().is_root() {
         let text = "root may read and write every file; run check as the server's user to test that user's rights";

@@ -1,9 +1,10 @@
 //! Adapter between dav-server and the store.
 //!
 //! dav-server evaluates conditional requests and lists collections, for GET, HEAD, PUT, DELETE and
-//! PROPFIND. It sees only requests that `handler.rs` has accepted: known resource, caller and
-//! method, a complete body, and no headers but conditions, `Content-Length` and `Depth`. Paths are
-//! not parsed again, and quotas are checked when an upload is complete (`dav_upload.rs`).
+//! PROPFIND, except for the `If` header (`if_header.rs`). It sees only requests that `handler.rs`
+//! has accepted: known resource, caller and method, a complete body, and no headers but conditions,
+//! `Content-Length` and `Depth`. Paths are not parsed again, except for the prefix that dav-server
+//! writes into a listing, and quotas are checked when an upload is complete (`dav_upload.rs`).
 //!
 //! The result of the store is recorded beside dav-server, in [`DavRequest`], and takes precedence
 //! over its response, because dav-server guesses: a failed metadata call counts as "new file", and
@@ -21,8 +22,10 @@ use dav_server::fs::{
 };
 use dav_server::{DavHandler, DavMethod, DavMethodSet};
 use futures_util::{StreamExt, future, stream};
-use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::Frame;
 
@@ -30,11 +33,13 @@ use crate::account::{Caller, Role};
 use crate::backup::BackupId;
 use crate::server::limits::quotas::{Existing, Quotas};
 use crate::server::metrics::Metrics;
-use crate::server::request::conditions::{CONDITIONAL, are_valid};
+use crate::server::net::external_path::{PathBase, PublicPath};
+use crate::server::request::conditions::{CONDITIONAL, are_valid, for_dav_server, is_conditional};
 use crate::server::request::dav_listing::Listing;
-use crate::server::request::dav_node::{Download, Entry, Node};
+use crate::server::request::dav_node::{Download, Entry, Node, entity_tag};
 use crate::server::request::dav_request::DavRequest;
 use crate::server::request::dav_upload::UploadFile;
+use crate::server::request::if_header::{IfHeader, Tagged};
 use crate::server::request::reply::{Body, Reject};
 use crate::server::request::route::Route;
 use crate::store::{Put, Store};
@@ -47,20 +52,40 @@ const READ_BUFFER: usize = 1 << 30;
 
 /// dav-server over a store.
 pub(crate) struct Dav {
-    handler: DavHandler<Arc<DavRequest>>,
-    base_path: String,
+    store: Arc<dyn Store>,
+    /// Under `basePath`.
+    own: Prefixed,
+    /// Under the path of `publicUrl`, if that is another one.
+    public: Option<Prefixed>,
     quotas: Arc<Quotas>,
     metrics: Arc<Metrics>,
 }
 
+/// dav-server under one path.
+struct Prefixed {
+    handler: DavHandler<Arc<DavRequest>>,
+    /// The path as it stands in a URL.
+    path: String,
+}
+
+/// A request that [`Dav::handle`] carries out.
+pub(crate) struct DavCall<'a> {
+    pub(crate) parts: &'a Parts,
+    pub(crate) route: Route,
+    pub(crate) caller: &'a Caller,
+    /// The path of the resources in a listing.
+    pub(crate) base: PathBase,
+}
+
 impl Dav {
-    /// `base_path` starts and ends with a slash; `config_length` is the length of the `config`
-    /// document.
+    /// `base_path` starts and ends with a slash; `public` is the path of `publicUrl` if that is
+    /// another one; `config_length` is the length of the `config` document.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         quotas: Arc<Quotas>,
         metrics: Arc<Metrics>,
         base_path: &str,
+        public: Option<&PublicPath>,
         config_length: usize,
     ) -> Self {
         let mut methods = DavMethodSet::none();
@@ -73,19 +98,23 @@ impl Dav {
         ] {
             methods.add(method);
         }
-        let handler = DavHandler::builder()
-            .filesystem(Box::new(BackupFileSystem {
-                store,
-                config_length: config_length as u64,
-            }))
-            .strip_prefix(base_path)
-            .methods(methods)
-            .autoindex(false)
-            .read_buf_size(READ_BUFFER)
-            .build_handler();
+        let prefixed = |prefix: &str, path: &str| Prefixed {
+            handler: DavHandler::builder()
+                .filesystem(Box::new(BackupFileSystem {
+                    store: Arc::clone(&store),
+                    config_length: config_length as u64,
+                }))
+                .strip_prefix(prefix)
+                .methods(methods)
+                .autoindex(false)
+                .read_buf_size(READ_BUFFER)
+                .build_handler(),
+            path: path.to_owned(),
+        };
         Self {
-            handler,
-            base_path: base_path.to_owned(),
+            own: prefixed(base_path, base_path),
+            public: public.map(|public| prefixed(&public.decoded, &public.encoded)),
+            store,
             quotas,
             metrics,
         }
@@ -94,13 +123,17 @@ impl Dav {
     /// Carries out a GET, HEAD, PUT, DELETE or PROPFIND.
     pub(crate) async fn handle(
         &self,
-        method: &Method,
-        route: Route,
-        caller: &Caller,
-        headers: &HeaderMap,
+        call: &DavCall<'_>,
         body: Bytes,
         now: SystemTime,
     ) -> Result<Response<Body>, Reject> {
+        let DavCall {
+            parts,
+            route,
+            caller,
+            base,
+        } = *call;
+        let (method, headers) = (&parts.method, &parts.headers);
         if !are_valid(headers) {
             return Err(Reject::BadCondition);
         }
@@ -110,6 +143,7 @@ impl Dav {
             quotas: Arc::clone(&self.quotas),
             metrics: Arc::clone(&self.metrics),
             method: method.clone(),
+            is_conditional: is_conditional(headers),
             now,
             existing: OnceLock::new(),
             loaded: OnceLock::new(),
@@ -121,8 +155,11 @@ impl Dav {
             put: OnceLock::new(),
             failure: OnceLock::new(),
         });
-        let request = self.build_request(method, route, headers, body);
-        let response = self
+        self.check_if_header(parts, &context).await?;
+        let public = self.public.as_ref().filter(|_| base == PathBase::Public);
+        let prefixed = public.unwrap_or(&self.own);
+        let request = build_request(prefixed, parts, route, body);
+        let response = prefixed
             .handler
             .handle_guarded(request, String::new(), Arc::clone(&context))
             .await;
@@ -157,34 +194,104 @@ impl Dav {
         Ok(Response::from_parts(parts, Either::Left(Full::new(body))))
     }
 
-    /// The request that dav-server sees.
-    fn build_request(
-        &self,
-        method: &Method,
-        route: Route,
-        headers: &HeaderMap,
-        body: Bytes,
-    ) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body.clone()));
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = route
-            .path(&self.base_path)
-            .parse()
-            .expect("a base path and a route contain only characters that a URI allows");
-        let passed_on = request.headers_mut();
-        for name in CONDITIONAL {
-            for value in headers.get_all(&name) {
-                passed_on.append(name.clone(), value.clone());
-            }
-        }
-        if method == Method::PUT {
-            passed_on.insert(CONTENT_LENGTH, body.len().into());
-        }
-        if let Some(depth) = headers.get(DEPTH).filter(|_| method.as_str() == PROPFIND) {
-            passed_on.insert(DEPTH, depth.clone());
-        }
-        request
+    /// Evaluates the `If` header of a request, if it has one.
+    async fn check_if_header(&self, parts: &Parts, request: &DavRequest) -> Result<(), Reject> {
+        let Some(condition) = IfHeader::parse(&parts.headers)? else {
+            return Ok(());
+        };
+        let needs_etag = condition.has_etag() && !request.hides_backups();
+        let etag = if let (true, Route::Backup(id)) = (needs_etag, request.route) {
+            let found = self.store.stat(id).await.map_err(|error| {
+                request.failed("stat", &error);
+                Reject::from(&error)
+            })?;
+            found.map(|meta| entity_tag(meta.version))
+        } else {
+            None
+        };
+        self.evaluate(&condition, parts, request.route, etag.as_deref())
     }
+
+    /// Evaluates the `If` header of a request for the `config` document, which has no ETag.
+    pub(crate) fn check_conditions_of_config(&self, parts: &Parts) -> Result<(), Reject> {
+        match IfHeader::parse(&parts.headers)? {
+            None => Ok(()),
+            Some(condition) => self.evaluate(&condition, parts, Route::Config, None),
+        }
+    }
+
+    fn evaluate(
+        &self,
+        condition: &IfHeader<'_>,
+        parts: &Parts,
+        route: Route,
+        etag: Option<&str>,
+    ) -> Result<(), Reject> {
+        if condition.holds(etag, |tag| self.tagged(parts, route, tag)) {
+            Ok(())
+        } else {
+            Err(Reject::PreconditionFailed)
+        }
+    }
+
+    /// What a resource tag in a request for `route` names.
+    fn tagged(&self, parts: &Parts, route: Route, tag: &str) -> Tagged {
+        let own = parts.uri.authority().map(Authority::as_str);
+        let own = own.or_else(|| parts.headers.get(HOST)?.to_str().ok());
+        let (authority, path) = match tag.split_once("://") {
+            Some((_, rest)) if !tag.starts_with('/') => {
+                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                (Some(authority), path)
+            }
+            _ => (own, tag),
+        };
+        // Behind a proxy, another name may be one of this server.
+        let is_own = match (authority, own) {
+            (Some(authority), Some(own)) => authority.eq_ignore_ascii_case(own),
+            (None, _) => true,
+            (Some(_), None) => false,
+        };
+        let bases = [Some(&self.own), self.public.as_ref()];
+        let named = bases
+            .into_iter()
+            .flatten()
+            .map(|base| Route::parse(&base.path, path))
+            .find(|named| *named != Route::Unknown);
+        match named {
+            Some(named) if named == route && is_own => Tagged::Target,
+            Some(Route::Backup(_)) => Tagged::Unknown,
+            _ => Tagged::WithoutEtag,
+        }
+    }
+}
+
+/// The request that dav-server sees.
+fn build_request(
+    prefixed: &Prefixed,
+    parts: &Parts,
+    route: Route,
+    body: Bytes,
+) -> Request<Full<Bytes>> {
+    let (method, headers) = (&parts.method, &parts.headers);
+    let mut request = Request::new(Full::new(body.clone()));
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = route
+        .path(&prefixed.path)
+        .parse()
+        .expect("a base path and a route contain only characters that a URI allows");
+    let passed_on = request.headers_mut();
+    for name in CONDITIONAL {
+        for value in headers.get_all(&name) {
+            passed_on.append(name.clone(), for_dav_server(&name, value));
+        }
+    }
+    if method == Method::PUT {
+        passed_on.insert(CONTENT_LENGTH, body.len().into());
+    }
+    if let Some(depth) = headers.get(DEPTH).filter(|_| method.as_str() == PROPFIND) {
+        passed_on.insert(DEPTH, depth.clone());
+    }
+    request
 }
 
 /// The refusal that corresponds to a status of dav-server.
@@ -197,19 +304,16 @@ fn reject_of(status: StatusCode) -> Reject {
     }
 }
 
-/// Streams a listing. If the store fails halfway, the connection is closed: a truncated listing
-/// must not look complete to a tool that copies the backups in it.
+/// Streams a listing. If the store fails halfway, the connection is closed, and the end of the XML
+/// is not sent: a truncated listing must not look complete to a tool that copies the backups in it.
+/// To a proxy that speaks HTTP/1.0, a closed connection is the end of a complete response.
 fn stream_listing(body: dav_server::body::Body, request: Arc<DavRequest>) -> Body {
-    let failed = stream::once(async move {
-        request
-            .failure
-            .get()
-            .map(|_| Err(io::Error::other("the listing failed")))
+    // dav-server skips what fails, so its next chunk may be the end.
+    let frames = StreamExt::map(body, move |chunk| match request.failure.get() {
+        Some(_) => Err(io::Error::other("the listing failed")),
+        None => chunk.map(Frame::data),
     });
-    let frames = StreamExt::map(body, |chunk| chunk.map(Frame::data));
-    Either::Right(StreamBody::new(
-        frames.chain(failed.filter_map(future::ready)).boxed(),
-    ))
+    Either::Right(StreamBody::new(frames.boxed()))
 }
 
 /// The store as a file system of dav-server. The resource is decided already and part of the
@@ -231,7 +335,7 @@ impl BackupFileSystem {
 
     async fn backup(&self, id: BackupId, request: &DavRequest) -> FsResult<Node> {
         // For a phone the collection is empty; it gets a backup by its id, with GET.
-        if request.method.as_str() == PROPFIND && request.caller.role() == Role::Phone {
+        if request.hides_backups() {
             return Err(FsError::NotFound);
         }
         let found = if request.method == Method::GET {
@@ -290,6 +394,10 @@ impl GuardedFileSystem<Arc<DavRequest>> for BackupFileSystem {
                     None => (self.backup(id, request).await?, Bytes::new()),
                 };
                 return Ok(Box::new(Download { node, rest: body }) as Box<dyn DavFile>);
+            }
+            // A condition on a backup that could not be looked up may not hold.
+            if request.is_conditional && request.existing.get().is_none() {
+                return Err(FsError::GeneralFailure);
             }
             // There are no partial backups, and an upload of unknown length cannot be complete.
             let (true, false, Some(size)) = (options.truncate, options.append, options.size) else {

@@ -10,6 +10,11 @@ use futures_util::future;
 
 use crate::store::Version;
 
+/// The entity tag of a version, with its quotation marks.
+pub(crate) fn entity_tag(Version(version): Version) -> String {
+    format!("\"{version:x}\"")
+}
+
 /// The metadata of a resource.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Node {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dav_server::fs::FsError;
 use http::Method;
 
-use crate::account::Caller;
+use crate::account::{Caller, Role};
 use crate::server::limits::quotas::{Existing, Quotas};
 use crate::server::metrics::Metrics;
 use crate::server::request::dav_listing::Listing;
@@ -24,6 +24,8 @@ pub(super) struct DavRequest {
     pub(super) quotas: Arc<Quotas>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) method: Method,
+    /// Whether it has a condition.
+    pub(super) is_conditional: bool,
     pub(super) now: SystemTime,
     /// The backup that dav-server found before an upload.
     pub(super) existing: OnceLock<Existing>,
@@ -45,13 +47,16 @@ impl DavRequest {
             error = error as &dyn std::error::Error,
             "storage failed"
         );
-        let (reject, fs_error) = match error {
-            store::Error::Full(_) => (Reject::Full, FsError::InsufficientStorage),
-            store::Error::Unavailable(_) => (Reject::Unavailable, FsError::GeneralFailure),
-            store::Error::Other(_) => (Reject::Storage, FsError::GeneralFailure),
-        };
-        let _ = self.failure.set(reject);
-        fs_error
+        let _ = self.failure.set(error.into());
+        match error {
+            store::Error::Full(_) => FsError::InsufficientStorage,
+            store::Error::Unavailable(_) | store::Error::Other(_) => FsError::GeneralFailure,
+        }
+    }
+
+    /// Whether backups look as if they did not exist: a phone gets one by its id, with GET.
+    pub(super) fn hides_backups(&self) -> bool {
+        self.method.as_str() == "PROPFIND" && self.caller.role() == Role::Phone
     }
 
     /// The resource of a backup. Its time is never later than that of the request, as RFC 9110
@@ -69,6 +74,16 @@ impl DavRequest {
             length: meta.length,
             uploaded: Some((modified, meta.version)),
             quote,
+        }
+    }
+}
+
+impl From<&store::Error> for Reject {
+    fn from(error: &store::Error) -> Self {
+        match error {
+            store::Error::Full(_) => Self::Full,
+            store::Error::Unavailable(_) => Self::Unavailable,
+            store::Error::Other(_) => Self::Storage,
         }
     }
 }

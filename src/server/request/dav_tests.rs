@@ -65,7 +65,28 @@ fn dav(store: &Arc<RecordingStore>) -> Dav {
         crate::config::Quotas::default(),
         Arc::clone(&metrics),
     ));
-    Dav::new(Arc::<RecordingStore>::clone(store), quotas, metrics, "/", 0)
+    let store = Arc::<RecordingStore>::clone(store);
+    Dav::new(store, quotas, metrics, "/", None, 0)
+}
+
+async fn put(
+    dav: &Dav,
+    headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+    body: Bytes,
+) -> Result<StatusCode, Reject> {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = Method::PUT;
+    for (name, value) in headers {
+        parts.headers.append(name, value);
+    }
+    let call = DavCall {
+        parts: &parts,
+        route: Route::Backup(BackupId::from_bytes([1; 32])),
+        caller: &Caller::anonymous(),
+        base: PathBase::Own,
+    };
+    let response = dav.handle(&call, body, SystemTime::UNIX_EPOCH).await;
+    response.map(|response| response.status())
 }
 
 /// Found by `fuzz/`: the first of these ended a connection in a panic.
@@ -73,19 +94,9 @@ fn dav(store: &Arc<RecordingStore>) -> Dav {
 async fn an_invalid_condition_is_refused_and_nothing_is_stored() {
     let store = Arc::new(RecordingStore::default());
     let dav = dav(&store);
-    let put = async |name: HeaderName, value: &[u8]| {
-        let value = HeaderValue::from_bytes(value).unwrap();
-        let response = dav
-            .handle(
-                &Method::PUT,
-                Route::Backup(BackupId::from_bytes([1; 32])),
-                &Caller::anonymous(),
-                &HeaderMap::from_iter([(name, value)]),
-                Bytes::from_static(b"backup"),
-                SystemTime::UNIX_EPOCH,
-            )
-            .await;
-        response.map(|response| response.status())
+    let put = async |name: HeaderName, lines: &[&[u8]]| {
+        let line = |line: &&[u8]| (name.clone(), HeaderValue::from_bytes(line).unwrap());
+        put(&dav, lines.iter().map(line), Bytes::from_static(b"backup")).await
     };
     for bad in [
         &b"\""[..],
@@ -101,7 +112,17 @@ async fn an_invalid_condition_is_refused_and_nothing_is_stored() {
     ] {
         for name in [IF_MATCH, IF_NONE_MATCH] {
             let shown = bad.escape_ascii();
-            assert_eq!(put(name, bad).await, Err(Reject::BadCondition), "{shown}");
+            assert_eq!(
+                put(name.clone(), &[bad]).await,
+                Err(Reject::BadCondition),
+                "{shown}"
+            );
+            // In another line than the first too, where there may be no star either.
+            let good = &b"\"a\""[..];
+            for lines in [[good, bad], [bad, good], [good, b"*"], [b"*", b"*"]] {
+                let refused = put(name.clone(), &lines).await;
+                assert_eq!(refused, Err(Reject::BadCondition), "{shown}");
+            }
         }
     }
     assert!(store.0.lock().unwrap().is_empty());
@@ -109,12 +130,12 @@ async fn an_invalid_condition_is_refused_and_nothing_is_stored() {
     for good in [&b"*"[..], b"\"\"", b"\"a\"", b" W/\"a\" ,\"b\""] {
         let shown = good.escape_ascii();
         assert_eq!(
-            put(IF_MATCH, good).await,
+            put(IF_MATCH, &[good]).await,
             Err(Reject::PreconditionFailed),
             "{shown}"
         );
         assert_eq!(
-            put(IF_NONE_MATCH, good).await,
+            put(IF_NONE_MATCH, &[good]).await,
             Ok(StatusCode::NO_CONTENT),
             "{shown}"
         );
@@ -128,21 +149,11 @@ async fn an_upload_reaches_the_store_without_a_copy_and_the_result_of_the_store_
     let store = Arc::new(RecordingStore::default());
     let dav = dav(&store);
     let backup = Bytes::from_owner(vec![7; 100_000]);
-    let route = Route::Backup(BackupId::from_bytes([1; 32]));
 
-    let response = dav
-        .handle(
-            &Method::PUT,
-            route,
-            &Caller::anonymous(),
-            &HeaderMap::new(),
-            backup.clone(),
-            SystemTime::UNIX_EPOCH,
-        )
-        .await;
+    let response = put(&dav, [], backup.clone()).await;
 
     // dav-server found no backup; the store reports a replacement.
-    assert_eq!(response.unwrap().status(), StatusCode::NO_CONTENT);
+    assert_eq!(response, Ok(StatusCode::NO_CONTENT));
     let stored = store.0.lock().unwrap();
     assert_eq!(
         (stored[0].as_ptr(), stored[0].len()),

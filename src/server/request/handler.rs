@@ -2,10 +2,10 @@
 //! out (`dav.rs`).
 //!
 //! The order is: framing (400), number of header fields (431), credentials (401), rate limit on
-//! wrong passwords (429), resource (404), method (405); for an upload its length (411, 413) and
-//! memory for it (503); then the body is read. After that come the rate limit on backup ids (429)
-//! and a request permit (503), and only then is the store used. A refused body of moderate size is
-//! drained before the response (`body.rs`).
+//! wrong passwords (429), resource (404), method (405); for an upload whether its body is the
+//! backup (400, 415), its length (411, 413) and memory for it (503); then the body is read. After
+//! that come the rate limit on backup ids (429) and a request permit (503), and only then is the
+//! store used. A refused body of moderate size is drained before the response (`body.rs`).
 //!
 //! A request without credentials gets 401 whatever its path and method: the iOS app sends every
 //! request without credentials first, an upload with its whole body, and repeats it with
@@ -29,17 +29,18 @@ use crate::config::Config;
 use crate::server::limits::guess_limiter::{GuessError, Probe};
 use crate::server::net::client_address::ClientAddress;
 use crate::server::net::connection_limiter::ConnectionSlot;
+use crate::server::net::external_path::{ExternalPath, PathBase};
 use crate::server::net::request_framing;
 use crate::server::request::access_log;
 use crate::server::request::access_log::{AccessLine, known_method};
 use crate::server::request::body::{BodyLimits, RequestBody};
 use crate::server::request::context::{Services, SharedState};
-use crate::server::request::dav::Dav;
+use crate::server::request::dav::{Dav, DavCall};
 use crate::server::request::pseudonym::Pseudonym;
 use crate::server::request::reply;
 use crate::server::request::reply::{Body, Reject};
 use crate::server::request::route::Route;
-use crate::server::request::{conditions, landing_page, xml_guard};
+use crate::server::request::{conditions, landing_page, upload_headers, xml_guard};
 
 /// How long an upload waits for memory, and a request for its permit, before it gets 503. Shorter
 /// than any app waits for a response.
@@ -49,22 +50,13 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 /// accounts and none are needed.
 const ACCOUNTS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Headers by which some servers accept a part of an upload: `Content-Range` (RFC 9110 §14.5),
-/// `X-Update-Range` (SabreDAV), `Upload-Offset` (tus) and `OC-Chunked` (ownCloud). A request with
-/// one of them is refused, because this server would store a part as the whole backup.
-const PARTIAL_UPLOAD_HEADERS: [&str; 4] = [
-    "content-range",
-    "x-update-range",
-    "upload-offset",
-    "oc-chunked",
-];
-
 /// Handles requests under one configuration.
 pub(crate) struct RequestHandler {
     config: Arc<Config>,
     services: Services,
     shared: SharedState,
     dav: Dav,
+    external_path: ExternalPath,
     config_document: Bytes,
     landing_page: Bytes,
     body_limits: BodyLimits,
@@ -76,7 +68,7 @@ enum Plan {
     Config,
     Options(&'static [&'static str]),
     Upload(Caller),
-    Dav(Caller),
+    Dav(Caller, PathBase),
 }
 
 /// A request that is accepted, except for its conditions, which dav-server evaluates.
@@ -84,6 +76,7 @@ struct Accepted<'a> {
     parts: &'a Parts,
     route: Route,
     caller: Caller,
+    base: PathBase,
     address: ClientAddress,
 }
 
@@ -94,6 +87,7 @@ impl RequestHandler {
             "retentionDays": config.retention_days,
         });
         let config_document = Bytes::from(config_document.to_string());
+        let external_path = ExternalPath::new(&config);
         Self {
             landing_page: landing_page::render(config.public_url.as_deref(), config.retention_days),
             dav: Dav::new(
@@ -101,8 +95,10 @@ impl RequestHandler {
                 Arc::clone(&shared.quotas),
                 Arc::clone(&services.metrics),
                 &config.base_path,
+                external_path.public(),
                 config_document.len(),
             ),
+            external_path,
             config_document,
             body_limits: BodyLimits::new(&config),
             services: services.clone(),
@@ -200,42 +196,41 @@ impl RequestHandler {
         address: ClientAddress,
         slot: &ConnectionSlot,
     ) -> Result<Response<Body>, Reject> {
-        let plan = self.plan(parts, route, address).await?;
+        let plan = self.plan(parts, route, address, slot).await?;
         // Not for callers that need no credentials: they could pin all connection slots.
         let credentials = self.config.allow_anonymous || parts.headers.contains_key(AUTHORIZATION);
         if credentials && !matches!(plan, Plan::Page) {
             slot.mark_authenticated();
         }
-        if let Plan::Upload(caller) = plan {
-            let backup = self.receive(parts, body, address).await?;
-            let request = Accepted {
-                parts,
-                route,
-                caller,
-                address,
-            };
-            return self.run(&request, backup).await;
-        }
-        let small = body.read_small().await?;
-        match plan {
-            Plan::Page => Ok(reply::page(self.landing_page.clone())),
-            Plan::Config => Ok(reply::config(self.config_document.clone())),
-            Plan::Options(methods) => Ok(reply::options(methods)),
-            Plan::Upload(caller) | Plan::Dav(caller) => {
-                if !xml_guard::is_harmless(&small) {
-                    return Err(Reject::BadXml);
-                }
-                let propfind = parts.method.as_str() == "PROPFIND";
-                let small = if propfind { small } else { Bytes::new() };
-                let request = Accepted {
-                    parts,
-                    route,
-                    caller,
-                    address,
-                };
-                self.run(&request, small).await
+        let is_upload = matches!(plan, Plan::Upload(_));
+        let body = if is_upload {
+            self.receive(parts, body, address).await?
+        } else {
+            body.read_small().await?
+        };
+        let (caller, base) = match plan {
+            Plan::Page => return Ok(reply::page(self.landing_page.clone())),
+            Plan::Config => {
+                self.dav.check_conditions_of_config(parts)?;
+                return Ok(reply::config(self.config_document.clone()));
             }
+            Plan::Options(methods) => return Ok(reply::options(methods)),
+            Plan::Upload(caller) => (caller, PathBase::Own),
+            Plan::Dav(caller, base) => (caller, base),
+        };
+        if !is_upload && !xml_guard::is_harmless(&body) {
+            return Err(Reject::BadXml);
         }
+        let has_body = is_upload || parts.method.as_str() == "PROPFIND";
+        let request = Accepted {
+            parts,
+            route,
+            caller,
+            base,
+            address,
+        };
+        self.run(&request, if has_body { body } else { Bytes::new() })
+            .await
     }
 
     /// Runs an accepted request with its complete body.
@@ -244,6 +239,7 @@ impl RequestHandler {
             parts,
             route,
             caller,
+            base,
             address,
         } = request;
         let charge = match probe(parts, *route) {
@@ -263,11 +259,14 @@ impl RequestHandler {
                     bytes: body,
                     _guard: Arc::clone(&permit),
                 });
+                let call = DavCall {
+                    parts,
+                    route: *route,
+                    caller,
+                    base: *base,
+                };
                 let now = (self.services.clock)();
-                let (method, headers) = (&parts.method, &parts.headers);
-                self.dav
-                    .handle(method, *route, caller, headers, body, now)
-                    .await
+                self.dav.handle(&call, body, now).await
             }
             Err(reject) => Err(reject),
         };
@@ -292,6 +291,7 @@ impl RequestHandler {
         parts: &Parts,
         route: Route,
         address: ClientAddress,
+        slot: &ConnectionSlot,
     ) -> Result<Plan, Reject> {
         let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
         if is_read && route == Route::Root {
@@ -308,15 +308,18 @@ impl RequestHandler {
             ("PROPFIND", _) => {
                 // RFC 4918 §9.1: no Depth means infinity.
                 let depth = parts.headers.get("depth").map(http::HeaderValue::as_bytes);
-                let finite = matches!(depth, Some(b"0" | b"1"));
-                if finite {
-                    Ok(Plan::Dav(caller))
-                } else {
-                    Err(Reject::InfiniteDepth)
+                if !matches!(depth, Some(b"0" | b"1")) {
+                    return Err(Reject::InfiniteDepth);
                 }
+                let (peer, proxies) = (slot.address(), &self.shared.proxies);
+                let is_proxy = proxies.trusts(peer) && !proxies.uses_proxy_protocol(peer);
+                let (external, headers) = (&self.external_path, &parts.headers);
+                let base = external.base(parts.version, headers, is_proxy);
+                base.map(|base| Plan::Dav(caller, base))
+                    .ok_or(Reject::UnknownPath)
             }
             (_, Route::Config) => Ok(Plan::Config),
-            _ => Ok(Plan::Dav(caller)),
+            _ => Ok(Plan::Dav(caller, PathBase::Own)),
         }
     }
 
@@ -372,12 +375,7 @@ impl RequestHandler {
         body: &mut RequestBody,
         address: ClientAddress,
     ) -> Result<Bytes, Reject> {
-        if PARTIAL_UPLOAD_HEADERS
-            .iter()
-            .any(|name| parts.headers.contains_key(*name))
-        {
-            return Err(Reject::Partial);
-        }
+        upload_headers::check(&parts.headers, body.declared())?;
         let length = match body.declared().map(usize::try_from) {
             None => return Err(Reject::LengthRequired),
             Some(Ok(0)) => return Err(Reject::Empty),

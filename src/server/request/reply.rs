@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{Either, Full, StreamBody};
@@ -45,10 +45,14 @@ pub(crate) enum Reject {
     TooLarge,
     /// A partial upload (RFC 9110 §14.5).
     Partial,
+    /// An upload with a content coding, or in an envelope (RFC 9110 §15.5.16).
+    UnsupportedMedia,
     /// An invalid or harmful PROPFIND body.
     BadXml,
     /// PROPFIND with infinite depth (RFC 4918 §9.1).
     InfiniteDepth,
+    /// A listing whose paths may be wrong outside a proxy (`net/external_path.rs`).
+    UnknownPath,
     /// A condition of the request is invalid.
     BadCondition,
     /// A condition of the request does not hold.
@@ -90,8 +94,16 @@ impl Reject {
                 StatusCode::BAD_REQUEST,
                 "partial uploads are not supported\n",
             ),
+            Self::UnsupportedMedia => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "only plain, unencoded uploads are supported\n",
+            ),
             Self::BadXml => (StatusCode::BAD_REQUEST, "invalid PROPFIND body\n"),
             Self::InfiniteDepth => (StatusCode::FORBIDDEN, "depth must be 0 or 1\n"),
+            Self::UnknownPath => (
+                StatusCode::FORBIDDEN,
+                "no listing behind this proxy unless publicUrl and basePath have one path\n",
+            ),
             Self::BadCondition => (StatusCode::BAD_REQUEST, "invalid condition\n"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition failed\n"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "server overloaded\n"),
@@ -128,8 +140,10 @@ impl Reject {
             | Self::Incomplete
             | Self::TooLarge
             | Self::Partial
+            | Self::UnsupportedMedia
             | Self::BadXml
             | Self::InfiniteDepth
+            | Self::UnknownPath
             | Self::BadCondition
             | Self::PreconditionFailed
             // The guess limiter and the quotas count these themselves.
@@ -158,6 +172,9 @@ impl Reject {
         }
         if let Self::MethodNotAllowed(methods) = self {
             headers.insert(ALLOW, allow(methods));
+        }
+        if self == Self::UnsupportedMedia {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if let Self::TooMany(seconds) = self {
             headers.insert(RETRY_AFTER, seconds.into());

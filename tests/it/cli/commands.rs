@@ -153,6 +153,36 @@ fn init_makes_an_installation_that_check_finds_good() {
     assert_eq!(json[0]["severity"], "good");
 }
 
+#[test]
+fn init_serves_everything_under_the_path_of_the_public_url() {
+    for (url, base_path) in [
+        ("https://safe.example.org", "/"),
+        ("https://example.org/safe", "/safe"),
+        ("https://example.org/a/b/", "/a/b/"),
+    ] {
+        let folder = Folder::new();
+        folder.done(&["init", "--yes", "--public-url", url]);
+        let text = std::fs::read_to_string(folder.path("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(config["basePath"], base_path);
+
+        folder.write("config.json", &free_ports(&folder));
+        let checked = folder.done(&["check"]);
+        assert!(!checked.contains("publicUrl:"), "{checked}");
+    }
+    // A path that cannot be one of this server is said, and nothing is written.
+    let folder = Folder::new();
+    let (code, message) = folder.failed(&[
+        "init",
+        "--yes",
+        "--public-url",
+        "https://example.org/x%2Fy/",
+    ]);
+    assert_ne!(code, 0);
+    assert!(message.contains("basePath: must be a path"), "{message}");
+    assert!(!folder.path("config.json").exists());
+}
+
 /// The configuration of the folder with ports that the system chooses.
 fn free_ports(folder: &Folder) -> String {
     let text = std::fs::read_to_string(folder.path("config.json")).unwrap();

@@ -286,13 +286,13 @@ async fn methods_that_would_lock_move_or_create_are_not_offered() {
                 assert!(!answer.header("allow").unwrap().contains(method));
             }
         }
-        // A lock token, which no client can have, locks no client out.
-        let header = [
-            ("if", "(<opaquelocktoken:1>)"),
-            ("lock-token", "<opaquelocktoken:1>"),
-        ];
+        // A lock token, which no client can have, locks no client out, and matches nothing.
+        let header = [("lock-token", "<opaquelocktoken:1>")];
         let put = operator.send("PUT", &backup, &header, "old").await;
         assert_eq!(put.status, 204);
+        let header = [("if", "(<opaquelocktoken:1>)")];
+        let put = operator.send("PUT", &backup, &header, "new").await;
+        put.assert_refused(412);
     }
     assert_untouched(&server);
 }

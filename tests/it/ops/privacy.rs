@@ -32,7 +32,7 @@ fn the_search_finds_secrets_however_they_are_written() {
 /// Words that the log of every fully driven server has.
 macro_rules! said {
     ($($word:literal),*) => {
-        &["storage failed", "handshake failed", "connection ended", "accounts reload failed", "sweep finished", "stopped", $($word),*]
+        &["storage failed", "handshake failed", "connection ended", "accounts reload failed", "listing refused", "sweep finished", "stopped", $($word),*]
     };
 }
 

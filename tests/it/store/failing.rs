@@ -24,8 +24,8 @@ use crate::support::wire::{Answer, Client, Protocol, soon, whole};
 use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path, names};
 
 /// Long enough for one that an app can open.
-const OLD: &str = "the old backup, which is as long as any must be";
-const NEW: &str = "the new one, which is of another length than the old one";
+pub(crate) const OLD: &str = "the old backup, which is as long as any must be";
+pub(crate) const NEW: &str = "the new one, which is of another length than the old one";
 /// Uploads at the same time.
 const MANY: u32 = 400;
 
@@ -71,7 +71,7 @@ const CASES: [Case; 10] = {
 };
 
 /// A store in memory in which there is a backup [`ID`], and a server over it that has settled.
-async fn server() -> (TestServer, FaultyStore) {
+pub(crate) async fn server() -> (TestServer, FaultyStore) {
     let store = FaultyStore::over(MemoryStore::default());
     let server = Site::new().start_over(store.clone()).await;
     server.settled().await;
@@ -90,7 +90,7 @@ async fn ask(client: &mut Client, method: &str, id: &str) -> Answer {
     client.send(method, &path, depth, body).await
 }
 
-async fn kept(store: &FaultyStore, id: &str) -> Option<String> {
+pub(crate) async fn kept(store: &FaultyStore, id: &str) -> Option<String> {
     let found = store.get(id.parse().unwrap()).await.unwrap();
     found.map(|(_, body)| String::from_utf8(body.into()).unwrap())
 }

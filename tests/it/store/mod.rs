@@ -6,6 +6,7 @@ pub(crate) mod contract;
 mod descriptors;
 pub(crate) mod failing;
 mod flaws;
+mod listings;
 mod odd_files;
 mod odd_times;
 mod races;
