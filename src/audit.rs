@@ -4,8 +4,9 @@
 //! A line is written after the command's work, not before: on a full disk an operator can still
 //! empty the trash. The file is opened before the work, so that most errors that would prevent the
 //! line also prevent a command from removing backups or granting access. Commands that rescue
-//! backups, such as a restore from the trash, run without the log if it cannot be opened. The log
-//! contains names of accounts, but never ids or secrets.
+//! backups, such as a restore from the trash, run without the log if it cannot be opened, and
+//! commands that make room open it at their end if there was no room before. The log contains names
+//! of accounts, but never ids or secrets.
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,15 @@ pub struct Error {
     path: PathBuf,
     #[source]
     source: durable::Error,
+}
+
+impl Error {
+    /// True if there is no room for the file; a command that makes room may then succeed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        [StorageFull, QuotaExceeded].contains(&self.source.source.kind())
+    }
 }
 
 /// The outcome of a command.

@@ -5,13 +5,23 @@
 //! over the final name, `fsync` the directory (docs/DURABILITY.md). A crash may leave a temporary
 //! file (`.`, 24 hexadecimal digits, `.tmp`) beside the final one; the start of the server removes
 //! those in the data directory's `tmp/`. [`AppendLog`] appends lines instead; a crash may tear its
-//! last line. The module is a leaf: it handles paths and bytes, nothing else.
+//! last line. The module handles paths and bytes, nothing else; what a file system may lack is
+//! replaced in `file_system.rs`.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::file_system::{self, Lock, Replaced};
+
+/// Step: a temporary file is created.
+pub const CREATE_TEMP_FILE: &str = "create temporary file";
+/// Step: a missing directory is created.
+pub const CREATE_DIRECTORY: &str = "create directory";
+/// Step: a file gets its final name.
+pub const RENAME: &str = "rename";
 
 /// Mode of every file that this program writes: only the owner may read and write.
 pub const FILE_MODE: u32 = 0o600;
@@ -61,7 +71,7 @@ impl TempFile {
             .create_new(true)
             .mode(FILE_MODE)
             .open(&path)
-            .map_err(Error::at("create temporary file"))?;
+            .map_err(Error::at(CREATE_TEMP_FILE))?;
         Ok(Self {
             path,
             file,
@@ -103,7 +113,7 @@ impl TempFile {
     /// # Errors
     /// When the rename fails; the temporary file is then removed.
     pub fn rename_to(mut self, target: &Path) -> Result<(), Error> {
-        fs::rename(&self.path, target).map_err(Error::at("rename"))?;
+        fs::rename(&self.path, target).map_err(Error::at(RENAME))?;
         self.renamed = true;
         Ok(())
     }
@@ -113,16 +123,27 @@ impl TempFile {
     ///
     /// # Errors
     /// When the rename fails for another reason than an existing file.
-    pub fn rename_to_new(mut self, target: &Path) -> Result<Option<Self>, Error> {
-        match rename_to_new(&self.path, target) {
-            Ok(()) => {
+    pub fn rename_to_new(mut self, target: &Path) -> Result<RenamedToNew, Error> {
+        match file_system::rename_to_new(&self.path, target) {
+            Ok(replaced) => {
                 self.renamed = true;
-                Ok(None)
+                Ok(RenamedToNew::Done(replaced))
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Some(self)),
-            Err(error) => Err(Error::at("rename")(error)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(RenamedToNew::Exists(self))
+            }
+            Err(error) => Err(Error::at(RENAME)(error)),
         }
     }
+}
+
+/// The result of renaming a temporary file to a new name.
+#[derive(Debug)]
+pub enum RenamedToNew {
+    /// It has the new name.
+    Done(Replaced),
+    /// Another file has that name.
+    Exists(TempFile),
 }
 
 impl Drop for TempFile {
@@ -136,48 +157,26 @@ impl Drop for TempFile {
 }
 
 /// Copies owner and group to a file from the first of `models` that exists. Only root may change
-/// the owner; for other users the function does nothing.
+/// the owner; for other users, and on a file system without owners, the function does nothing.
 fn copy_ownership(file: &File, models: &[&Path]) -> Result<(), Error> {
     let Some(model) = models.iter().find_map(|model| fs::metadata(model).ok()) else {
         return Ok(());
     };
-    match std::os::unix::fs::fchown(file, Some(model.uid()), Some(model.gid())) {
-        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
-            Err(Error::at("change the owner")(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Renames `from` to `to` unless `to` exists. Where the file system cannot do so atomically (some
-/// network file systems), the function checks for `to` first and then renames.
-///
-/// # Errors
-/// `AlreadyExists` when `to` exists, and every other error of `rename(2)`.
-pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            if fs::symlink_metadata(to).is_ok() {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            fs::rename(from, to)
-        }
-        other => other.map_err(io::Error::from),
-    }
+    let changed = file_system::set_owner(file, model.uid(), model.gid());
+    changed.map(drop).map_err(Error::at("change the owner"))
 }
 
 /// Flushes the names in `directory` to disk: a rename or removal is durable after this call.
 ///
 /// # Errors
 /// When the directory cannot be opened or synced.
-pub fn sync_directory(directory: &Path) -> Result<(), Error> {
+pub fn sync_directory(directory: &Path) -> Result<Replaced, Error> {
     let directory = File::open(directory).map_err(Error::at("open directory"))?;
-    directory.sync_all().map_err(Error::at("fsync directory"))?;
+    let replaced = file_system::sync_directory(&directory).map_err(Error::at("fsync directory"))?;
     // After a disk failure XFS shuts down and loses the latest renames, and yet `fsync` of a
     // directory succeeds. `fstat` then reports the error.
     match rustix::fs::fstat(&directory) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(replaced),
         Err(error) => Err(Error::at("fsync directory")(error.into())),
     }
 }
@@ -205,7 +204,7 @@ pub fn replace_via(temporary: &Path, path: &Path, contents: &[u8]) -> Result<(),
     file.write(contents)?;
     file.sync()?;
     file.rename_to(path)?;
-    sync_directory(directory)
+    sync_directory(directory).map(drop)
 }
 
 /// A log file to which several processes may append lines at the same time. Mode 0600, with owner
@@ -254,11 +253,8 @@ impl AppendLog {
     /// # Errors
     /// When the line cannot be written; a part of it may then be in the file.
     pub fn append(&self, line: &str) -> Result<(), Error> {
-        lock(&self.file)?;
-        let appended = self.append_locked(line);
-        // Closing the file would unlock it too, but a command may keep it open.
-        let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
-        appended
+        file_system::while_locked(&self.file, || self.append_locked(line))
+            .map_err(Error::at("lock"))?
     }
 
     fn append_locked(&self, line: &str) -> Result<(), Error> {
@@ -278,28 +274,15 @@ impl AppendLog {
     }
 }
 
-/// Locks `directory` exclusively until the returned file is closed. It serialises processes that
-/// read a file, change it and replace it. On a file system without locks the function does nothing.
+/// Locks `directory` exclusively until the returned lock is dropped. It serialises processes that
+/// read a file, change it and replace it; on a file system without locks, the threads of this
+/// process alone.
 ///
 /// # Errors
-/// When the directory cannot be opened.
-pub fn lock_directory(directory: &Path) -> Result<File, Error> {
-    let directory = File::open(directory).map_err(Error::at("open directory"))?;
-    lock(&directory)?;
-    Ok(directory)
-}
-
-/// Waits for the exclusive `flock` of an open file or directory, which is held until all duplicates
-/// of its descriptor are closed. A file system without locks is ignored.
-fn lock(file: &File) -> Result<(), Error> {
-    use rustix::fs::{FlockOperation, flock};
-    loop {
-        match flock(file, FlockOperation::LockExclusive) {
-            Ok(()) | Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Error::at("lock")(error.into())),
-        }
-    }
+/// When the directory cannot be opened or locked.
+pub fn lock_directory(directory: &Path) -> Result<Lock, Error> {
+    let opened = File::open(directory).map_err(Error::at("open directory"))?;
+    file_system::lock(opened, directory).map_err(Error::at("lock"))
 }
 
 /// Creates `directory` and its missing parents with mode 0700, each with owner and group of its
@@ -323,10 +306,10 @@ pub fn create_directory(directory: &Path) -> Result<(), Error> {
                 Err(error)
             }
         })
-        .map_err(Error::at("create directory"))?;
+        .map_err(Error::at(CREATE_DIRECTORY))?;
     let created = File::open(directory).map_err(Error::at("open directory"))?;
     copy_ownership(&created, &[parent])?;
-    sync_directory(parent)
+    sync_directory(parent).map(drop)
 }
 
 /// The parent directory of a path; `.` for a bare file name.
@@ -397,9 +380,12 @@ mod tests {
         let target = directory.path().join("target");
 
         let first = TempFile::create_in(directory.path()).unwrap();
-        assert!(first.rename_to_new(&target).unwrap().is_none());
+        let first = first.rename_to_new(&target).unwrap();
+        assert!(matches!(first, RenamedToNew::Done(_)));
         let second = TempFile::create_in(directory.path()).unwrap();
-        assert!(second.rename_to_new(&target).unwrap().is_some());
+        let second = second.rename_to_new(&target).unwrap();
+        assert!(matches!(second, RenamedToNew::Exists(_)));
+        drop(second);
 
         assert_eq!(names(directory.path()), ["target"]);
     }

@@ -20,6 +20,7 @@
 //! | [`lock`] | mutexes whose poisoning is ignored |
 //! | [`time`] | Unix time in seconds, units of time, human-readable durations |
 //! | [`durable`] | atomic and durable replacement of files |
+//! | [`file_system`] | system calls that some file systems lack, and what replaces them |
 //! | [`client`] | HTTP client that behaves like the Android and iOS apps |
 //! | [`backup`] | the Threema Safe format |
 //!
@@ -35,6 +36,7 @@ pub mod client;
 pub mod config;
 pub mod durable;
 pub mod error_chain;
+pub mod file_system;
 pub mod html;
 pub mod lock;
 pub mod private_file;

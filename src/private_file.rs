@@ -9,10 +9,12 @@
 //! secrets can set it.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 /// Mode bit: others may read.
 const OTHERS_READ: u32 = 0o004;
@@ -43,6 +45,52 @@ impl Exposure {
             None
         })
     }
+}
+
+/// Why the mode of a file stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum NotMended {
+    /// The mode cannot be read or set.
+    #[error(transparent)]
+    System(#[from] io::Error),
+    /// It is a symbolic link or a special file, and where it leads is not this program's business.
+    #[error("it is a symbolic link or a special file; run chmod on what it leads to")]
+    NoFile,
+    /// It belongs to another user than the data directory.
+    #[error("it belongs to another user (uid {0}); run chmod as that user or as root")]
+    OtherOwner(u32),
+}
+
+/// Takes all rights to a file or directory from all users but its owner, who must be `owner`:
+/// mode 0700 for a directory, 0600 for a file. Returns the mode that it had, or `None` if it was
+/// private already.
+///
+/// # Errors
+/// When it is no file or directory, belongs to another user, or its mode cannot be set.
+pub fn make_private(path: &Path, owner: u32) -> Result<Option<u32>, NotMended> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_file() && !found.is_dir() {
+        return Err(NotMended::NoFile);
+    }
+    if found.mode() & 0o077 == 0 {
+        return Ok(None);
+    }
+    // From here on the open file counts, whatever the name leads to by now.
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(flags.cast_signed());
+    let file = file.open(path)?;
+    let found = file.metadata()?;
+    if found.uid() != owner {
+        return Err(NotMended::OtherOwner(found.uid()));
+    }
+    let mode = match (found.is_dir(), found.is_file()) {
+        (true, _) => 0o700,
+        (_, true) => 0o600,
+        _ => return Err(NotMended::NoFile),
+    };
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    Ok(Some(found.mode() & 0o7777))
 }
 
 /// The problem and its remedy.
@@ -98,5 +146,32 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
 
         assert_eq!(Exposure::of(&link).unwrap(), Some(Exposure::Readable));
+    }
+
+    #[test]
+    fn what_is_made_private_keeps_no_rights_of_others_and_a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, directory, link] =
+            ["file", "directory", "link"].map(|name| folder.path().join(name));
+        crate::durable::replace(&file, b"").unwrap();
+        fs::create_dir(&directory).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let owner = fs::metadata(&file).unwrap().uid();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        for (path, exposed, private) in [(&file, 0o644, 0o600), (&directory, 0o2755, 0o700)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(exposed)).unwrap();
+            let other = make_private(path, owner + 1).unwrap_err();
+            assert!(matches!(other, NotMended::OtherOwner(_)), "{other}");
+            assert_eq!(mode(path), exposed);
+
+            assert_eq!(make_private(path, owner).unwrap(), Some(exposed));
+            assert_eq!(mode(path), private);
+            assert_eq!(make_private(path, owner).unwrap(), None);
+        }
+
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = make_private(&link, owner).unwrap_err();
+        assert!(matches!(refused, NotMended::NoFile), "{refused}");
+        assert_eq!(mode(&file), 0o644);
     }
 }

@@ -79,13 +79,15 @@ pub struct FileVersions(Vec<Option<FileVersion>>);
 
 /// What distinguishes one state of a file from the next. A file that is replaced by a rename has
 /// another inode; a symbolic link is followed. Owner and mode count, as files with secrets are
-/// refused where others may read them.
+/// refused where others may read them. So does the time of the last change of either, which no
+/// program can set: a copy that keeps length and modification time is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileVersion {
     device: u64,
     inode: u64,
     length: u64,
     modified: (i64, i64),
+    changed: (i64, i64),
     owner: (u32, u32),
     mode: u32,
 }
@@ -112,6 +114,7 @@ impl FileVersion {
             inode: found.ino(),
             length: found.len(),
             modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
             owner: (found.uid(), found.gid()),
             mode: found.mode(),
         })

@@ -73,8 +73,10 @@ pub async fn scrub(
         let mut verified = store.verify(id).await;
         if let Err(error @ Error::Unavailable(_)) = verified {
             // No finding: an unreachable storage does not mean that the backup is damaged.
-            if store.try_write().await.is_err() {
-                return Err(error);
+            // A storage that says that it is full or read-only is there.
+            match store.try_write().await {
+                Ok(()) | Err(Error::Full(_) | Error::ReadOnly(_)) => {}
+                Err(Error::Unavailable(_) | Error::Other(_)) => return Err(error),
             }
             // It is back, or only this backup cannot be read.
             verified = store.verify(id).await;

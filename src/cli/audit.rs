@@ -8,7 +8,7 @@ use super::runtime;
 use super::terminal::warn;
 use super::when::date;
 use crate::audit::{self, AuditLog, Entry, Error, Outcome};
-use crate::config::Config;
+use crate::config::{Config, Storage};
 
 /// The login user id, which stays the same after su and sudo (`proc(5)`).
 const LOGIN_UID: &str = "/proc/self/loginuid";
@@ -20,6 +20,8 @@ const UNSET: u32 = u32::MAX;
 pub(super) struct Audit {
     /// `None` if it could not be opened, which was reported on standard error.
     log: Option<AuditLog>,
+    /// Where the log is opened at the end, when the command has made room for it.
+    reopened: Option<Storage>,
     command: &'static str,
     details: Map<String, Value>,
     is_written: bool,
@@ -37,16 +39,31 @@ impl Audit {
     /// As [`Audit::begin`], for commands that rescue backups: they continue if the audit log cannot
     /// be opened, and fail only at the end.
     pub(super) fn begin_best_effort(config: &Config, command: &'static str) -> Self {
-        let opened = audit::open(&config.storage).map_err(|error| {
-            let text = format!("{:#}", anyhow::Error::from(error));
-            warn(&format!("error: {text}; continuing without audit log"));
-        });
+        let opened = audit::open(&config.storage);
+        let opened = opened.map_err(|error| warn_of(error, "continuing without audit log"));
         Self::of(opened.ok(), command)
+    }
+
+    /// As [`Audit::begin`], for commands that make room: if there is none for the log, they continue,
+    /// and open it at the end.
+    ///
+    /// # Errors
+    /// When the log cannot be opened for another reason.
+    pub(super) fn begin_making_room(config: &Config, command: &'static str) -> Result<Self, Error> {
+        match audit::open(&config.storage) {
+            Err(error) if error.is_full() => {
+                let mut audit = Self::of(None, command);
+                audit.reopened = Some(config.storage.clone());
+                Ok(audit)
+            }
+            opened => Ok(Self::of(Some(opened?), command)),
+        }
     }
 
     fn of(log: Option<AuditLog>, command: &'static str) -> Self {
         Self {
             log,
+            reopened: None,
             command,
             details: Map::new(),
             is_written: false,
@@ -73,6 +90,12 @@ impl Audit {
 
     fn write(&mut self, outcome: Outcome) -> bool {
         self.is_written = true;
+        if let Some(storage) = self.reopened.take() {
+            let opened = audit::open(&storage);
+            self.log = opened
+                .map_err(|error| warn_of(error, "the command's changes remain"))
+                .ok();
+        }
         let Some(log) = &self.log else {
             return false;
         };
@@ -87,8 +110,7 @@ impl Audit {
         match log.append(&entry) {
             Ok(()) => true,
             Err(error) => {
-                let text = format!("{:#}", anyhow::Error::from(error));
-                warn(&format!("error: {text}; the command's changes remain"));
+                warn_of(error, "the command's changes remain");
                 false
             }
         }
@@ -101,6 +123,11 @@ impl Drop for Audit {
             self.write(Outcome::Failed);
         }
     }
+}
+
+fn warn_of(error: Error, consequence: &str) {
+    let text = format!("{:#}", anyhow::Error::from(error));
+    warn(&format!("error: {text}; {consequence}"));
 }
 
 fn login_uid(file: &Path) -> Option<u32> {

@@ -4,13 +4,20 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::runtime;
+use super::audit::Audit;
+use super::runtime::{self, exit_code};
 use super::terminal::say;
 use crate::config::Config;
-use crate::server::{self, Severity};
+use crate::server::{self, Finding, Severity};
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
+    /// Before the check, take the access of other users from the storage, the accounts file and the
+    /// private key: directories get mode 0700, files 0600
+    ///
+    /// Nothing but modes is changed, and only of what belongs to the owner of the data directory.
+    #[arg(long)]
+    fix: bool,
     /// Print a JSON array of findings
     #[arg(long)]
     json: bool,
@@ -18,7 +25,19 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let findings = server::check(config, runtime::now());
+        let mut findings = Vec::new();
+        let mut is_audited = true;
+        if self.fix {
+            let audit = Audit::begin_best_effort(config, "check --fix");
+            findings = server::make_private(config);
+            let is_mended = |finding: &&Finding| finding.alert.severity == Severity::Good;
+            let mended = findings.iter().filter(is_mended).count();
+            is_audited = audit
+                .with("changed", mended)
+                .with("failed", findings.len() - mended)
+                .done();
+        }
+        findings.extend(server::check(config, runtime::now()));
         let count = |severity| {
             let matching = findings
                 .iter()
@@ -37,10 +56,6 @@ impl Check {
             let plural = if warnings == 1 { "" } else { "s" };
             say(format!("{critical} critical, {warnings} warning{plural}"))?;
         }
-        Ok(if critical == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(exit_code(critical == 0 && is_audited))
     }
 }

@@ -10,7 +10,7 @@ use super::terminal::{say, warn};
 use crate::config::Config;
 use crate::retention::{self, Mode, Report};
 use crate::server::retention_of;
-use crate::store::Opened;
+use crate::store::{Access, Opened};
 
 #[derive(Debug, Args)]
 pub(super) struct Prune {
@@ -27,12 +27,14 @@ pub(super) struct Prune {
 
 impl Prune {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let Opened { store, state } = open_store(config)?;
-        let (mode, audit) = match (self.dry_run, self.force) {
-            (true, _) => (Mode::DryRun, None),
-            (false, true) => (Mode::Force, Some(Audit::begin(config, "prune --force")?)),
-            (false, false) => (Mode::Remove, Some(Audit::begin(config, "prune")?)),
+        let (mode, command, access) = match (self.dry_run, self.force) {
+            (true, _) => (Mode::DryRun, None, Access::Read),
+            (false, true) => (Mode::Force, Some("prune --force"), Access::Command),
+            (false, false) => (Mode::Remove, Some("prune"), Access::Command),
         };
+        let Opened { store, state } = open_store(config, access)?;
+        let begin = |command| Audit::begin_making_room(config, command);
+        let audit = command.map(begin).transpose()?;
         let report = block_on(async {
             let retention = retention_of(config);
             Ok(retention::sweep(&*store, &*state, retention, runtime::now(), mode).await?)

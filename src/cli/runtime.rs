@@ -18,8 +18,8 @@ pub(super) const AUTHORITY_HINT: &str = "hint: --ca FILE adds a trusted certific
 pub(super) struct UsageError(pub(super) String);
 
 /// Opens the configured storage. A server may be running on it at the same time.
-pub(super) fn open_store(config: &Config) -> anyhow::Result<Opened> {
-    Ok(store::open(&config.storage, Access::Command)?)
+pub(super) fn open_store(config: &Config, access: Access) -> anyhow::Result<Opened> {
+    Ok(store::open(&config.storage, access)?)
 }
 
 /// Exit code 0 for success, else 1.

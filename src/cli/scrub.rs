@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::audit::Audit;
 use super::runtime::{self, block_on, exit_code, open_store};
-use super::terminal::{self, say};
+use super::terminal::{self, say, warn};
 use crate::config::Config;
 use crate::scrub::{Finding, scrub};
 use crate::state::State;
-use crate::store::Opened;
+use crate::store::{Access, Opened};
 use crate::time::unix;
 
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub(super) struct Scrub {
 
 impl Scrub {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let Opened { store, state } = open_store(config)?;
+        let Opened { store, .. } = open_store(config, Access::Read)?;
         let audit = Audit::begin_best_effort(config, "scrub");
         let mut damaged = Vec::new();
         let mut scrubbed = block_on(async {
@@ -39,7 +39,9 @@ impl Scrub {
             Ok(scrubbed)
         })?;
         scrubbed.finished = unix(runtime::now());
-        let is_audited = audit
+        // What cannot be recorded is reported. It is no failure: a scrub reads, also where nothing can
+        // be written.
+        audit
             .with("sound", scrubbed.sound)
             .with("damaged", damaged.len())
             .done();
@@ -65,10 +67,13 @@ impl Scrub {
             ))?;
         }
         // Last: printing the findings matters more than recording them.
-        block_on(async {
+        let recorded = open_store(config, Access::Command).and_then(|Opened { state, .. }| {
             let change = move |state: &mut State| state.scrub = Some(scrubbed);
-            Ok(state.update(change).await?)
-        })?;
-        Ok(exit_code(damaged.is_empty() && is_audited))
+            block_on(async { Ok(state.update(change).await?) })
+        });
+        if let Err(error) = recorded {
+            warn(&format!("error: {error:#}; the result was not recorded"));
+        }
+        Ok(exit_code(damaged.is_empty()))
     }
 }

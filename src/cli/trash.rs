@@ -18,7 +18,7 @@ use crate::backup::BackupId;
 use crate::config::Config;
 use crate::state::{State, StateStore};
 use crate::store::trash::{self, Selection};
-use crate::store::{Opened, Store, Trashed};
+use crate::store::{Access, Opened, Store, Trashed};
 use crate::time::unix;
 
 #[derive(Debug, Subcommand)]
@@ -64,7 +64,12 @@ pub(super) struct Restore {
 
 impl Trash {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let Opened { store, state } = open_store(config)?;
+        let access = match self {
+            // Erasing needs no other directory, and no room for one.
+            Self::List { .. } | Self::Empty { .. } => Access::Read,
+            Self::Restore(_) | Self::Confirm => Access::Command,
+        };
+        let Opened { store, state } = open_store(config, access)?;
         match self {
             Self::List { json } => list(&*store, json),
             Self::Restore(command) => command.run(config, &*store),
@@ -74,7 +79,7 @@ impl Trash {
                     warn("nothing was erased");
                     return Ok(ExitCode::FAILURE);
                 }
-                empty(config, &*store, &*state, json)
+                empty(config, &*store, json)
             }
         }
     }
@@ -239,13 +244,8 @@ fn is_confirmed(store: &dyn Store, state: &dyn StateStore) -> anyhow::Result<boo
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }
 
-fn empty(
-    config: &Config,
-    store: &dyn Store,
-    state: &dyn StateStore,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    let audit = Audit::begin(config, "trash empty")?;
+fn empty(config: &Config, store: &dyn Store, json: bool) -> anyhow::Result<ExitCode> {
+    let audit = Audit::begin_making_room(config, "trash empty")?;
     let erased = block_on(async {
         let bar = terminal::progress(0, "erasing");
         let erased = trash::empty(store, || bar.inc(1)).await?;
@@ -263,6 +263,8 @@ fn empty(
         state.deletion_burst = None;
         state.acknowledged_until = Some(now);
     };
+    // Only now: there may have been no room for what is missing.
+    let Opened { state, .. } = open_store(config, Access::Command)?;
     block_on(async { Ok(state.update(change).await?) })?;
     Ok(exit_code(is_audited))
 }

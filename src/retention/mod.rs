@@ -178,7 +178,14 @@ pub async fn sweep(
         sweep.erase_old_trash(old_trash).await?;
     }
     if mode != Mode::DryRun {
-        sweep.save_state(state).await?;
+        match sweep.save_state(state).await {
+            // What was counted is true all the same. The next sweep of the server tries again.
+            Err(error @ state::Error::Write { .. }) if mode == Mode::Serve => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "sweep: state could not be saved"
+            ),
+            saved => saved?,
+        }
     }
     Ok(sweep.report)
 }
@@ -279,7 +286,13 @@ impl Sweep<'_> {
                         self.report.removed_bytes.saturating_add(meta.length);
                 }
                 Ok(false) => {}
-                Err(error) => self.report.fail("remove an expired backup", &error),
+                Err(error) => {
+                    self.report.fail("remove an expired backup", &error);
+                    if matches!(error, store::Error::ReadOnly(_)) {
+                        // The others would fail in the same way.
+                        break;
+                    }
+                }
             }
         }
         Ok(())
@@ -326,7 +339,12 @@ impl Sweep<'_> {
                     self.report.trash_erased += 1;
                 }
                 Ok(false) => {}
-                Err(error) => self.report.fail("erase a backup in the trash", &error),
+                Err(error) => {
+                    self.report.fail("erase a backup in the trash", &error);
+                    if matches!(error, store::Error::ReadOnly(_)) {
+                        break;
+                    }
+                }
             }
         }
         Ok(())

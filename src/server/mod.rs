@@ -55,7 +55,7 @@ use self::tls::{alpn, config::server_config};
 pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use error::StartError;
 pub use net::inherited_sockets::{Socket, Sockets};
-pub use preflight::check;
+pub use preflight::{check, make_private};
 pub use settings::{Reloader, retention_of};
 pub use status::{
     AccountsStatus, AcmeStatus, Alert, CertificateStatus, Failure, Finding, Severity, Status,

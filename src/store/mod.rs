@@ -17,6 +17,7 @@ use futures_util::stream::BoxStream;
 
 use crate::backup::BackupId;
 use crate::config::Storage;
+use crate::private_file::NotMended;
 use crate::state::{StateFile, StateStore};
 
 pub use files::FileStore;
@@ -109,6 +110,24 @@ pub enum Contents {
     Changed,
 }
 
+/// How much of a storage is examined for access of other users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A few files and directories.
+    Directories,
+    /// Every backup as well.
+    Everything,
+}
+
+/// A part of a storage to which other users had access.
+#[derive(Debug)]
+pub struct Mended {
+    /// The file or directory.
+    pub place: String,
+    /// The mode that it had, or why it keeps it.
+    pub changed: Result<u32, NotMended>,
+}
+
 /// Why an operation of a store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -118,6 +137,10 @@ pub enum Error {
     /// The storage cannot be reached at the moment. Nothing is damaged, and a retry may succeed.
     #[error("the storage cannot be reached")]
     Unavailable(#[source] Cause),
+    /// Nothing can be written at the moment: the storage is read-only, the right to write is
+    /// missing, or another server has claimed it. What is stored can be read.
+    #[error("the storage is read-only")]
+    ReadOnly(#[source] Cause),
     /// Any other failure.
     #[error("the storage failed")]
     Other(#[source] Cause),
@@ -155,12 +178,15 @@ pub enum OpenError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// The server, of which only one may use a storage: removes incomplete files of an earlier run,
-    /// and locks the storage against other servers until the store is dropped.
+    /// and locks the storage against other servers until the store is dropped. If there are backups,
+    /// but nothing can be written, they can be read, and the rest is made up for later.
     Server,
     /// A command, while a server may be using the storage. It never creates a storage: if the disk of a
     /// running server went away, an empty directory in its place would tell phones that their
     /// backups do not exist.
     Command,
+    /// As [`Access::Command`], for a command that only reads or only erases: opening writes nothing.
+    Read,
 }
 
 /// An open storage.
@@ -175,14 +201,16 @@ pub struct Opened {
 /// Opens the storage that the configuration selects; creates it for [`Access::Server`].
 ///
 /// # Errors
-/// When the storage cannot be created, written or reached; for [`Access::Server`] when another
-/// server is using it; for [`Access::Command`] when it does not exist.
+/// When the storage cannot be created or reached; for [`Access::Server`] when another server is
+/// using it, or writing to it fails and there is nothing to read; for the others when it does not
+/// exist.
 pub fn open(storage: &Storage, access: Access) -> Result<Opened, OpenError> {
     match storage {
         Storage::Files { directory } => {
             let store = match access {
                 Access::Server => FileStore::claim(directory)?,
                 Access::Command => FileStore::open_existing(directory)?,
+                Access::Read => FileStore::open_read_only(directory)?,
             };
             Ok(Opened {
                 store: Arc::new(store),
@@ -234,8 +262,25 @@ pub trait Store: Send + Sync + 'static {
     /// checksum, which is recorded if it is missing; `None` if there is no backup.
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>>;
 
-    /// Tests whether the storage is writable, with the operations of an upload, but stores nothing.
+    /// Tests whether the storage is writable, with the operations of an upload, a renewal and a
+    /// removal, but stores nothing.
     fn try_write(&self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// What the storage cannot do as well as it should, as far as [`Store::try_write`] and other
+    /// operations have found out: each with its consequence, for an operator.
+    fn limitations(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    /// What other users of the machine may access, each with its remedy.
+    fn exposures(&self, _scope: Scope) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Takes the access from other users. Changes modes alone.
+    fn make_private(&self) -> BoxFuture<'_, Result<Vec<Mended>, Error>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// Returns the free space in bytes; `None` if the storage does not report it.
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>>;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -67,6 +67,16 @@ pub(crate) fn make_fifo(path: &Path) {
 pub(crate) fn has_extended_attributes(folder: &Path) -> bool {
     let file = fs::File::create(folder.join("probe")).unwrap();
     fsetxattr(&file, "user.probe", b"1", XattrFlags::empty()).is_ok()
+}
+
+/// Creates a directory and its missing parents as the server would: closed to other users.
+pub(crate) fn create_private(directory: &Path) {
+    let mut builder = fs::DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .unwrap();
 }
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {

@@ -14,7 +14,7 @@ use threema_safe_server::server::{Server, StartError, development_certificate};
 use threema_safe_server::state::StateFile;
 use threema_safe_server::store::{Opened, Store};
 
-use super::files::{now, set_mode, set_modified, write};
+use super::files::{create_private, now, set_mode, set_modified, write};
 use super::server::TestServer;
 
 /// A backup's id.
@@ -112,7 +112,7 @@ impl Site {
     /// Puts a file where a backup would be, as if it had been uploaded long ago.
     pub(crate) fn place_backup(&self, id: &str, contents: &[u8], last_upload: SystemTime) {
         let path = self.backup_file(id);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        create_private(path.parent().unwrap());
         write(&path, contents);
         set_modified(&path, last_upload);
     }
@@ -134,7 +134,7 @@ impl Site {
     /// Starts a server over this store; what it remembers lies in the site's data directory all the
     /// same.
     pub(crate) async fn start_over(self, store: impl Store) -> TestServer {
-        fs::create_dir_all(self.data().join("tmp")).unwrap();
+        create_private(&self.data().join("tmp"));
         let state = StateFile::in_directory(&self.data());
         let opened = Opened {
             store: Arc::new(store),

@@ -1,9 +1,9 @@
 //! Backups in the trash, placed there as if they had been removed long ago.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::support::files::create_private;
 use crate::support::{Site, names, set_modified, write};
 
 /// 2026-11-24T10:00:00Z, and the hour of other removals in these tests.
@@ -19,7 +19,7 @@ pub(crate) fn place_trash(
 ) -> PathBuf {
     let trash = site.data().join("trash");
     for directory in [&trash, &site.data().join("backups")] {
-        fs::create_dir_all(directory).unwrap();
+        create_private(directory);
     }
     let path = trash.join(format!("{id}.{removed_at}"));
     write(&path, contents);

@@ -17,7 +17,7 @@ use crate::support::service::{
     NEW, OLD, assert_full_service, assert_old, assert_stored, both_paths,
 };
 use crate::support::trash::{TEN, place_trash};
-use crate::support::wire::Protocol;
+use crate::support::wire::{Answer, Protocol};
 use crate::support::{ID, Site, backup_path, digits, names, now, write};
 
 tests! {
@@ -30,11 +30,11 @@ tests! {
 }
 
 /// A file system of its own; gone when dropped.
-struct Disk(TempDir);
+pub(crate) struct Disk(TempDir);
 
 impl Disk {
     /// Mounts one with these options, and has the site's data lie there.
-    fn mount(site: &Site, options: &str) -> Self {
+    pub(crate) fn mount(site: &Site, options: &str) -> Self {
         let at = tempfile::tempdir().unwrap();
         let options = format!("mode=700,{options}");
         let mounted = Command::new("mount")
@@ -47,7 +47,7 @@ impl Disk {
         Self(at)
     }
 
-    fn remount(&self, options: &str) {
+    pub(crate) fn remount(&self, options: &str) {
         let output = Command::new("mount")
             .args(["-o", &format!("remount,{options}")])
             .arg(self.0.path())
@@ -65,8 +65,15 @@ impl Drop for Disk {
     }
 }
 
+#[track_caller]
+pub(crate) fn assert_read_only(refused: &Answer) {
+    refused.assert_refused(503);
+    assert_eq!(refused.header("retry-after"), Some("30"));
+    assert_eq!(refused.text(), "the storage is read-only\n");
+}
+
 /// A site that takes new backups down to the last byte of its disk, which is small.
-fn site_without_reserve() -> Site {
+pub(crate) fn site_without_reserve() -> Site {
     Site::new().with(json!({ "quotas": { "minFreeBytes": 0 } }))
 }
 
@@ -154,11 +161,9 @@ async fn a_disk_that_becomes_read_only_serves_what_is_there() {
 
     for path in both_paths() {
         let refused = phone.send("PUT", &path, &[], &NEW[..]).await;
-        refused.assert_refused(500);
-        assert_eq!(refused.text(), "the storage failed\n");
+        assert_read_only(&refused);
     }
-    let refused = phone.ask("DELETE", &backup_path(), &[]).await;
-    refused.assert_refused(500);
+    assert_read_only(&phone.ask("DELETE", &backup_path(), &[]).await);
 
     assert_old(&server, &mut phone).await;
     disk.remount("rw");

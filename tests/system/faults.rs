@@ -117,8 +117,9 @@ const REQUESTS: [Request; 4] = [
                 when: "1",
                 errors: &[
                     (OldStays, RENAME_ERRORS),
-                    // A file system that cannot, and another process that was faster.
-                    (IsMade, &["EINVAL", "ENOSYS", "EEXIST"]),
+                    // Another process was faster.
+                    (IsMade, &["EEXIST"]),
+                    (IsMade, NO_EXCLUSIVE_RENAME),
                 ],
                 step: "rename",
             },
@@ -177,7 +178,8 @@ const REQUESTS: [Request; 4] = [
                 when: "1",
                 errors: &[
                     (OldStays, RENAME_ERRORS),
-                    (IsMade, &["EINVAL", "ENOSYS", "EEXIST"]),
+                    (IsMade, &["EEXIST"]),
+                    (IsMade, NO_EXCLUSIVE_RENAME),
                 ],
                 step: "rename into trash",
             },
@@ -192,7 +194,11 @@ const REQUESTS: [Request; 4] = [
                 name: "fsync",
                 on: Trash,
                 when: "1",
-                errors: &[(EitherStays, FSYNC_ERRORS), (IsMade, &["EINTR"])],
+                errors: &[
+                    (EitherStays, FSYNC_ERRORS),
+                    (IsMade, &["EINTR"]),
+                    (IsMade, NO_SYNC_OF_DIRECTORIES),
+                ],
                 step: "fsync directory",
             },
             Call {
@@ -233,6 +239,9 @@ const REQUESTS: [Request; 4] = [
 
 const OPEN_ERRORS: &[&str] = &["EACCES", "EIO", "EMFILE", "ENFILE", "ENOMEM"];
 const FSYNC_ERRORS: &[&str] = &["EIO", "ENOSPC", "EDQUOT", "EROFS"];
+/// What a file system or a sandbox returns in place of a call that it lacks.
+const NO_EXCLUSIVE_RENAME: &[&str] = &["EINVAL", "ENOSYS", "EOPNOTSUPP", "EPERM"];
+const NO_SYNC_OF_DIRECTORIES: &[&str] = &["EINVAL", "ENOSYS", "EOPNOTSUPP", "EBADF"];
 const RENAME_ERRORS: &[&str] = &["EACCES", "EDQUOT", "EIO", "ENOSPC", "EROFS"];
 const CREATE_TEMP_FILE: Call = Call {
     name: "openat",
@@ -282,9 +291,13 @@ const LOCK: Call = Call {
     on: BackupDescriptor,
     when: "1",
     errors: &[
-        (OldStays, &["EBADF", "EIO"]),
-        // A file system without locks.
-        (IsMade, &["EINTR", "ENOLCK", "EOPNOTSUPP"]),
+        (OldStays, &["EIO", "ENOMEM"]),
+        (IsMade, &["EINTR"]),
+        // A file system without locks, and one that locks only what is open for writing.
+        (
+            IsMade,
+            &["ENOLCK", "EOPNOTSUPP", "ENOSYS", "EINVAL", "EPERM", "EBADF"],
+        ),
     ],
     step: "lock backup",
 };
@@ -332,7 +345,11 @@ const FSYNC_BACKUPS: Call = Call {
     name: "fsync",
     on: Backups,
     when: "1",
-    errors: &[(EitherStays, FSYNC_ERRORS), (IsMade, &["EINTR"])],
+    errors: &[
+        (EitherStays, FSYNC_ERRORS),
+        (IsMade, &["EINTR"]),
+        (IsMade, NO_SYNC_OF_DIRECTORIES),
+    ],
     step: "fsync directory",
 };
 
@@ -547,7 +564,7 @@ impl Patient {
             let led_to = call.on == Backup && BackupDescriptor.is_in(line);
             assert!(call.is_in(line) || led_to, "{case}: struck {line}");
         }
-        self.assert_answered(&case, request, &answer, error, effect);
+        self.assert_answered(&case, (request, call), &answer, error, effect);
         let told = self.server.log_through_request(request.method);
         assert!(!told.concat().contains(ID), "{case}: {told:#?}");
         if effect != IsMade {
@@ -569,15 +586,19 @@ impl Patient {
     fn assert_answered(
         &self,
         case: &str,
-        request: &Request,
+        (request, call): (&Request, &Call),
         answer: &Answer,
         error: &str,
         effect: Effect,
     ) {
         let full = ["ENOSPC", "EDQUOT"].contains(&error);
+        // A missing right means this only where a directory is changed.
+        let changes = ["create temporary file", "rename", "rename into trash"];
+        let read_only = error == "EROFS" || error == "EACCES" && changes.contains(&call.step);
         let (status, text) = match effect {
             IsMade => (request.success, answer.text()),
             OldStays | EitherStays if full => (507, "no space left\n"),
+            OldStays | EitherStays if read_only => (503, "the storage is read-only\n"),
             OldStays | EitherStays => (500, "the storage failed\n"),
         };
         assert_eq!((answer.status, answer.text()), (status, text), "{case}");

@@ -25,6 +25,7 @@ mod descriptors;
 mod disks;
 mod faults;
 mod hardening;
+mod lacking_calls;
 mod monitoring;
 mod needs;
 mod packages;
@@ -40,6 +41,7 @@ mod strace;
 mod support;
 mod terminal;
 mod trash;
+mod unwritable;
 mod vectors;
 
 use std::process::ExitCode;
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         disks::TESTS,
         faults::TESTS,
         hardening::TESTS,
+        lacking_calls::TESTS,
         monitoring::TESTS,
         packages::TESTS,
         privacy::TESTS,
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         slow_clients::TESTS,
         terminal::TESTS,
         trash::TESTS,
+        unwritable::TESTS,
         vectors::TESTS,
     ])
 }

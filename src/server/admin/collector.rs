@@ -13,7 +13,7 @@ use crate::server::metrics::upload_history::Uploads;
 use crate::server::settings::SettingsHandle;
 use crate::server::status::{AccountsStatus, CertificateStatus, RunState, Status, StorageStatus};
 use crate::server::tls::certificates::Certificates;
-use crate::store::Store;
+use crate::store::{Scope, Store};
 use crate::time::unix;
 
 /// How long the trial write to the storage may take before the storage counts as unavailable, and
@@ -42,7 +42,9 @@ impl StatusCollector {
     pub(super) async fn status(&self) -> Status {
         let storage = async {
             let tried = self.store.try_write().await;
+            let exposed = self.store.exposures(Scope::Directories).await;
             StorageStatus {
+                exposed: exposed.unwrap_or_default(),
                 free_bytes: self.store.free_bytes().await.ok().flatten(),
                 problem: tried.err().map(|error| with_causes(&error)),
             }
@@ -54,11 +56,11 @@ impl StatusCollector {
         // Files that cannot be checked in time leave the status of the last check.
         drop(refreshed);
         let unavailable = |_| StorageStatus {
-            free_bytes: None,
             problem: Some(format!(
                 "no response within {} seconds",
                 STORAGE_TIMEOUT.as_secs()
             )),
+            ..StorageStatus::default()
         };
         let storage = storage.unwrap_or_else(unavailable);
         let settings = self.settings.current();

@@ -8,10 +8,12 @@ mod findings;
 mod network;
 mod storage;
 
+use std::os::unix::fs::MetadataExt;
 use std::time::SystemTime;
 
-use self::findings::Findings;
+use self::findings::{Findings, is_open_to_others};
 use crate::config::{Config, Listen, Tls};
+use crate::private_file::{self, Exposure};
 use crate::server::status::{Finding, Renewal, Severity};
 
 /// Checks everything that a configuration names. Changes nothing, except that it creates missing
@@ -34,6 +36,45 @@ pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     if rustix::process::geteuid().is_root() {
         let text = "root may read and write every file; run check as the server's user to test that user's rights";
         findings.add(Severity::Good, "rights", text);
+    }
+    findings.0
+}
+
+/// Takes the access of other users from everything that has to be private: the storage, the accounts
+/// file, the private key and the directory of ACME. Changes modes alone, and only of what belongs to
+/// the owner of the data directory. Returns what was changed, and what could not be.
+#[must_use]
+pub fn make_private(config: &Config) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    storage::make_private(&mut findings, config);
+    let directory = config.storage.description().local_directory;
+    let owner = std::fs::metadata(directory)
+        .map_or_else(|_| rustix::process::geteuid().as_raw(), |found| found.uid());
+    let mut secrets = vec![("accountsFile", config.accounts_file.clone())];
+    match &config.tls {
+        Tls::Off => {}
+        Tls::Files(files) => secrets.push(("tls.privateKeyFile", files.private_key.clone())),
+        Tls::Acme(acme) => {
+            let key = "tls.acme.directory";
+            secrets.push((key, acme.directory.clone()));
+            secrets.push((key, acme.directory.join("certificate.pem")));
+        }
+    }
+    for (key, path) in secrets {
+        // The group may read a secret: it was given to it on purpose.
+        let is_directory = path.is_dir();
+        let is_exposed = match Exposure::of(&path) {
+            Ok(exposure) => exposure.is_some() || is_directory && is_open_to_others(&path),
+            Err(_) => false,
+        };
+        if is_exposed {
+            let changed = private_file::make_private(&path, owner);
+            findings.mended(
+                key,
+                &path.display().to_string(),
+                changed.map(Option::unwrap_or_default),
+            );
+        }
     }
     findings.0
 }

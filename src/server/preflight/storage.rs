@@ -8,13 +8,13 @@ use crate::error_chain::with_causes;
 use crate::server::preflight::findings::{Findings, check_private};
 use crate::server::status::{Alert, Severity};
 use crate::state::{self, State};
-use crate::store::{self, Access, OpenError, Opened};
+use crate::store::{self, Access, Mended, OpenError, Opened, Scope};
 
 /// Checks that the storage is writable and has free space, and that the state can be read.
 pub(super) fn check(findings: &mut Findings, config: &Config) {
     let storage = config.storage.description();
     let (key, local) = (storage.key, storage.local_directory);
-    let opened = match store::open(&config.storage, Access::Command) {
+    let opened = match store::open(&config.storage, Access::Read) {
         Ok(opened) => opened,
         Err(error @ OpenError::Missing { .. }) => {
             return match try_create_in(local) {
@@ -29,15 +29,21 @@ pub(super) fn check(findings: &mut Findings, config: &Config) {
         }
         Err(error) => return findings.push(key, Alert::storage_failure(&with_causes(&error))),
     };
-    let (written, free, state) = match probe(&opened) {
+    let (written, free, state, exposures) = match probe(&opened) {
         Ok(probed) => probed,
         Err(error) => return findings.push(key, Alert::storage_failure(&with_causes(&error))),
     };
     if let Err(error) = written {
         return findings.push(key, Alert::storage_failure(&with_causes(&error)));
     }
-    findings.add(Severity::Good, key, "is writable");
-    check_private(findings, key, local);
+    findings.add(Severity::Good, key, "takes uploads, renewals and removals");
+    for limitation in opened.store.limitations() {
+        let text = format!("the file system lacks {limitation}");
+        findings.add(Severity::Warning, key, text);
+    }
+    for exposure in exposures.unwrap_or_default() {
+        findings.push(key, Alert::exposed(&exposure));
+    }
     if let Err(error) = state {
         let text = format!("sweeps remove nothing: {}", with_causes(&error));
         findings.add(Severity::Warning, key, text);
@@ -63,26 +69,51 @@ fn try_create_in(directory: &Path) -> Result<(), durable::Error> {
     file.sync()
 }
 
-/// The results of a trial write, of measuring the free space and of reading the state.
+/// The results of a trial write, of measuring the free space, of reading the state, and of examining
+/// the access of other users.
 type Probed = (
     Result<(), store::Error>,
     Result<Option<u64>, store::Error>,
     Result<State, state::Error>,
+    Result<Vec<String>, store::Error>,
 );
 
-/// Probes a storage on a thread with its own runtime, because the caller may already run in one.
 fn probe(opened: &Opened) -> std::io::Result<Probed> {
+    blocking(async {
+        (
+            opened.store.try_write().await,
+            opened.store.free_bytes().await,
+            opened.state.load().await,
+            opened.store.exposures(Scope::Everything).await,
+        )
+    })
+}
+
+/// Takes the access to the storage from other users.
+pub(super) fn make_private(findings: &mut Findings, config: &Config) {
+    let key = config.storage.description().key;
+    // What is missing will be created private.
+    let Ok(opened) = store::open(&config.storage, Access::Read) else {
+        return;
+    };
+    match blocking(opened.store.make_private()) {
+        Ok(Ok(mended)) => {
+            for Mended { place, changed } in mended {
+                findings.mended(key, &place, changed);
+            }
+        }
+        Ok(Err(error)) => findings.add(Severity::Warning, key, with_causes(&error)),
+        Err(error) => findings.add(Severity::Warning, key, with_causes(&error)),
+    }
+}
+
+/// Runs `work` on a thread with its own runtime, because the caller may already run in one.
+fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> std::io::Result<T> {
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        Ok(runtime.block_on(async {
-            (
-                opened.store.try_write().await,
-                opened.store.free_bytes().await,
-                opened.state.load().await,
-            )
-        }))
+        Ok(runtime.block_on(work))
     };
     std::thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|_| Err(std::io::Error::other("the probe of the storage panicked")))

@@ -50,7 +50,9 @@ impl DavRequest {
         let _ = self.failure.set(error.into());
         match error {
             store::Error::Full(_) => FsError::InsufficientStorage,
-            store::Error::Unavailable(_) | store::Error::Other(_) => FsError::GeneralFailure,
+            store::Error::Unavailable(_) | store::Error::ReadOnly(_) | store::Error::Other(_) => {
+                FsError::GeneralFailure
+            }
         }
     }
 
@@ -83,6 +85,7 @@ impl From<&store::Error> for Reject {
         match error {
             store::Error::Full(_) => Self::Full,
             store::Error::Unavailable(_) => Self::Unavailable,
+            store::Error::ReadOnly(_) => Self::ReadOnly,
             store::Error::Other(_) => Self::Storage,
         }
     }

@@ -67,6 +67,8 @@ pub(crate) enum Reject {
     OverQuota,
     /// The storage cannot be reached; a later request may succeed.
     Unavailable,
+    /// Nothing can be written at the moment; a later request may succeed.
+    ReadOnly,
     /// The storage failed; the log has the reason.
     Storage,
 }
@@ -120,6 +122,10 @@ impl Reject {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the storage cannot be reached\n",
             ),
+            Self::ReadOnly => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the storage is read-only\n",
+            ),
             Self::Storage => (StatusCode::INTERNAL_SERVER_ERROR, "the storage failed\n"),
         }
     }
@@ -151,6 +157,7 @@ impl Reject {
             | Self::OverQuota
             | Self::Full
             | Self::Unavailable
+            | Self::ReadOnly
             | Self::Storage => None,
         }
     }
@@ -179,7 +186,7 @@ impl Reject {
         if let Self::TooMany(seconds) = self {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        if [Self::Overloaded, Self::Unavailable].contains(&self) {
+        if [Self::Overloaded, Self::Unavailable, Self::ReadOnly].contains(&self) {
             // In seconds (RFC 9110 §10.2.3).
             headers.insert(RETRY_AFTER, HeaderValue::from_static("30"));
         }

@@ -144,6 +144,11 @@ impl Alert {
         ))
     }
 
+    /// Other users of the machine may access a part of the storage.
+    pub(crate) fn exposed(exposure: &str) -> Self {
+        Self::warning(exposure)
+    }
+
     /// The accounts file is empty, and anonymous access is off.
     pub(crate) fn no_accounts() -> Self {
         Self::critical(

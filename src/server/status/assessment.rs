@@ -48,6 +48,8 @@ impl Status {
         if let Some(problem) = &self.storage.problem {
             alerts.push(Alert::storage_failure(problem));
         }
+        let exposed = self.storage.exposed.iter();
+        alerts.extend(exposed.map(|exposure| Alert::exposed(exposure)));
         if let Some(free) = self.storage.free_bytes {
             alerts.push(Alert::free_space(free, self.max_backup_bytes));
         }

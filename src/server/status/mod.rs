@@ -74,6 +74,9 @@ pub struct StorageStatus {
     pub free_bytes: Option<u64>,
     /// Why the storage is not writable.
     pub problem: Option<String>,
+    /// What other users of the machine may access, each with its remedy.
+    #[serde(default)]
+    pub exposed: Vec<String>,
 }
 
 /// The state of the accounts.

@@ -12,11 +12,13 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock, statvfs};
+use rustix::fs::{Advice, OFlags, fadvise, statvfs};
 
 use crate::backup::BackupId;
-use crate::durable::{self, TempFile};
+use crate::durable::{self, RenamedToNew, TempFile};
+use crate::file_system::{self, Lock};
 use crate::store::files::checksum::{self, Checksum};
+use crate::store::files::lacking::Lacking;
 use crate::store::{Contents, Meta, Put, Restored, Trashed, Upload, Verified, Version};
 use crate::time::{printable, unix};
 
@@ -27,12 +29,24 @@ pub(super) const MAX_LENGTH: u64 = 256 << 20;
 /// How often a backup is read that another program changes meanwhile.
 const READ_ATTEMPTS: usize = 3;
 
+/// Name of the directory with the backups.
+pub(super) const BACKUPS: &str = "backups";
+
+/// Step: a backup is moved into the trash.
+pub(super) const RENAME_INTO_TRASH: &str = "rename into trash";
+/// Step: a backup is moved out of the trash.
+pub(super) const RENAME_OUT_OF_TRASH: &str = "rename out of the trash";
+/// Step: a file is erased.
+pub(super) const ERASE: &str = "erase";
+
 /// The subdirectories of a data directory, and the file operations on them.
 #[derive(Debug)]
 pub(super) struct BackupFiles {
     pub(super) backups: PathBuf,
     pub(super) trash: PathBuf,
     pub(super) tmp: PathBuf,
+    /// What their file system has turned out to lack.
+    pub(super) lacking: Lacking,
 }
 
 /// What a read found.
@@ -46,6 +60,16 @@ pub(super) enum Found {
 }
 
 impl BackupFiles {
+    /// The subdirectories of `directory`, which may be missing.
+    pub(super) fn in_directory(directory: &Path) -> Self {
+        Self {
+            backups: directory.join(BACKUPS),
+            trash: directory.join("trash"),
+            tmp: directory.join("tmp"),
+            lacking: Lacking::default(),
+        }
+    }
+
     fn backup(&self, id: BackupId) -> PathBuf {
         self.backups.join(id.to_hex())
     }
@@ -54,31 +78,38 @@ impl BackupFiles {
         self.trash.join(format!("{}.{removed_at}", id.to_hex()))
     }
 
-    /// Stores a backup: a synced temporary file replaces the existing file under its lock, or is
-    /// renamed to a new name.
+    /// Stores a backup.
+    pub(super) fn put(&self, id: BackupId, upload: &Upload) -> Result<Put, durable::Error> {
+        self.store_as(&self.backup(id), upload)
+    }
+
+    /// Stores an upload as the file `target` in `backups/`: a synced temporary file replaces the
+    /// existing file under its lock, or is renamed to a new name.
     ///
     /// Anything else than a file that has the name is moved out of the way: a phone could never
     /// upload again, and nobody would notice.
-    pub(super) fn put(&self, id: BackupId, upload: &Upload) -> Result<Put, durable::Error> {
-        let target = self.backup(id);
+    pub(super) fn store_as(&self, target: &Path, upload: &Upload) -> Result<Put, durable::Error> {
         let mut file = TempFile::create_in(&self.tmp)?;
         file.write(&upload.body)?;
-        set_upload_time(file.file(), upload.at);
+        self.set_upload_time(file.file(), upload.at);
         checksum::write_attribute(file.file(), checksum::of(&upload.body));
         file.sync()?;
         let put = loop {
-            if let Some(_lock) = lock_existing(&target)? {
-                file.rename_to(&target)?;
+            if let Some(_lock) = self.lock_existing(target)? {
+                file.rename_to(target)?;
                 break Put::Replaced;
             }
-            match file.rename_to_new(&target)? {
-                None => break Put::Created,
+            match file.rename_to_new(target)? {
+                RenamedToNew::Done(replaced) => {
+                    self.lacking.note(replaced);
+                    break Put::Created;
+                }
                 // A concurrent upload created the file first: lock it, and replace it.
-                Some(unchanged) => file = unchanged,
+                RenamedToNew::Exists(unchanged) => file = unchanged,
             }
-            self.clear_name(id)?;
+            self.clear_name(target)?;
         };
-        durable::sync_directory(&self.backups)?;
+        self.sync_directory(&self.backups)?;
         Ok(put)
     }
 
@@ -118,7 +149,7 @@ impl BackupFiles {
     /// Moves a backup to the trash; returns whether there was one.
     pub(super) fn remove(&self, id: BackupId, now: SystemTime) -> Result<bool, durable::Error> {
         let target = self.backup(id);
-        let Some(_lock) = lock_existing(&target)? else {
+        let Some(_lock) = self.lock_existing(&target)? else {
             return Ok(false);
         };
         self.move_to_trash(id, now)
@@ -133,10 +164,13 @@ impl BackupFiles {
         now: SystemTime,
     ) -> Result<bool, durable::Error> {
         let target = self.backup(id);
-        let Some(lock) = lock_existing(&target)? else {
+        let Some(lock) = self.lock_existing(&target)? else {
             return Ok(false);
         };
-        let found = lock.metadata().map_err(durable::Error::at("stat backup"))?;
+        let found = lock
+            .file()
+            .metadata()
+            .map_err(durable::Error::at("stat backup"))?;
         if meta(&found).last_upload >= not_before {
             return Ok(false);
         }
@@ -148,24 +182,23 @@ impl BackupFiles {
         let target = self.backup(id);
         let mut removed_at = unix(now);
         loop {
-            match durable::rename_to_new(&target, &self.trashed(id, removed_at)) {
+            match self.rename_to_new(&target, &self.trashed(id, removed_at)) {
                 Ok(()) => break,
                 // The same id was removed in the same second. Nothing in the trash is ever
                 // replaced.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => removed_at += 1,
-                Err(error) => return Err(durable::Error::at("rename into trash")(error)),
+                Err(error) => return Err(durable::Error::at(RENAME_INTO_TRASH)(error)),
             }
         }
-        durable::sync_directory(&self.trash)?;
-        durable::sync_directory(&self.backups)?;
+        self.sync_directory(&self.trash)?;
+        self.sync_directory(&self.backups)?;
         Ok(true)
     }
 
     /// Moves what has the name of a backup and is no file (a directory, a link, a FIFO) into the
     /// trash, under a name that is none of a removed backup: it is neither listed nor erased.
-    fn clear_name(&self, id: BackupId) -> Result<(), durable::Error> {
-        let target = self.backup(id);
-        let is_in_the_way = || Ok(stat_path(&target)?.is_some_and(|found| !found.is_file()));
+    fn clear_name(&self, target: &Path) -> Result<(), durable::Error> {
+        let is_in_the_way = || Ok(stat_path(target)?.is_some_and(|found| !found.is_file()));
         if !is_in_the_way()? {
             return Ok(());
         }
@@ -175,18 +208,19 @@ impl BackupFiles {
             return Ok(());
         }
         for number in 0_u64.. {
-            let aside = format!("{}.no-backup.{number}", id.to_hex());
-            match durable::rename_to_new(&target, &self.trash.join(aside)) {
+            let mut aside = target.file_name().unwrap_or_default().to_owned();
+            aside.push(format!(".no-backup.{number}"));
+            match self.rename_to_new(target, &self.trash.join(aside)) {
                 Ok(()) => {
                     tracing::warn!("no backup under its name: moved to trash");
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) if is_absent(&error, &target) => break,
-                Err(error) => return Err(durable::Error::at("rename into trash")(error)),
+                Err(error) if is_absent(&error, target) => break,
+                Err(error) => return Err(durable::Error::at(RENAME_INTO_TRASH)(error)),
             }
         }
-        durable::sync_directory(&self.trash)
+        self.sync_directory(&self.trash)
     }
 
     /// Moves a backup out of the trash with the modification time `now`, unless a newer one exists.
@@ -197,41 +231,78 @@ impl BackupFiles {
     ) -> Result<Restored, durable::Error> {
         let source = self.trashed(trashed.id, trashed.removed_at);
         let target = self.backup(trashed.id);
-        let Some(file) = lock_existing(&source)? else {
+        let Some(lock) = self.lock_existing(&source)? else {
             return Ok(Restored::Gone);
         };
-        self.clear_name(trashed.id)?;
+        self.clear_name(&target)?;
+        let file = lock.file();
         if stat_path(&target)?.is_some() {
             return Ok(Restored::Newer);
         }
         let set_time = |time| {
-            file.set_modified(time)
-                .map_err(durable::Error::at("set the time"))
+            file_system::set_modified(file, time).map_err(durable::Error::at("set the time"))
         };
         // The time is set before the rename: no sweep may see the restored backup with its old
         // time.
-        let recorded = checksum::read_attribute(&file);
-        set_time(now)?;
+        let recorded = checksum::read_attribute(file);
+        let replaced = set_time(now)?;
+        self.lacking.note(replaced);
+        if replaced.is_some() {
+            return self.restore_copy(file, (&source, &target), now);
+        }
         if let Some(sum) = recorded {
-            checksum::write_attribute(&file, sum);
+            checksum::write_attribute(file, sum);
         }
         file.sync_all()
             .map_err(durable::Error::at("fsync trashed backup"))?;
-        match durable::rename_to_new(&source, &target) {
+        match self.rename_to_new(&source, &target) {
             Ok(()) => {}
             Err(error) => {
                 set_time(trashed.last_upload)?;
                 if let Some(sum) = recorded {
-                    checksum::write_attribute(&file, sum);
+                    checksum::write_attribute(file, sum);
                 }
                 if error.kind() == io::ErrorKind::AlreadyExists {
                     return Ok(Restored::Newer);
                 }
-                return Err(durable::Error::at("rename out of the trash")(error));
+                return Err(durable::Error::at(RENAME_OUT_OF_TRASH)(error));
             }
         }
-        durable::sync_directory(&self.backups)?;
-        durable::sync_directory(&self.trash)?;
+        self.sync_directory(&self.backups)?;
+        self.sync_directory(&self.trash)?;
+        Ok(Restored::Back)
+    }
+
+    /// Restores a file whose time cannot be set as a copy, which has at least the time at which it is
+    /// written; the caller holds the lock of the file.
+    fn restore_copy(
+        &self,
+        file: &File,
+        (source, target): (&Path, &Path),
+        now: SystemTime,
+    ) -> Result<Restored, durable::Error> {
+        let failed = durable::Error::at("read trashed backup");
+        let found = file.metadata().map_err(durable::Error::at("stat backup"))?;
+        let body = match read_whole(file, found.len().min(MAX_LENGTH))? {
+            Some(body) => body,
+            None => {
+                return Err(failed(io::Error::other(
+                    "its length is not that of a backup",
+                )));
+            }
+        };
+        let copy = TempFile::create_in(&self.tmp)?;
+        copy.write(&body)?;
+        self.set_upload_time(copy.file(), now);
+        checksum::write_attribute(copy.file(), checksum::of(&body));
+        copy.sync()?;
+        match copy.rename_to_new(target)? {
+            RenamedToNew::Done(_) => {}
+            RenamedToNew::Exists(_) => return Ok(Restored::Newer),
+        }
+        self.sync_directory(&self.backups)?;
+        // Only now: until the copy is on disk, the trash has the backup.
+        erase(source)?;
         Ok(Restored::Back)
     }
 
@@ -276,14 +347,6 @@ impl BackupFiles {
         }))
     }
 
-    /// Writes a file of one byte to disk, and removes it. Fails if `backups/` is missing.
-    pub(super) fn try_write(&self) -> Result<(), durable::Error> {
-        fs::metadata(&self.backups).map_err(durable::Error::at("stat backups"))?;
-        let file = TempFile::create_in(&self.tmp)?;
-        file.write(&[0])?;
-        file.sync()
-    }
-
     /// Free bytes of the file system for users other than root; `None` on a file system without a
     /// size (ramfs, some FUSE file systems).
     pub(super) fn free_bytes(&self) -> Result<Option<u64>, durable::Error> {
@@ -298,18 +361,58 @@ impl BackupFiles {
     /// back, and the next sweep erases it.
     pub(super) fn erase_trashed(&self, trashed: Trashed) -> Result<bool, durable::Error> {
         let path = self.trashed(trashed.id, trashed.removed_at);
-        let Some(_lock) = lock_existing(&path)? else {
+        let Some(_lock) = self.lock_existing(&path)? else {
             return Ok(false);
         };
         erase(&path)
     }
-}
 
-/// Sets the time of an upload. The clock of the file system may differ from the server's, above all
-/// on a network storage. If the file system refuses, the upload keeps the time of that clock: it
-/// must not fail because of its time.
-fn set_upload_time(file: &File, at: SystemTime) {
-    drop(file.set_modified(at));
+    /// Opens the backup with this name and locks it against replacement and removal. Every operation
+    /// of another thread or process on the name waits for the lock, or happened before it. `None` if
+    /// the name does not exist, or is none of a file.
+    pub(super) fn lock_existing(&self, path: &Path) -> Result<Option<Lock>, durable::Error> {
+        loop {
+            let Some(file) = open_existing(path)? else {
+                return Ok(None);
+            };
+            let lock = match file_system::lock(file, path) {
+                Ok(lock) => lock,
+                Err(error) => return Err(durable::Error::at("lock backup")(error)),
+            };
+            self.lacking.note(lock.replaced());
+            let stat = lock.file().metadata();
+            let locked = stat.map_err(durable::Error::at("stat backup"))?;
+            if !locked.is_file() {
+                return Ok(None);
+            }
+            let named = stat_path(path)?;
+            if named.is_some_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino()))
+            {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    /// Sets the time of an upload. The clock of the file system may differ from the server's, above
+    /// all on a network storage. If the file system refuses, the upload keeps the time of that
+    /// clock: it must not fail because of its time.
+    fn set_upload_time(&self, file: &File, at: SystemTime) {
+        if let Ok(replaced) = file_system::set_modified(file, at) {
+            self.lacking.note(replaced);
+        }
+    }
+
+    /// Renames `from` to `to` unless `to` exists.
+    pub(super) fn rename_to_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.lacking.note(file_system::rename_to_new(from, to)?);
+        Ok(())
+    }
+
+    /// Flushes the names in one of the directories to disk.
+    pub(super) fn sync_directory(&self, directory: &Path) -> Result<(), durable::Error> {
+        self.lacking.note(durable::sync_directory(directory)?);
+        Ok(())
+    }
 }
 
 /// Erases a file; returns whether it existed.
@@ -317,31 +420,7 @@ pub(super) fn erase(path: &Path) -> Result<bool, durable::Error> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(durable::Error::at("erase")(error)),
-    }
-}
-
-/// Opens the backup with this name and locks it against replacement and removal. Every operation of
-/// another thread or process on the name waits for the lock, or happened before it. `None` if the
-/// name does not exist, or is none of a file.
-fn lock_existing(path: &Path) -> Result<Option<File>, durable::Error> {
-    loop {
-        let Some(file) = open_existing(path)? else {
-            return Ok(None);
-        };
-        match flock(&file, FlockOperation::LockExclusive) {
-            Ok(()) | Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(durable::Error::at("lock backup")(error.into())),
-        }
-        let locked = file.metadata().map_err(durable::Error::at("stat backup"))?;
-        if !locked.is_file() {
-            return Ok(None);
-        }
-        let named = stat_path(path)?;
-        if named.is_some_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
-            return Ok(Some(file));
-        }
+        Err(error) => Err(durable::Error::at(ERASE)(error)),
     }
 }
 

@@ -1,11 +1,14 @@
-//! Classification of operating system errors: the storage is full, unavailable, or has failed.
+//! Classification of operating system errors: the storage is full, read-only, unavailable, or has
+//! failed.
 
 use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
 
-use crate::durable;
+use crate::durable::{self, CREATE_DIRECTORY, CREATE_TEMP_FILE, RENAME};
 use crate::store::Error;
+use crate::store::files::backup_files::{ERASE, RENAME_INTO_TRASH, RENAME_OUT_OF_TRASH};
+use crate::store::files::claim::is_in_use;
 
 /// Errors that only a network or FUSE file system returns, while its server or process is
 /// unavailable. Errors that a local disk can return as well are not among them, above all EIO: it
@@ -22,6 +25,16 @@ const UNREACHABLE: [ErrorKind; 9] = [
     ErrorKind::ConnectionAborted,
 ];
 
+/// The steps that change a directory. If the right to do so is missing, nothing can be written.
+const CHANGES: [&str; 6] = [
+    CREATE_DIRECTORY,
+    CREATE_TEMP_FILE,
+    RENAME,
+    RENAME_INTO_TRASH,
+    RENAME_OUT_OF_TRASH,
+    ERASE,
+];
+
 impl From<durable::Error> for Error {
     fn from(error: durable::Error) -> Self {
         let kind = error.source.kind();
@@ -29,10 +42,22 @@ impl From<durable::Error> for Error {
             Self::Full(error.into())
         } else if UNREACHABLE.contains(&kind) || is_host_down(&error.source) {
             Self::Unavailable(error.into())
+        } else if is_read_only(&error) || is_in_use(&error) {
+            Self::ReadOnly(error.into())
         } else {
             Self::Other(error.into())
         }
     }
+}
+
+/// True if the file system is read-only, or the server may not change the directory. EPERM has this
+/// meaning only where files are created: a directory with the attribute "immutable".
+fn is_read_only(error: &durable::Error) -> bool {
+    let number = error.source.raw_os_error();
+    let is = |errno: Errno| number == Some(errno.raw_os_error());
+    is(Errno::ROFS)
+        || is(Errno::ACCESS) && CHANGES.contains(&error.operation)
+        || is(Errno::PERM) && [CREATE_DIRECTORY, CREATE_TEMP_FILE].contains(&error.operation)
 }
 
 /// True for EHOSTDOWN, which CIFS returns and for which the standard library has no kind.
@@ -45,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn system_errors_are_classified_as_full_unavailable_or_other() {
+    fn system_errors_are_classified() {
         let of = |errno: Errno| {
             let source = io::Error::from(errno);
             Error::from(durable::Error {
@@ -70,9 +95,9 @@ mod tests {
         ] {
             assert!(matches!(of(errno), Error::Unavailable(_)), "{errno}");
         }
+        assert!(matches!(of(Errno::ROFS), Error::ReadOnly(_)));
         for errno in [
             Errno::IO,
-            Errno::ROFS,
             Errno::ACCESS,
             Errno::PERM,
             Errno::NOENT,
@@ -85,6 +110,25 @@ mod tests {
             Errno::INTR,
         ] {
             assert!(matches!(of(errno), Error::Other(_)), "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_missing_right_means_read_only_where_a_directory_would_be_changed() {
+        let is_read_only = |operation, errno: Errno| {
+            let source = io::Error::from(errno);
+            let error = Error::from(durable::Error { operation, source });
+            matches!(error, Error::ReadOnly(_))
+        };
+        for operation in CHANGES {
+            assert!(is_read_only(operation, Errno::ACCESS), "{operation}");
+        }
+        assert!(is_read_only(CREATE_TEMP_FILE, Errno::PERM));
+        // An immutable backup says nothing about the others.
+        assert!(!is_read_only(RENAME, Errno::PERM));
+        for operation in ["open backup", "read backup", "list"] {
+            assert!(!is_read_only(operation, Errno::ACCESS), "{operation}");
+            assert!(is_read_only(operation, Errno::ROFS), "{operation}");
         }
     }
 }

@@ -7,6 +7,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::durable;
 use crate::store::Error;
+use crate::store::files::backup_files::BACKUPS;
 
 /// Number of directory entries per chunk, so that memory is bounded for any number of backups.
 const LIST_CHUNK: usize = 256;
@@ -28,8 +29,9 @@ pub(super) fn read_directory<T: Send + 'static>(
             let at = durable::Error::at;
             let chunk = tokio::task::spawn_blocking(move || {
                 let mut entries = match position {
-                    Position::Unopened(path) => match fs::read_dir(path) {
+                    Position::Unopened(path) => match fs::read_dir(&path) {
                         Ok(entries) => entries,
+                        Err(error) if is_not_created_yet(&path, &error) => return None,
                         Err(error) => {
                             return Some((vec![Err(at("list")(error).into())], Position::End));
                         }
@@ -71,6 +73,11 @@ pub(super) fn read_directory<T: Send + 'static>(
         }
     });
     chunks.flat_map(stream::iter::<Vec<_>>).boxed()
+}
+
+/// True for `trash/` in a directory with backups that no server has used yet.
+fn is_not_created_yet(path: &Path, error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound && path.with_file_name(BACKUPS).is_dir()
 }
 
 #[cfg(test)]

@@ -11,17 +11,21 @@
 //! whose request is cancelled runs to its end, and leaves the old backup or the new one.
 //!
 //! Beside `backups/` are `trash/`, with removed backups until they are erased, and `tmp/`, with
-//! incomplete uploads; the one server that may use the directory holds an exclusive `flock` on
-//! `tmp/`. Each backup carries its checksum in an extended attribute, where the file system has
+//! incomplete uploads; the one server that may write to the directory holds exclusive locks on
+//! `backups/` and `tmp/` (`claim.rs`). Each backup carries its checksum in an extended attribute, where the file system has
 //! them.
 
 mod backup_files;
 mod checksum;
+mod claim;
 mod error;
+mod lacking;
 mod large_reads;
 mod listing;
+mod permissions;
+mod trial;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,102 +34,139 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use rustix::fs::{FlockOperation, flock};
 
-use self::backup_files::{BackupFiles, Found, erase, meta};
+use self::backup_files::{BackupFiles, Found, meta};
+use self::claim::{Claim, is_in_use};
 use self::large_reads::{LargeReads, ReadPermit, SMALL};
 use self::listing::read_directory;
 use crate::backup::BackupId;
-use crate::durable::{self, TempFile};
-use crate::store::{Error, Meta, OpenError, Put, Restored, Store, Trashed, Upload, Verified};
-
-/// Name of the file that a start creates to test whether a directory is writable.
-const TRIAL_NAME: &str = ".trial.tmp";
+use crate::durable;
+use crate::file_system::Call;
+use crate::store::{
+    Error, Mended, Meta, OpenError, Put, Restored, Scope, Store, Trashed, Upload, Verified,
+};
 
 /// A store of backups as files in a data directory.
 #[derive(Debug)]
 pub struct FileStore {
     files: Arc<BackupFiles>,
     large_reads: LargeReads,
-    /// The server's exclusive lock on the directory.
-    _claim: Option<File>,
+    claim: Arc<Claim>,
+    /// Held during a trial, so that a file system that hangs blocks one thread only.
+    trial: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl FileStore {
+    /// Opens `directory` for a command that only reads, or that makes room. Writes nothing.
+    ///
+    /// # Errors
+    /// When it contains no `backups/`, or they cannot be examined.
+    pub fn open_read_only(directory: &Path) -> Result<Self, OpenError> {
+        let files = BackupFiles::in_directory(directory);
+        match files.backups.metadata() {
+            Ok(_) => Ok(Self::with(files, Claim::of_command())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(OpenError::Missing {
+                place: place(&files.backups),
+            }),
+            Err(error) => {
+                let error = durable::Error::at("stat backups")(error);
+                Err(unusable(&files.backups, error))
+            }
+        }
+    }
+
     /// Opens `directory` for a command, while a server may be using it.
     ///
     /// # Errors
-    /// When it contains no `backups/`; as [`FileStore::open`].
+    /// As [`FileStore::open_read_only`] and [`FileStore::open`].
     pub fn open_existing(directory: &Path) -> Result<Self, OpenError> {
-        let backups = directory.join("backups");
-        match backups.metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(OpenError::Missing {
-                place: place(&backups),
-            }),
-            _ => Self::open(directory),
-        }
+        Self::open_read_only(directory)?;
+        Self::open(directory)
     }
 
     /// Opens `directory`, while a server may be using it. Creates what is missing.
     ///
     /// # Errors
-    /// When the files cannot be created or written.
+    /// When the directories cannot be created.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let files = BackupFiles {
-            backups: directory.join("backups"),
-            trash: directory.join("trash"),
-            tmp: directory.join("tmp"),
-        };
+        let files = BackupFiles::in_directory(directory);
         for path in [directory, &files.tmp, &files.backups, &files.trash] {
-            let unusable = |error: durable::Error| OpenError::Unusable {
-                place: place(path),
-                source: error.into(),
-            };
-            durable::create_directory(path).map_err(unusable)?;
-            if path != directory {
-                try_rename(&files.tmp, path).map_err(unusable)?;
-            }
+            durable::create_directory(path).map_err(|error| unusable(path, error))?;
         }
-        Ok(Self {
-            files: Arc::new(files),
-            large_reads: LargeReads::new(),
-            _claim: None,
-        })
+        Ok(Self::with(files, Claim::of_command()))
     }
 
-    /// Opens `directory` for the one server that may use it, and removes leftovers of an earlier
-    /// server from `tmp/`.
+    /// Opens `directory` for the one server that may write to it, and removes leftovers of an
+    /// earlier server from `tmp/`. If there are backups, but nothing can be written at the moment,
+    /// they can be read, and the rest is made up for by the first write that succeeds.
     ///
     /// # Errors
-    /// As [`FileStore::open`], and when another server is using the directory.
+    /// When another server is using the directory; when `backups/` cannot be created or read; when
+    /// the trial of a write fails for another reason than a full or read-only storage.
     pub fn claim(directory: &Path) -> Result<Self, OpenError> {
-        if !directory.join("backups").exists() {
+        let files = BackupFiles::in_directory(directory);
+        if !files.backups.exists() {
             // A warning, because the cause may also be a disk that is not mounted.
             tracing::warn!(directory = %directory.display(), "new data directory: it contains no backups");
         }
-        let mut store = Self::open(directory)?;
-        let unusable = |operation| {
-            move |source| OpenError::Unusable {
-                place: place(directory),
-                source: durable::Error { operation, source }.into(),
-            }
-        };
-        let claim = File::open(&store.files.tmp).map_err(unusable("open tmp"))?;
-        match flock(&claim, FlockOperation::NonBlockingLockExclusive) {
+        for path in [directory, &files.backups] {
+            durable::create_directory(path).map_err(|error| unusable(path, error))?;
+        }
+        let store = Self::with(files, Claim::of_server());
+        let (files, claim) = (&store.files, &store.claim);
+        match claim.prepare(files).and_then(|()| files.try_write()) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(error) if is_in_use(&error) => {
                 return Err(OpenError::InUse {
                     place: place(directory),
                 });
             }
-            // A file system without locks: the operator has to ensure that only one server uses it.
             Err(error) => {
-                tracing::warn!(%error, "data directory: file system has no locks");
+                let error = Error::from(error);
+                if !matches!(error, Error::Full(_) | Error::ReadOnly(_)) {
+                    return Err(OpenError::Unusable {
+                        place: place(directory),
+                        source: error.into(),
+                    });
+                }
+                // Without them nothing at all could be served.
+                fs::read_dir(&files.backups)
+                    .map_err(durable::Error::at("list"))
+                    .map_err(|error| unusable(&files.backups, error))?;
+                claim.cannot_write();
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "storage not writable: only restores are served"
+                );
             }
         }
-        sweep_leftovers(&store.files.tmp).map_err(unusable("sweep tmp"))?;
-        store._claim = Some(claim);
+        files.lacking.log();
+        for exposure in files.exposures(Scope::Directories) {
+            tracing::warn!(%exposure, "data directory accessible to other users");
+        }
         Ok(store)
+    }
+
+    fn with(files: BackupFiles, claim: Claim) -> Self {
+        Self {
+            files: Arc::new(files),
+            large_reads: LargeReads::new(),
+            claim: Arc::new(claim),
+            trial: Arc::default(),
+        }
+    }
+
+    /// Runs `work`, which changes the directory, once it is prepared.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&BackupFiles) -> Result<T, durable::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let claim = Arc::clone(&self.claim);
+        self.spawn_blocking(move |files| {
+            claim.prepare(files)?;
+            work(files)
+        })
+        .await
     }
 
     async fn spawn_blocking<T: Send + 'static>(
@@ -149,7 +190,11 @@ impl FileStore {
 
 impl Store for FileStore {
     fn put(&self, id: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>> {
-        Box::pin(self.spawn_blocking(move |files| files.put(id, &upload)))
+        Box::pin(async move {
+            let put = self.change(move |files| files.put(id, &upload)).await?;
+            self.claim.has_written(&self.files);
+            Ok(put)
+        })
     }
 
     fn get(&self, id: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
@@ -182,7 +227,7 @@ impl Store for FileStore {
     }
 
     fn remove(&self, id: BackupId, now: SystemTime) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.spawn_blocking(move |files| files.remove(id, now)))
+        Box::pin(self.change(move |files| files.remove(id, now)))
     }
 
     fn expire(
@@ -191,7 +236,7 @@ impl Store for FileStore {
         not_before: SystemTime,
         now: SystemTime,
     ) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.spawn_blocking(move |files| files.expire(id, not_before, now)))
+        Box::pin(self.change(move |files| files.expire(id, not_before, now)))
     }
 
     fn list(&self) -> BoxStream<'static, Result<(BackupId, Meta), Error>> {
@@ -217,7 +262,7 @@ impl Store for FileStore {
     }
 
     fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
-        Box::pin(self.spawn_blocking(move |files| files.restore(trashed, now)))
+        Box::pin(self.change(move |files| files.restore(trashed, now)))
     }
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
@@ -225,7 +270,34 @@ impl Store for FileStore {
     }
 
     fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.spawn_blocking(BackupFiles::try_write))
+        Box::pin(async {
+            let trying = Arc::clone(&self.trial).lock_owned().await;
+            self.change(move |files| {
+                // Released when the trial ends, not when the caller is cancelled.
+                let _trying = trying;
+                files.try_write()
+            })
+            .await?;
+            self.claim.has_written(&self.files);
+            Ok(())
+        })
+    }
+
+    fn limitations(&self) -> Vec<&'static str> {
+        let calls = self.files.lacking.calls();
+        calls.into_iter().map(Call::consequence).collect()
+    }
+
+    fn exposures(&self, scope: Scope) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(self.spawn_blocking(move |files| Ok(files.exposures(scope))))
+    }
+
+    fn make_private(&self) -> BoxFuture<'_, Result<Vec<Mended>, Error>> {
+        Box::pin(self.spawn_blocking(|files| {
+            files
+                .make_private()
+                .map_err(durable::Error::at("examine permissions"))
+        }))
     }
 
     fn free_bytes(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
@@ -233,7 +305,7 @@ impl Store for FileStore {
     }
 
     fn erase_trashed(&self, trashed: Trashed) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(self.spawn_blocking(move |files| files.erase_trashed(trashed)))
+        Box::pin(self.change(move |files| files.erase_trashed(trashed)))
     }
 }
 
@@ -241,24 +313,11 @@ fn place(directory: &Path) -> String {
     format!("data directory {}", directory.display())
 }
 
-/// Creates and renames an empty file as an upload does, so that errors are reported at the start.
-fn try_rename(from: &Path, to: &Path) -> Result<(), durable::Error> {
-    // Always the same name: the next start replaces and removes what a crash leaves.
-    let target = to.join(TRIAL_NAME);
-    TempFile::create_in(from)?.rename_to(&target)?;
-    // Another process that starts at the same time may have removed it already.
-    erase(&target).map(drop)
-}
-
-fn sweep_leftovers(tmp: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(tmp)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            // A concurrent command may just have renamed the file.
-            erase(&entry.path()).map_err(|error| error.source)?;
-        }
+fn unusable(path: &Path, error: durable::Error) -> OpenError {
+    OpenError::Unusable {
+        place: place(path),
+        source: error.into(),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -274,7 +333,7 @@ mod tests {
         let lengths = [256 << 20, SMALL + 1, SMALL];
         for (id, length) in (1..).zip(lengths) {
             let path = directory.path().join("backups").join(format!("{id:064x}"));
-            let created = File::options().write(true).create_new(true).open(path);
+            let created = fs::File::options().write(true).create_new(true).open(path);
             created.unwrap().set_len(length).unwrap();
         }
         let read = async |id: u8| {

@@ -5,6 +5,7 @@ mod health;
 mod lifecycle;
 mod log;
 mod metrics;
+mod permissions;
 mod privacy;
 mod reload;
 mod status_page;

@@ -16,7 +16,8 @@ use threema_safe_server::store::FileStore;
 use crate::support::commands::{command, metrics, run, status};
 use crate::support::process::ServerProcess;
 use crate::support::{
-    ID, Listening, OTHER_ID, Site, contents, digits, make_fifo, names, now, set_modified, write,
+    ID, Listening, OTHER_ID, Site, contents, create_private, digits, make_fifo, names, now,
+    set_modified, write,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ fn place(site: &Site, expired: usize, all: usize, now: SystemTime) {
         site.place_backup(&digits(number), &[7; 41], now - age);
     }
     let trash = site.data().join("trash");
-    fs::create_dir_all(&trash).unwrap();
+    create_private(&trash);
     let trashed = trash.join(format!("{OTHER_ID}.1000000000"));
     write(&trashed, [7; 41]);
     set_modified(&trashed, UNIX_EPOCH);

@@ -1,0 +1,65 @@
+//! Trial of a data directory: one file goes through an upload, a renewal and a removal.
+//!
+//! The trial makes the calls of the real operations in the real directories, under a name that no
+//! listing takes for a backup, and leaves nothing behind. A directory that passes takes uploads,
+//! renewals and removals; what its file system lacks is then known.
+
+use std::fs;
+use std::io;
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+
+use crate::durable;
+use crate::store::Upload;
+use crate::store::files::backup_files::{BackupFiles, RENAME_INTO_TRASH, erase};
+
+/// Name of the trial file, in `backups/` and then in `trash/`. Always the same: what a killed trial
+/// leaves is removed by the next one. Trials of several processes at the same time may take each
+/// other's file, which they understand as they understand it of a backup.
+const NAME: &str = ".trial.tmp";
+/// Another length than that of the file that it replaces.
+const CONTENTS: [&[u8]; 2] = [b"1", b"22"];
+
+impl BackupFiles {
+    /// Carries out an upload, a renewal and a removal. Fails if `backups/` is missing; creates the
+    /// other directories.
+    pub(super) fn try_write(&self) -> Result<(), durable::Error> {
+        fs::metadata(&self.backups).map_err(durable::Error::at("stat backups"))?;
+        for directory in [&self.tmp, &self.trash] {
+            durable::create_directory(directory)?;
+        }
+        self.remove_trial()?;
+        let tried = self.try_operations();
+        let removed = self.remove_trial();
+        tried.and(removed)
+    }
+
+    fn try_operations(&self) -> Result<(), durable::Error> {
+        let (backup, trashed) = (self.backups.join(NAME), self.trash.join(NAME));
+        for contents in CONTENTS {
+            let upload = Upload::new(Bytes::from_static(contents), UNIX_EPOCH);
+            self.store_as(&backup, &upload)?;
+        }
+        let Some(_lock) = self.lock_existing(&backup)? else {
+            return Ok(());
+        };
+        match self.rename_to_new(&backup, &trashed) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(durable::Error::at(RENAME_INTO_TRASH)(error));
+            }
+            _ => {}
+        }
+        self.sync_directory(&self.trash)?;
+        self.sync_directory(&self.backups)?;
+        Ok(())
+    }
+
+    /// Removes what a trial leaves if it fails or is killed.
+    fn remove_trial(&self) -> Result<(), durable::Error> {
+        for directory in [&self.backups, &self.trash] {
+            erase(&directory.join(NAME))?;
+        }
+        Ok(())
+    }
+}
