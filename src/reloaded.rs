@@ -350,6 +350,30 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_keeps_length_and_modification_time_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "1");
+        let reloaded = Reloaded::open(number(folder.path())).unwrap();
+        let file = fs::File::options()
+            .write(true)
+            .open(folder.path().join("number"))
+            .unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        // The clock of the file system advances in steps.
+        loop {
+            std::os::unix::fs::FileExt::write_all_at(&file, b"2", 0).unwrap();
+            file.set_modified(modified).unwrap();
+            if reloaded.is_replaced() {
+                break;
+            }
+        }
+
+        reloaded.reload_if_replaced();
+
+        assert_eq!(*reloaded.current(), 2);
+    }
+
+    #[test]
     fn a_bad_file_is_reported_once_and_the_last_good_value_stays() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "1");
