@@ -23,19 +23,24 @@ pub(super) struct Check {
     json: bool,
 }
 
+/// Records what was changed, and what could not be. Not before: a directory that is missing would be
+/// created for the log.
+fn audit(config: &Config, findings: &[Finding]) -> bool {
+    let is_mended = |finding: &&Finding| finding.alert.severity == Severity::Good;
+    let mended = findings.iter().filter(is_mended).count();
+    Audit::begin_best_effort(config, "check --fix")
+        .with("changed", mended)
+        .with("failed", findings.len() - mended)
+        .done()
+}
+
 impl Check {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let mut findings = Vec::new();
         let mut is_audited = true;
         if self.fix {
-            let audit = Audit::begin_best_effort(config, "check --fix");
             findings = server::make_private(config);
-            let is_mended = |finding: &&Finding| finding.alert.severity == Severity::Good;
-            let mended = findings.iter().filter(is_mended).count();
-            is_audited = audit
-                .with("changed", mended)
-                .with("failed", findings.len() - mended)
-                .done();
+            is_audited = findings.is_empty() || audit(config, &findings);
         }
         findings.extend(server::check(config, runtime::now()));
         let count = |severity| {

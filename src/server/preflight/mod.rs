@@ -17,7 +17,7 @@ use crate::private_file::{self, Exposure};
 use crate::server::status::{Finding, Renewal, Severity};
 
 /// Checks everything that a configuration names. Changes nothing, except that it creates missing
-/// directories of ACME.
+/// directories of ACME, and of the storage beside existing backups.
 #[must_use]
 pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     let mut findings = Findings::default();

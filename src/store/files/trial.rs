@@ -5,7 +5,7 @@
 //! renewals and removals; what its file system lacks is then known.
 
 use std::fs;
-use std::io;
+use std::io::ErrorKind::{AlreadyExists, NotFound};
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
@@ -45,10 +45,10 @@ impl BackupFiles {
             return Ok(());
         };
         match self.rename_to_new(&backup, &trashed) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(durable::Error::at(RENAME_INTO_TRASH)(error));
-            }
-            _ => {}
+            Ok(()) => {}
+            // A trial of another process has put its file there, or has removed this one.
+            Err(error) if [AlreadyExists, NotFound].contains(&error.kind()) => {}
+            Err(error) => return Err(durable::Error::at(RENAME_INTO_TRASH)(error)),
         }
         self.sync_directory(&self.trash)?;
         self.sync_directory(&self.backups)?;

@@ -160,6 +160,20 @@ fn backups_keys_and_accounts_that_others_may_read_are_mended_too() {
 }
 
 #[test]
+fn where_there_is_nothing_to_mend_nothing_is_written() {
+    let site = Site::new();
+    findings(&site, &["--fix"]).0.with_code(0);
+    assert!(!site.data().exists());
+
+    let site = taken_over();
+    findings(&site, &["--fix"]).0.with_code(0);
+    assert_eq!(
+        fs::read_to_string(site.data().join("audit.jsonl")).unwrap(),
+        ""
+    );
+}
+
+#[test]
 fn what_a_link_leads_to_is_not_changed() {
     let site = taken_over();
     let other = site.folder().join("other");

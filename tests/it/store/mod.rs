@@ -12,3 +12,4 @@ mod odd_times;
 mod races;
 mod scrub;
 mod seam;
+mod trial;
