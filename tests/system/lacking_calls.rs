@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::UNIX_EPOCH;
 
+use crate::strace::Strace;
 use crate::support::commands::{Ended, PROGRAM, command, finish};
 use crate::support::process::{LoggingProcess, ServerProcess, serve};
 use crate::support::trash::{TEN, in_trash, place_trash};
@@ -23,6 +24,7 @@ tests! {
     a_file_system_that_lacks_all_of_them_does_everything: tokio [STRACE_OF_SERVERS];
     uploads_and_removals_at_the_same_time_are_kept_apart_without_locks: tokio_2 [STRACE_OF_SERVERS];
     a_file_system_that_cannot_sync_files_is_refused: blocking [STRACE_OF_SERVERS];
+    a_server_is_ready_only_while_uploads_renewals_and_removals_work: tokio [STRACE_OF_SERVERS];
 }
 
 const UNSUPPORTED: [&str; 3] = ["EINVAL", "ENOSYS", "EOPNOTSUPP"];
@@ -275,5 +277,46 @@ fn a_file_system_that_cannot_sync_files_is_refused() {
         assert!(log.contains("fsync temporary file failed"), "{log}");
         let checked = run(&site, &[(&no_sync, error)], &["check"]);
         assert_eq!(checked.code, Some(1), "{checked:?}");
+    }
+}
+
+async fn a_server_is_ready_only_while_uploads_renewals_and_removals_work() {
+    let server = ServerProcess::start(Site::new());
+    let (site, admin) = (server.site(), server.admin_address());
+    is_ready(&server).await;
+    for (call, step, paths) in [
+        ("pwrite64", "write temporary file", None),
+        // Of an upload, of a renewal, and of a removal.
+        ("renameat2", "rename", None),
+        ("rename", "rename", None),
+        ("flock", "lock backup", Some("data/backups/.trial.tmp")),
+        ("fsync", "fsync directory", Some("data/backups")),
+        ("fsync", "fsync directory", Some("data/trash")),
+    ] {
+        let inject = format!("inject={call}:error=EIO");
+        let path = paths.map(|path| site.folder().join(path));
+        let path = path.as_ref().map(|path| path.to_str().unwrap());
+        let trace = format!("trace={call}");
+        let mut arguments = vec!["-e", &trace, "-e", &inject];
+        if let Some(path) = path {
+            arguments.extend(["-P", path]);
+        }
+        let strace = Strace::attach(&server, &arguments);
+        let ready = ask_admin(admin, "/readyz").await;
+        drop(strace);
+
+        assert!(ready.starts_with("HTTP/1.1 503"), "{call}: {ready}");
+        assert!(ready.contains(step), "{call}: {ready}");
+        is_ready(&server).await;
+        has_no_trial(&site.data());
+
+        let no_call = Lack {
+            call,
+            on: &[],
+            says: None,
+        };
+        let checked = run(site, &[(&no_call, "EIO")], &["check"]);
+        assert_eq!(checked.code, Some(1), "{call}: {checked:?}");
+        has_no_trial(&site.data());
     }
 }
