@@ -16,7 +16,7 @@ use rustix::fs::{Advice, OFlags, fadvise, statvfs};
 
 use crate::backup::BackupId;
 use crate::durable::{self, RenamedToNew, TempFile};
-use crate::file_system::{self, Lock};
+use crate::file_system;
 use crate::store::files::checksum::{self, Checksum};
 use crate::store::files::lacking::Lacking;
 use crate::store::{Contents, Meta, Put, Restored, Trashed, Upload, Verified, Version};
@@ -366,53 +366,6 @@ impl BackupFiles {
         };
         erase(&path)
     }
-
-    /// Opens the backup with this name and locks it against replacement and removal. Every operation
-    /// of another thread or process on the name waits for the lock, or happened before it. `None` if
-    /// the name does not exist, or is none of a file.
-    pub(super) fn lock_existing(&self, path: &Path) -> Result<Option<Lock>, durable::Error> {
-        loop {
-            let Some(file) = open_existing(path)? else {
-                return Ok(None);
-            };
-            let lock = match file_system::lock(file, path) {
-                Ok(lock) => lock,
-                Err(error) => return Err(durable::Error::at("lock backup")(error)),
-            };
-            self.lacking.note(lock.replaced());
-            let stat = lock.file().metadata();
-            let locked = stat.map_err(durable::Error::at("stat backup"))?;
-            if !locked.is_file() {
-                return Ok(None);
-            }
-            let named = stat_path(path)?;
-            if named.is_some_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino()))
-            {
-                return Ok(Some(lock));
-            }
-        }
-    }
-
-    /// Sets the time of an upload. The clock of the file system may differ from the server's, above
-    /// all on a network storage. If the file system refuses, the upload keeps the time of that
-    /// clock: it must not fail because of its time.
-    fn set_upload_time(&self, file: &File, at: SystemTime) {
-        if let Ok(replaced) = file_system::set_modified(file, at) {
-            self.lacking.note(replaced);
-        }
-    }
-
-    /// Renames `from` to `to` unless `to` exists.
-    pub(super) fn rename_to_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.lacking.note(file_system::rename_to_new(from, to)?);
-        Ok(())
-    }
-
-    /// Flushes the names in one of the directories to disk.
-    pub(super) fn sync_directory(&self, directory: &Path) -> Result<(), durable::Error> {
-        self.lacking.note(durable::sync_directory(directory)?);
-        Ok(())
-    }
 }
 
 /// Erases a file; returns whether it existed.
@@ -427,7 +380,7 @@ pub(super) fn erase(path: &Path) -> Result<bool, durable::Error> {
 /// Opens a file for reading; `None` if the name does not exist, or is one of a symbolic link or a
 /// socket, which cannot be opened here. A directory, a FIFO and a device can; the caller has to look
 /// at the type. Does not wait for a writer of a FIFO.
-fn open_existing(path: &Path) -> Result<Option<File>, durable::Error> {
+pub(super) fn open_existing(path: &Path) -> Result<Option<File>, durable::Error> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC).bits();
     let opened = OpenOptions::new()
         .read(true)
@@ -467,7 +420,7 @@ fn too_long() -> durable::Error {
 }
 
 /// The metadata of the file with this name; `None` if the name does not exist.
-fn stat_path(path: &Path) -> Result<Option<fs::Metadata>, durable::Error> {
+pub(super) fn stat_path(path: &Path) -> Result<Option<fs::Metadata>, durable::Error> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
         Err(error) if is_absent(&error, path) => Ok(None),

@@ -23,6 +23,7 @@ mod lacking;
 mod large_reads;
 mod listing;
 mod permissions;
+mod steps;
 mod trial;
 
 use std::fs;
