@@ -283,13 +283,9 @@ impl BackupFiles {
     ) -> Result<Restored, durable::Error> {
         let failed = durable::Error::at("read trashed backup");
         let found = file.metadata().map_err(durable::Error::at("stat backup"))?;
-        let body = match read_whole(file, found.len().min(MAX_LENGTH))? {
-            Some(body) => body,
-            None => {
-                return Err(failed(io::Error::other(
-                    "its length is not that of a backup",
-                )));
-            }
+        let Some(body) = read_whole(file, found.len().min(MAX_LENGTH))? else {
+            let source = io::Error::other("its length is not that of a backup");
+            return Err(failed(source));
         };
         let copy = TempFile::create_in(&self.tmp)?;
         copy.write(&body)?;
