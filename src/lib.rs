@@ -18,6 +18,7 @@
 //! | [`error_chain`] | an error and its causes on one line |
 //! | [`html`] | HTML escaping and templates |
 //! | [`lock`] | mutexes whose poisoning is ignored |
+//! | [`clock`] | known time: which readings of the system clock to believe |
 //! | [`time`] | Unix time in seconds, units of time, human-readable durations |
 //! | [`durable`] | atomic and durable replacement of files |
 //! | [`file_system`] | system calls that some file systems lack, and what replaces them |
@@ -33,6 +34,7 @@ pub mod audit;
 pub mod backup;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod durable;
 pub mod error_chain;

@@ -17,9 +17,12 @@ pub(super) struct Prune {
     /// Only count backups, also by age; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Remove expired backups even if a safety check (clock, number of backups) fails
+    /// Remove what has expired now, whatever its number, also in a first sweep
     #[arg(long, conflicts_with = "dry_run")]
     force: bool,
+    /// Accept the system clock, whose time sweeps do not believe; check it before
+    #[arg(long, conflicts_with = "dry_run")]
+    accept_clock: bool,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -27,43 +30,68 @@ pub(super) struct Prune {
 
 impl Prune {
     pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let (mode, command, access) = match (self.dry_run, self.force) {
-            (true, _) => (Mode::DryRun, None, Access::Read),
-            (false, true) => (Mode::Force, Some("prune --force"), Access::Command),
-            (false, false) => (Mode::Remove, Some("prune"), Access::Command),
+        let (mode, access) = match (self.dry_run, self.force) {
+            (true, _) => (Mode::DryRun, Access::Read),
+            (false, true) => (Mode::Force, Access::Command),
+            (false, false) => (Mode::Remove, Access::Command),
         };
         let Opened { store, state } = open_store(config, access)?;
         let begin = |command| Audit::begin_making_room(config, command);
-        let audit = command.map(begin).transpose()?;
-        let report = block_on(async {
+        let audit = self.command().map(begin).transpose()?;
+        let now = runtime::now();
+        let (was_accepted, report) = block_on(async {
+            let was_accepted = self.accept_clock && retention::accept_clock(&*state, now).await?;
             let retention = retention_of(config);
-            Ok(retention::sweep(&*store, &*state, retention, runtime::now(), mode).await?)
+            let report = retention::sweep(&*store, &*state, retention, now, mode).await?;
+            Ok((was_accepted, report))
         })?;
         let is_audited = audit.is_none_or(|audit| {
-            let audit = audit
+            let mut audit = audit
                 .with("removed", report.removed)
                 .with("trashErased", report.trash_erased)
                 .with("failed", report.failed);
+            if self.accept_clock {
+                audit = audit.with("clockAccepted", was_accepted);
+            }
             match report.refused {
                 Some(reason) => audit.with("reason", reason.label()).refused(),
                 None => audit.done(),
             }
         });
+        if self.accept_clock {
+            warn(if was_accepted {
+                "the clock is accepted"
+            } else {
+                "the clock was not accepted: it is not in doubt, or cannot be right"
+            });
+        }
         if self.json {
             say(serde_json::to_string(&report)?)?;
         } else {
             print(&report, mode)?;
         }
-        let refused = report.refused.filter(|_| mode == Mode::Remove);
+        let refused = report.refused.filter(|_| mode != Mode::DryRun);
         if let Some(reason) = refused {
             warn(&format!("error: nothing was removed: {reason}"));
-            warn(
-                "hint: correct the clock or the configuration, or remove expired backups with --force",
-            );
+            if self.force {
+                warn("hint: --force confirms the number of backups, not the clock");
+            }
+            warn(&format!("hint: {}", reason.remedy()));
         }
         Ok(exit_code(
             report.failed == 0 && refused.is_none() && is_audited,
         ))
+    }
+
+    /// The command in the audit log; `None` if it changes nothing.
+    fn command(&self) -> Option<&'static str> {
+        match (self.dry_run, self.force, self.accept_clock) {
+            (true, ..) => None,
+            (false, true, true) => Some("prune --force --accept-clock"),
+            (false, true, false) => Some("prune --force"),
+            (false, false, true) => Some("prune --accept-clock"),
+            (false, false, false) => Some("prune"),
+        }
     }
 }
 
@@ -90,9 +118,11 @@ fn print(report: &Report, mode: Mode) -> anyhow::Result<()> {
         ))?;
     }
     if let Some(reason) = report.refused.filter(|_| mode == Mode::DryRun) {
-        say(format!(
-            "a sweep would remove nothing without --force: {reason}"
-        ))?;
+        say(format!("a sweep would remove nothing: {reason}"))?;
+        say(reason.remedy())?;
+    }
+    if report.invalid_state {
+        say("the state was not valid; it is kept aside as state.json.invalid")?;
     }
     if report.failed > 0 {
         say(format!(

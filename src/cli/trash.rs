@@ -15,6 +15,7 @@ use super::runtime::{self, UsageError, block_on, exit_code, open_store};
 use super::terminal::{self, say, warn};
 use super::when::{self, date, unix_date};
 use crate::backup::BackupId;
+use crate::clock;
 use crate::config::Config;
 use crate::state::{State, StateStore};
 use crate::store::trash::{self, Selection};
@@ -72,7 +73,7 @@ impl Trash {
         let Opened { store, state } = open_store(config, access)?;
         match self {
             Self::List { json } => list(&*store, json),
-            Self::Restore(command) => command.run(config, &*store),
+            Self::Restore(command) => command.run(config, &*store, &*state),
             Self::Confirm => confirm(config, &*state),
             Self::Empty { yes, json } => {
                 if !yes && !is_confirmed(&*store, &*state)? {
@@ -113,8 +114,15 @@ fn list(store: &dyn Store, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 impl Restore {
-    fn run(self, config: &Config, store: &dyn Store) -> anyhow::Result<ExitCode> {
-        let now = runtime::now();
+    fn run(
+        self,
+        config: &Config,
+        store: &dyn Store,
+        state: &dyn StateStore,
+    ) -> anyhow::Result<ExitCode> {
+        // A restore must not fail because of the state.
+        let saved = block_on(async { Ok(state.load().await.unwrap_or_default()) })?;
+        let now = clock::now_for_command(&saved, runtime::now());
         let selection = match (self.since, self.all) {
             (Some(text), _) => {
                 let since = when::parse(&text, now).ok_or_else(|| {
@@ -202,9 +210,9 @@ fn ids(text: &str) -> Result<HashSet<BackupId>, UsageError> {
 
 fn confirm(config: &Config, state: &dyn StateStore) -> anyhow::Result<ExitCode> {
     let audit = Audit::begin(config, "trash confirm")?;
-    let now = unix(runtime::now());
+    let now = runtime::now();
     let change = move |state: &mut State| {
-        state.acknowledged_until = Some(now);
+        state.acknowledged_until = Some(unix(clock::now_for_command(state, now)));
         state.deletion_burst.take()
     };
     let burst = block_on(async { Ok(state.update(change).await?) })?;
@@ -258,10 +266,10 @@ fn empty(config: &Config, store: &dyn Store, json: bool) -> anyhow::Result<ExitC
     } else {
         say(format!("{erased} erased"))?;
     }
-    let now = unix(runtime::now());
+    let now = runtime::now();
     let change = move |state: &mut State| {
         state.deletion_burst = None;
-        state.acknowledged_until = Some(now);
+        state.acknowledged_until = Some(unix(clock::now_for_command(state, now)));
     };
     // Only now: there may have been no room for what is missing.
     let Opened { state, .. } = open_store(config, Access::Command)?;

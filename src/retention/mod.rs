@@ -6,82 +6,44 @@
 //! trash, so that the damage of a wrong clock can be undone.
 //!
 //! A sweep scans everything before it changes anything, and removes nothing at all if its findings
-//! are more likely due to a wrong clock or a wrong setting than to the passing of time
-//! (`safety.rs`). After a deletion burst it still moves expired backups to the trash, but erases
-//! none from it (`deletion_burst.rs`).
+//! are more likely due to a wrong clock (`crate::clock`), a lost state or a wrong setting than to
+//! the passing of time (`safety.rs`), or if a backup was uploaded in this run
+//! (`recent_uploads.rs`). After a deletion burst it still moves expired backups to the trash, but
+//! erases none from it (`deletion_burst.rs`).
 
 mod age_histogram;
 mod bounded_list;
 mod deletion_burst;
+mod outcome;
+mod recent_uploads;
 mod retention_history;
 mod safety;
+mod settings;
 mod size_histogram;
 
+use std::error::Error as StdError;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 
 use self::bounded_list::BoundedList;
 use self::deletion_burst::Removals;
+use self::outcome::{Outcome, current_period, first_sweep};
 use crate::backup::BackupId;
-use crate::state::{self, DeletionBurst, IfInvalid, RetentionPeriod, State, StateStore};
+use crate::clock::{self, Clock, Reading, Verdict};
+use crate::lock::lock;
+use crate::state::{
+    self, DeletionBurst, FirstSweep, IfInvalid, RetentionPeriod, State, StateStore,
+};
 use crate::store::{self, Meta, Store, Trashed};
 use crate::time::{DAY, unix};
 
 pub use age_histogram::{AgeBucket, AgeHistogram};
+pub use recent_uploads::RecentUploads;
 pub use safety::Refusal;
+pub use settings::{Mode, Retention};
 pub use size_histogram::{SizeBucket, SizeHistogram};
-
-/// Retention periods of backups and trash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// The retention announced to phones, in days.
-    pub announced_days: u32,
-    /// How long a backup is kept after its last upload.
-    pub keep: Duration,
-    /// How long a removed backup stays in the trash.
-    pub keep_trash: Duration,
-    /// `maxBackupBytes`, the reference of the size histogram.
-    pub max_backup_bytes: u64,
-}
-
-impl Retention {
-    /// Retention periods in days. A backup is kept for `retention` plus `margin`, and a removed one
-    /// in the trash for `trash`. `max_backup_bytes` is unlimited until
-    /// [`Retention::for_backups_of`] sets it.
-    #[must_use]
-    pub fn of_days(retention: u32, margin: u32, trash: u32) -> Self {
-        let days = |days: u64| Duration::from_secs(days * DAY);
-        Self {
-            announced_days: retention,
-            keep: days(u64::from(retention) + u64::from(margin)),
-            keep_trash: days(trash.into()),
-            max_backup_bytes: u64::MAX,
-        }
-    }
-
-    /// Sets `max_backup_bytes`, in bytes.
-    #[must_use]
-    pub fn for_backups_of(self, max_backup_bytes: usize) -> Self {
-        Self {
-            max_backup_bytes: max_backup_bytes as u64,
-            ..self
-        }
-    }
-}
-
-/// What a sweep may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// As [`Mode::Remove`], by the server itself, which announces this retention to phones.
-    Serve,
-    /// Remove expired backups, unless a safety check fails.
-    Remove,
-    /// Remove expired backups without safety checks: an operator has checked.
-    Force,
-    /// Change nothing.
-    DryRun,
-}
 
 /// The result of a sweep. In a dry run, what a sweep would have done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -107,6 +69,10 @@ pub struct Report {
     pub failed: u64,
     /// The safety check that stopped the sweep; in a dry run, the one that would stop it.
     pub refused: Option<Refusal>,
+    /// True if the state was not valid: earlier times and retention periods are not known. It stays
+    /// so until the first sweep no longer waits.
+    #[serde(default)]
+    pub invalid_state: bool,
     /// All backups by age, before the sweep.
     pub ages: AgeHistogram,
     /// All backups by size, before the sweep.
@@ -129,7 +95,8 @@ pub enum Error {
     State(#[from] state::Error),
 }
 
-/// Runs one sweep over all backups and all trash.
+/// Runs one sweep over all backups and all trash, for a command. `now` is what the system clock
+/// shows.
 ///
 /// # Errors
 /// When listing fails, or the state file cannot be read or written. Failures of single files are
@@ -141,81 +108,165 @@ pub async fn sweep(
     now: SystemTime,
     mode: Mode,
 ) -> Result<Report, Error> {
-    let previous = match state.load().await {
-        Err(state::Error::Syntax { .. }) if mode == Mode::Force => State::default(),
-        other => other?,
-    };
-    let current = RetentionPeriod {
-        since: unix(now),
-        keep_seconds: retention.keep.as_secs(),
-        manual: mode != Mode::Serve,
-    };
-    let mut sweep = Sweep {
-        store,
-        periods: retention_history::with_current(&previous.retention_periods, current),
-        previous,
-        retention,
-        now,
-        mode,
-        report: Report {
-            ages: AgeHistogram::up_to(retention.announced_days),
-            sizes: SizeHistogram::new(),
-            ..Report::default()
-        },
-    };
+    let reading = Reading::of_command(now);
+    let sweep = Sweep::begin(store, state, retention, reading, None, mode).await?;
+    Ok(sweep.run(state).await?.0)
+}
 
-    let expired = sweep.scan_backups().await?;
-    sweep.report.refused = sweep.refusal(expired.count());
-    if mode == Mode::Force {
-        sweep.report.refused = None;
+/// Runs one sweep of a running server, which knows how long it has run, and what was uploaded
+/// meanwhile.
+///
+/// # Errors
+/// As [`sweep`].
+pub async fn sweep_in_run(
+    store: &dyn Store,
+    state: &dyn StateStore,
+    retention: Retention,
+    clock: &Clock,
+    uploads: &RecentUploads,
+) -> Result<Report, Error> {
+    uploads.forget(retention.keep, clock.elapsed());
+    let reading = clock.reading();
+    let uploads = Some(uploads);
+    let sweep = Sweep::begin(store, state, retention, reading, uploads, Mode::Serve).await?;
+    let (report, recorded) = sweep.run(state).await?;
+    if let Some((verdict, state)) = recorded {
+        clock.recorded(&reading, verdict, &state);
     }
-    let acts = sweep.report.refused.is_none() || mode == Mode::DryRun;
-    if acts {
-        sweep.remove_expired(expired).await?;
-    }
-    let old_trash = sweep.scan_trash().await?;
-    if acts && sweep.report.trash_held.is_none() {
-        sweep.erase_old_trash(old_trash).await?;
-    }
-    if mode != Mode::DryRun {
-        match sweep.save_state(state).await {
-            // What was counted is true all the same. The next sweep of the server tries again.
-            Err(error @ state::Error::Write { .. }) if mode == Mode::Serve => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "sweep: state could not be saved"
-            ),
-            saved => saved?,
-        }
-    }
-    Ok(sweep.report)
+    Ok(report)
+}
+
+/// Accepts the clock, which shows `now`, for an operator. Returns false if it was not in doubt.
+///
+/// # Errors
+/// When the state cannot be read or written, or is not valid.
+pub async fn accept_clock(state: &dyn StateStore, now: SystemTime) -> Result<bool, state::Error> {
+    let change = move |state: &mut State| clock::accept_by_operator(state, now);
+    state.update(change).await
 }
 
 /// A backup, as listed by a store.
 type Listed = (BackupId, Meta);
 
+/// A verdict on the clock, and the state in which it was recorded.
+type Recorded = (Verdict, State);
+
 /// A running sweep.
 struct Sweep<'a> {
     store: &'a dyn Store,
+    reading: Reading,
+    verdict: Verdict,
+    /// The state as it will be, as far as the clock is concerned.
     previous: State,
+    first: Option<FirstSweep>,
     periods: Vec<RetentionPeriod>,
     retention: Retention,
+    uploads: Option<&'a RecentUploads>,
+    /// What the system clock shows; while it is in doubt, the known time.
     now: SystemTime,
     mode: Mode,
     report: Report,
 }
 
-impl Sweep<'_> {
+impl<'a> Sweep<'a> {
+    async fn begin(
+        store: &'a dyn Store,
+        state: &dyn StateStore,
+        retention: Retention,
+        reading: Reading,
+        uploads: Option<&'a RecentUploads>,
+        mode: Mode,
+    ) -> Result<Self, Error> {
+        let (mut previous, is_invalid) = match state.load().await {
+            Err(error @ state::Error::Syntax { .. }) => {
+                if mode != Mode::DryRun {
+                    tracing::error!(error = &error as &dyn StdError, "invalid state kept aside");
+                }
+                (State::default(), true)
+            }
+            other => (other?, false),
+        };
+        let first = first_sweep(&previous, &reading, is_invalid);
+        let verdict = reading.record(&mut previous);
+        let now = if verdict.is_accepted() {
+            reading.system()
+        } else {
+            UNIX_EPOCH + Duration::from_secs(reading.known(&previous))
+        };
+        let current = current_period(retention, now, mode);
+        Ok(Self {
+            store,
+            reading,
+            verdict,
+            first,
+            periods: retention_history::with_current(&previous.retention_periods, current),
+            previous,
+            retention,
+            uploads,
+            now,
+            mode,
+            report: Report {
+                ages: AgeHistogram::up_to(retention.announced_days),
+                sizes: SizeHistogram::new(),
+                invalid_state: first.is_some_and(|first| first.invalid_state),
+                ..Report::default()
+            },
+        })
+    }
+
+    async fn run(mut self, state: &dyn StateStore) -> Result<(Report, Option<Recorded>), Error> {
+        let expired = self.scan_backups().await?;
+        let (old_trash, removals) = self.scan_trash().await?;
+        self.report.refused = self.refusal(expired.count(), old_trash.count());
+        let acts = self.report.refused.is_none() || self.mode == Mode::DryRun;
+        if acts {
+            self.remove_expired(expired).await?;
+        }
+        self.detect_burst(&removals);
+        if acts && self.report.trash_held.is_none() {
+            self.erase_old_trash(old_trash).await?;
+        }
+        let recorded = match self.mode {
+            Mode::DryRun => None,
+            Mode::Serve => match self.save_state(state).await {
+                // What was counted is true all the same. The next sweep tries again.
+                Err(error @ state::Error::Write { .. }) => {
+                    tracing::error!(
+                        error = &error as &dyn StdError,
+                        "sweep: state could not be saved"
+                    );
+                    None
+                }
+                saved => saved?,
+            },
+            Mode::Remove | Mode::Force => self.save_state(state).await?,
+        };
+        Ok((self.report, recorded))
+    }
+
+    /// By how much the time of an upload is too early.
+    fn correction(&self, last_upload: SystemTime) -> Duration {
+        let time = unix(last_upload);
+        let corrected = clock::corrected(&self.previous.clock.corrections, time);
+        Duration::from_secs(corrected.saturating_sub(time))
+    }
+
     /// The oldest upload time that is still kept, for a backup last uploaded at `last_upload`.
     fn oldest_kept(&self, last_upload: SystemTime) -> SystemTime {
-        let keep = retention_history::keep(&self.periods, last_upload);
+        let correction = self.correction(last_upload);
+        let uploaded = last_upload.checked_add(correction).unwrap_or(self.now);
+        let keep = retention_history::keep(&self.periods, uploaded);
+        let keep = keep.saturating_add(correction);
         self.now.checked_sub(keep).unwrap_or(UNIX_EPOCH)
     }
 
-    fn has_expired(&self, last_upload: SystemTime) -> bool {
-        last_upload < self.oldest_kept(last_upload)
+    fn has_expired(&self, id: BackupId, last_upload: SystemTime) -> bool {
+        let is_recent = self.uploads.is_some_and(|uploads| uploads.contains(id));
+        !is_recent && last_upload < self.oldest_kept(last_upload)
     }
 
     fn is_old_trash(&self, removed_at: u64) -> bool {
+        let removed_at = clock::corrected(&self.previous.clock.corrections, removed_at);
         removed_at < unix(self.now).saturating_sub(self.retention.keep_trash.as_secs())
     }
 
@@ -225,21 +276,22 @@ impl Sweep<'_> {
         let mut backups = self.store.list();
         while let Some(listed) = backups.next().await {
             let (id, meta) = listed?;
-            if self.count(&meta) {
+            let has_expired = self.has_expired(id, meta.last_upload);
+            self.count(&meta, has_expired);
+            if has_expired {
                 expired.push((id, meta));
             }
         }
         Ok(expired)
     }
 
-    /// Counts one backup as kept; returns true if it has expired.
-    fn count(&mut self, meta: &Meta) -> bool {
+    /// Counts one backup as kept.
+    fn count(&mut self, meta: &Meta, has_expired: bool) {
         let oldest_kept = self.oldest_kept(meta.last_upload);
         let is_older_in = |days: u64| {
             let end = oldest_kept.checked_add(Duration::from_secs(days * DAY));
             end.is_none_or(|end| meta.last_upload < end)
         };
-        let has_expired = is_older_in(0);
         let report = &mut self.report;
         report.kept += 1;
         // Saturated: sparse files may be as long as they like.
@@ -250,23 +302,23 @@ impl Sweep<'_> {
             .count(meta.length, self.retention.max_backup_bytes);
         report.expiring_in_14_days += u64::from(!has_expired && is_older_in(14));
         report.expiring_in_30_days += u64::from(!has_expired && is_older_in(30));
-        has_expired
     }
 
-    fn refusal(&self, expired: u64) -> Option<Refusal> {
-        let clock = safety::check_clock(
-            &self.previous,
-            unix(self.now),
-            self.retention.announced_days,
-        );
-        clock.or_else(|| safety::check_expired_count(expired, self.report.kept))
+    fn refusal(&self, expired: u64, old_trash: u64) -> Option<Refusal> {
+        let of = self.report.kept;
+        let keep_trash = self.retention.keep_trash.as_secs();
+        let lately = safety::expired_lately(&self.previous, unix(self.now), keep_trash);
+        safety::check_clock(self.verdict)
+            .or_else(|| safety::check_first_sweep(self.first, expired, of, old_trash))
+            .or_else(|| safety::check_expired_count(expired, of, lately))
+            .filter(|refusal| self.mode != Mode::Force || !refusal.is_confirmed_by_force())
     }
 
     async fn remove_expired(&mut self, expired: BoundedList<Listed>) -> Result<(), Error> {
         let mut backups = expired.buffered_or_relisted(|| self.store.list());
         while let Some(listed) = backups.next().await {
             let (id, meta) = listed?;
-            if !self.has_expired(meta.last_upload) {
+            if !self.has_expired(id, meta.last_upload) {
                 continue;
             }
             let oldest_kept = self.oldest_kept(meta.last_upload);
@@ -278,12 +330,15 @@ impl Sweep<'_> {
             };
             match removed {
                 Ok(true) => {
-                    let kept = &mut self.report;
-                    kept.kept = kept.kept.saturating_sub(1);
-                    kept.kept_bytes = kept.kept_bytes.saturating_sub(meta.length);
-                    self.report.removed += 1;
-                    self.report.removed_bytes =
-                        self.report.removed_bytes.saturating_add(meta.length);
+                    let report = &mut self.report;
+                    report.kept = report.kept.saturating_sub(1);
+                    report.kept_bytes = report.kept_bytes.saturating_sub(meta.length);
+                    report.removed += 1;
+                    report.removed_bytes = report.removed_bytes.saturating_add(meta.length);
+                    if self.mode != Mode::DryRun {
+                        report.trash_kept += 1;
+                        report.trash_bytes = report.trash_bytes.saturating_add(meta.length);
+                    }
                 }
                 Ok(false) => {}
                 Err(error) => {
@@ -298,8 +353,8 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Counts all trash as kept, returns the trash due to be erased, and detects a deletion burst.
-    async fn scan_trash(&mut self) -> Result<BoundedList<Trashed>, Error> {
+    /// Counts all trash as kept; returns the trash due to be erased, and the removals by phones.
+    async fn scan_trash(&mut self) -> Result<(BoundedList<Trashed>, Removals), Error> {
         let mut old = BoundedList::new();
         let mut removals = Removals::default();
         let mut trash = self.store.list_trash();
@@ -312,12 +367,15 @@ impl Sweep<'_> {
             }
             removals.count(&trashed, &self.periods, self.previous.acknowledged_until);
         }
-        // A detected burst lasts, even if there are more backups again, until all removed backups
-        // are restored or the operator confirms.
+        Ok((old, removals))
+    }
+
+    /// A detected burst lasts, even if there are more backups again, until all removed backups are
+    /// restored or the operator confirms.
+    fn detect_burst(&mut self, removals: &Removals) {
         let previous = self.previous.deletion_burst;
         let known = previous.filter(|burst| removals.any_since(burst.since));
         self.report.trash_held = known.or_else(|| removals.burst(self.report.kept, unix(self.now)));
-        Ok(old)
     }
 
     async fn erase_old_trash(&mut self, old: BoundedList<Trashed>) -> Result<(), Error> {
@@ -350,35 +408,38 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Saves the state for the next sweep, unless a check of the clock has failed.
-    async fn save_state(&self, store: &dyn StateStore) -> Result<(), state::Error> {
-        let completed = self.report.refused.is_none();
-        let clock_is_right =
-            completed || matches!(self.report.refused, Some(Refusal::TooMany { .. }));
-        if !clock_is_right {
-            return Ok(());
-        }
-        let now = unix(self.now);
-        let periods = self.periods.clone();
-        let held = self.report.trash_held;
-        let acknowledged_before = self.previous.acknowledged_until;
+    /// Saves the state for the next sweep. While the clock is in doubt, that is what is known of
+    /// the clock alone.
+    async fn save_state(&self, store: &dyn StateStore) -> Result<Option<Recorded>, state::Error> {
+        let saved = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&saved);
+        let (reading, verdict) = (self.reading, self.verdict);
+        let outcome = self.outcome();
         let change = move |state: &mut State| {
-            if completed {
-                state.last_sweep = Some(now);
+            let recorded = reading.record(state);
+            // Unless an operator accepted the clock during the sweep: the next one begins anew.
+            if verdict.is_accepted() && recorded.is_accepted() {
+                outcome.save(state);
+            } else {
+                outcome.save_invalid(state);
             }
-            state.highest_time = Some(now);
-            state.retention_periods.clone_from(&periods);
-            // Unless an operator acknowledged the removals during the sweep.
-            if state.acknowledged_until == acknowledged_before {
-                state.deletion_burst = held;
-            }
+            *lock(&slot) = Some((recorded, state.clone()));
         };
-        let if_invalid = if self.mode == Mode::Force {
-            IfInvalid::StartEmpty
-        } else {
-            IfInvalid::Fail
-        };
-        store.apply(Box::new(change), if_invalid).await
+        store.apply(Box::new(change), IfInvalid::StartEmpty).await?;
+        Ok(lock(&saved).take())
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome {
+            now: unix(self.now),
+            is_done: self.report.refused.is_none(),
+            retention: self.retention,
+            mode: self.mode,
+            burst: self.report.trash_held,
+            acknowledged_before: self.previous.acknowledged_until,
+            first: self.first,
+            removed: self.report.removed,
+        }
     }
 }
 
@@ -393,7 +454,7 @@ impl Report {
         self.failed += 1;
         tracing::error!(
             operation,
-            error = error as &dyn std::error::Error,
+            error = error as &dyn StdError,
             "sweep: file failed"
         );
     }

@@ -1,16 +1,25 @@
-//! Safety checks of a sweep, against wrong clocks and wrong settings (docs/DURABILITY.md).
+//! Safety checks of a sweep, against wrong clocks and wrong settings (docs/RETENTION.md).
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::State;
+use crate::clock::Verdict;
+use crate::state::{DayOfExpiry, FirstSweep, State};
 use crate::time::{DAY, HumanSeconds};
 
-/// Up to this many expired backups in one sweep are always removed.
+/// Up to this many expired backups are removed if they are no more than half of all.
 const MAX_UNCHECKED: u64 = 10;
 /// Above that, a sweep refuses to remove more than one in this many of all backups.
 const FRACTION: u64 = 5;
+/// Whatever their number, a sweep refuses to remove more than one in this many of all backups.
+const FRACTION_OF_ANY: u64 = 2;
+/// Backups that expired within this time are part of the same removal, in seconds; or within the
+/// time that they stay in the trash, if that is longer.
+const LATELY: u64 = 7 * DAY;
+/// For how long servers run before a directory without a state is swept, in seconds: in that time
+/// the phones that still exist renew their backups.
+pub(super) const FIRST_WAIT: u64 = 7 * DAY;
 
 /// The safety check that stopped a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,24 +34,32 @@ pub enum Refusal {
         /// The difference in seconds.
         seconds: u64,
     },
-    /// The clock has advanced since the latest time seen by more than half of the announced
-    /// retention: a server is not likely to have been off for so long.
+    /// The clock went on by more than can have passed.
     ClockAhead {
         /// The difference in seconds.
         seconds: u64,
     },
-    /// More backups would be removed at once than normally expire.
-    TooMany {
+    /// The first sweep of a directory whose state is missing: ages are all that it knows.
+    FirstSweep {
         /// The number of expired backups.
         expired: u64,
         /// The number of all backups.
+        of: u64,
+        /// The number of backups in the trash that would be erased.
+        trash: u64,
+    },
+    /// More backups would be removed than normally expire.
+    TooMany {
+        /// The number of expired backups, with those removed within the last days.
+        expired: u64,
+        /// The number of all backups, with those removed within the last days.
         of: u64,
     },
 }
 
 impl Refusal {
     /// All values of [`Refusal::label`].
-    pub const LABELS: [&str; 3] = ["clock_behind", "clock_ahead", "too_many"];
+    pub const LABELS: [&str; 4] = ["clock_behind", "clock_ahead", "first_sweep", "too_many"];
 
     /// The label value in metrics and in the audit log.
     #[must_use]
@@ -50,8 +67,28 @@ impl Refusal {
         match self {
             Self::ClockBehind { .. } => "clock_behind",
             Self::ClockAhead { .. } => "clock_ahead",
+            Self::FirstSweep { .. } => "first_sweep",
             Self::TooMany { .. } => "too_many",
         }
+    }
+
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::ClockBehind { .. } | Self::ClockAhead { .. } => {
+                "correct the clock; if it is right, run `prune --accept-clock`"
+            }
+            Self::FirstSweep { .. } => {
+                "if the times of the files are right, run `prune --force`; after a week, sweeps begin by themselves"
+            }
+            Self::TooMany { .. } => "if this is intended, run `prune --force`",
+        }
+    }
+
+    /// True if `prune --force` confirms it.
+    pub(super) fn is_confirmed_by_force(self) -> bool {
+        matches!(self, Self::FirstSweep { .. } | Self::TooMany { .. })
     }
 }
 
@@ -59,91 +96,98 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::ClockBehind { seconds } => {
+                let seconds = HumanSeconds(seconds);
+                write!(f, "the clock is {seconds} behind the latest time seen")
+            }
+            Self::ClockAhead { seconds } => {
+                let seconds = HumanSeconds(seconds);
                 write!(
                     f,
-                    "the clock is {} behind the latest time seen",
-                    HumanSeconds(seconds)
+                    "the clock is {seconds} ahead of the time that can have passed"
                 )
             }
-            Self::ClockAhead { seconds } => write!(
+            Self::FirstSweep { expired, of, trash } => write!(
                 f,
-                "the clock is {} ahead of the last sweep, more than half of retentionDays",
-                HumanSeconds(seconds)
+                "without the state of earlier sweeps, {expired} of {of} backups and {trash} in the trash look too old"
             ),
-            Self::TooMany { expired, of } => write!(
-                f,
-                "{expired} of {of} backups would be removed at once, more than a fifth"
-            ),
+            Self::TooMany { expired, of } => {
+                let part = if is_more_than_a_fifth(expired, of) {
+                    "a fifth"
+                } else {
+                    "half"
+                };
+                write!(
+                    f,
+                    "{expired} of {of} backups would be removed at once, more than {part}"
+                )
+            }
         }
     }
 }
 
-/// Checks the clock at the Unix time `now` against the latest time seen.
-pub(super) fn check_clock(state: &State, now: u64, retention_days: u32) -> Option<Refusal> {
-    let highest = state.highest_time?;
-    if now < highest {
-        return Some(Refusal::ClockBehind {
-            seconds: highest - now,
-        });
+/// Checks the clock.
+pub(super) fn check_clock(verdict: Verdict) -> Option<Refusal> {
+    match verdict {
+        Verdict::Right | Verdict::Passed => None,
+        Verdict::Behind { seconds } => Some(Refusal::ClockBehind { seconds }),
+        Verdict::Ahead { seconds } => Some(Refusal::ClockAhead { seconds }),
     }
-    let passed = now - highest;
-    (passed > u64::from(retention_days) * DAY / 2)
-        .then_some(Refusal::ClockAhead { seconds: passed })
 }
 
-/// Checks the number of expired backups against the number `of` all backups.
-pub(super) fn check_expired_count(expired: u64, of: u64) -> Option<Refusal> {
-    (expired > MAX_UNCHECKED && expired.saturating_mul(FRACTION) > of)
-        .then_some(Refusal::TooMany { expired, of })
+/// Checks whether a first sweep still waits.
+pub(super) fn check_first_sweep(
+    first: Option<FirstSweep>,
+    expired: u64,
+    of: u64,
+    trash: u64,
+) -> Option<Refusal> {
+    let waits = first.is_some_and(|first| first.waited < FIRST_WAIT);
+    (waits && expired + trash > 0).then_some(Refusal::FirstSweep { expired, of, trash })
+}
+
+/// Checks the number of expired backups against the number `of` all backups. Those that expired
+/// `lately` count as well: several sweeps are one removal.
+pub(super) fn check_expired_count(expired: u64, of: u64, lately: u64) -> Option<Refusal> {
+    let all_expired = expired.saturating_add(lately);
+    let of = of.saturating_add(lately);
+    let too_many =
+        is_more_than_a_fifth(all_expired, of) || all_expired.saturating_mul(FRACTION_OF_ANY) > of;
+    let expired_now = expired;
+    let expired = all_expired;
+    (expired_now > 0 && too_many).then_some(Refusal::TooMany { expired, of })
+}
+
+fn is_more_than_a_fifth(expired: u64, of: u64) -> bool {
+    expired > MAX_UNCHECKED && expired.saturating_mul(FRACTION) > of
+}
+
+/// The number of backups that expired lately, for a trash that keeps them for this many seconds.
+pub(super) fn expired_lately(state: &State, now: u64, keep_trash: u64) -> u64 {
+    let since = now.saturating_sub(keep_trash.max(LATELY));
+    let days = state.expired.iter().filter(|day| day.last >= since);
+    days.fold(0, |sum, day| sum.saturating_add(day.backups))
+}
+
+/// Adds backups that expired now, and drops those that count no more.
+pub(super) fn add_expired(state: &mut State, now: u64, keep_trash: u64, backups: u64) {
+    let since = now.saturating_sub(keep_trash.max(LATELY));
+    // The clock may have been ahead.
+    for day in &mut state.expired {
+        day.last = day.last.min(now);
+    }
+    state.expired.retain(|day| day.last >= since);
+    if backups == 0 {
+        return;
+    }
+    match state.expired.last_mut() {
+        Some(day) if day.last / DAY == now / DAY => {
+            day.last = now;
+            day.backups = day.backups.saturating_add(backups);
+        }
+        _ => state.expired.push(DayOfExpiry { last: now, backups }),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seen(time: u64) -> State {
-        State {
-            highest_time: Some(time),
-            ..State::default()
-        }
-    }
-
-    #[test]
-    fn a_clock_that_goes_back_or_jumps_ahead_is_detected_to_the_second() {
-        let state = seen(1_000 * DAY);
-        let check = |now| check_clock(&state, now, 180);
-
-        for seconds in [1, 7] {
-            assert_eq!(
-                check(1_000 * DAY - seconds),
-                Some(Refusal::ClockBehind { seconds })
-            );
-        }
-        assert_eq!(check(1_000 * DAY), None);
-        assert_eq!(check(1_090 * DAY), None);
-        let seconds = 90 * DAY + 1;
-        assert_eq!(
-            check(1_090 * DAY + 1),
-            Some(Refusal::ClockAhead { seconds })
-        );
-        assert_eq!(check_clock(&State::default(), 0, 180), None);
-    }
-
-    #[test]
-    fn more_than_ten_and_more_than_a_fifth_are_too_many() {
-        assert_eq!(check_expired_count(10, 10), None);
-        assert_eq!(check_expired_count(11, 55), None);
-        let refusal = check_expired_count(11, 54).unwrap();
-        assert_eq!(
-            refusal,
-            Refusal::TooMany {
-                expired: 11,
-                of: 54
-            }
-        );
-        assert_eq!(
-            refusal.to_string(),
-            "11 of 54 backups would be removed at once, more than a fifth"
-        );
-    }
-}
+#[path = "safety_tests.rs"]
+mod tests;

@@ -33,8 +33,10 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::account::Authenticator;
+use crate::clock::{Clock, since_boot};
 use crate::config::{Config, Listen, Problem, Tls};
 use crate::error_chain::with_causes;
+use crate::retention::RecentUploads;
 use crate::store::{self, Access, OpenError, Opened};
 use crate::time::unix;
 
@@ -55,7 +57,7 @@ use self::tls::{alpn, config::server_config};
 pub use admin::{HEALTH_PATH, STATUS_PATH};
 pub use error::StartError;
 pub use net::inherited_sockets::{Socket, Sockets};
-pub use preflight::{check, make_private};
+pub use preflight::make_private;
 pub use settings::{Reloader, retention_of};
 pub use status::{
     AccountsStatus, AcmeStatus, Alert, CertificateStatus, Failure, Finding, Severity, Status,
@@ -63,6 +65,13 @@ pub use status::{
 };
 pub use tls::pem::{Error as TlsError, load as load_tls, load_certificates};
 pub use tls::self_signed::{DevelopmentCertificate, development_certificate};
+
+/// Checks everything that a configuration names. Changes nothing, except that it creates missing
+/// directories of ACME, and of the storage beside existing backups.
+#[must_use]
+pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
+    preflight::check(config, retention_of(config), now)
+}
 
 /// A server that has opened its files and listens, but does not accept connections yet.
 pub struct Server {
@@ -157,6 +166,12 @@ impl Server {
         let Opened { store, state } = opened;
         let metrics = Arc::new(Metrics::new(unix(clock())));
         let run_state = Arc::new(RunState::new(clock()));
+        let known_time = Arc::new(Clock::new(clock, since_boot));
+        // If the state cannot be read, the first sweep reports it.
+        if let Ok(saved) = state.load().await {
+            known_time.remember(&saved);
+        }
+        let recent = Arc::new(RecentUploads::default());
         let services = Services {
             authenticator: Arc::new(authenticator),
             store: Arc::clone(&store),
@@ -165,7 +180,8 @@ impl Server {
             run_state: Arc::clone(&run_state),
             pseudonyms: Arc::default(),
             proxy_detector: Arc::default(),
-            clock,
+            clock: Arc::clone(&known_time),
+            recent: Arc::clone(&recent),
         };
         let settings = SettingsHandle::new(config, &services);
         let limiter = ConnectionLimiter::new(config.limits, metrics.refusals());
@@ -187,7 +203,8 @@ impl Server {
             metrics,
             uploads: Arc::clone(&services.uploads),
             run_state,
-            clock,
+            clock: known_time,
+            recent,
         };
         Ok(Self {
             public,

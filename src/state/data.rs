@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::{ClockState, DayOfExpiry, FirstSweep};
+
 /// What the server stores from one run to the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -9,9 +11,19 @@ pub struct State {
     /// When a sweep last completed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_sweep: Option<u64>,
-    /// The latest time that a sweep has read from a clock that it had no reason to doubt.
+    /// The latest time that a sweep has read from a clock that it had no reason to doubt. While a
+    /// jump of the clock is not accepted, that time and the time for which servers ran since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub highest_time: Option<u64>,
+    /// What else is known about the clock.
+    #[serde(skip_serializing_if = "ClockState::is_empty")]
+    pub clock: ClockState,
+    /// The first sweep, while it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_sweep: Option<FirstSweep>,
+    /// Backups that expired within the last days and that no operator has confirmed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expired: Vec<DayOfExpiry>,
     /// The retention periods announced to phones, the oldest first. A later period does not shorten
     /// an earlier one.
     #[serde(alias = "promises")]

@@ -1,6 +1,7 @@
 //! State file: `state.json` in the data directory, replaced atomically under the directory's lock.
+//! A file that is not valid is kept beside it, as `state.json.invalid`.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,8 @@ use crate::durable;
 /// Of a longer file, in bytes, only the beginning is read, which is not valid. A state file has a
 /// few kilobytes; one that is damaged or sparse can have any length.
 const MAX_LENGTH: u64 = 4 << 20;
+/// The largest number of invalid files kept aside; the last one is replaced.
+const MAX_INVALID: u32 = 9;
 
 /// The state file of a data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,16 +69,36 @@ impl StateFile {
         self.replace(|| self.load(), change)
     }
 
-    /// As [`StateFile::update`], but an invalid file is replaced like a missing one.
+    /// As [`StateFile::update`], but an invalid file counts as a missing one, and is kept aside.
     ///
     /// # Errors
     /// When the file cannot be read or written.
     pub fn update_or_reset(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
         let load = || match self.load() {
-            Err(Error::Syntax { .. }) => Ok(State::default()),
+            Err(Error::Syntax { .. }) => self.keep_aside().map(|()| State::default()),
             other => other,
         };
         self.replace(load, change)
+    }
+
+    /// Renames an invalid file; earlier ones are kept too, up to [`MAX_INVALID`].
+    fn keep_aside(&self) -> Result<(), Error> {
+        let aside = |number: u32| {
+            let suffix = if number == 1 {
+                String::new()
+            } else {
+                format!(".{number}")
+            };
+            self.path
+                .with_file_name(format!("state.json.invalid{suffix}"))
+        };
+        // The caller holds the directory's lock.
+        let is_free = |number: &u32| fs::symlink_metadata(aside(*number)).is_err();
+        let number = (1..MAX_INVALID).find(is_free).unwrap_or(MAX_INVALID);
+        fs::rename(&self.path, aside(number)).map_err(|source| Error::Write {
+            place: self.place(),
+            source: source.into(),
+        })
     }
 
     /// Runs `work` on a blocking thread.
@@ -209,18 +232,33 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_file_is_an_error_with_the_remedy() {
+    fn an_invalid_file_is_an_error_and_is_kept_aside_when_it_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("tmp")).unwrap();
         let file = StateFile::in_directory(directory.path());
         durable::replace(&directory.path().join("state.json"), b"{\"lastSweep\": -1").unwrap();
 
         let error = file.load().unwrap_err().to_string();
-        assert!(error.contains("prune --force"), "{error}");
+        assert!(error.contains("keeps it aside"), "{error}");
         assert!(file.update(|_| ()).is_err());
 
         file.update_or_reset(|state| state.last_sweep = Some(3))
             .unwrap();
         assert_eq!(file.load().unwrap().last_sweep, Some(3));
+        let aside = |suffix: &str| {
+            let name = format!("state.json.invalid{suffix}");
+            fs::read(directory.path().join(name)).ok()
+        };
+        assert_eq!(aside("").unwrap(), b"{\"lastSweep\": -1");
+        for number in 2..=12 {
+            let text = format!("{number}");
+            durable::replace(&directory.path().join("state.json"), text.as_bytes()).unwrap();
+            file.update_or_reset(|state| state.last_sweep = Some(number))
+                .unwrap();
+            assert_eq!(file.load().unwrap().last_sweep, Some(number));
+        }
+        assert_eq!(aside("").unwrap(), b"{\"lastSweep\": -1");
+        assert_eq!(aside(".2").unwrap(), b"2");
+        assert_eq!((aside(".9").unwrap(), aside(".10")), (b"12".to_vec(), None));
     }
 }

@@ -6,6 +6,7 @@
 //! is read and replaced as a whole under a lock between processes, because commands run beside the
 //! server.
 
+mod clock;
 mod data;
 mod file;
 
@@ -16,6 +17,7 @@ use futures_util::future::BoxFuture;
 
 use crate::lock::lock;
 
+pub use clock::{ClockJump, ClockState, Correction, DayOfExpiry, FirstSweep, TimeSpan};
 pub use data::{DayOfUploads, DeletionBurst, RetentionPeriod, Scrubbed, State};
 pub use file::StateFile;
 
@@ -35,7 +37,7 @@ pub enum Error {
         source: Cause,
     },
     /// The state is not in the format of this program.
-    #[error("{place}: not a valid state file; `prune --force` replaces it")]
+    #[error("{place}: not a valid state; the next sweep keeps it aside and begins anew")]
     Syntax {
         /// Where the state is kept.
         place: String,
@@ -63,7 +65,7 @@ pub type Change = Box<dyn FnMut(&mut State) + Send>;
 pub enum IfInvalid {
     /// It fails.
     Fail,
-    /// It is applied to an empty state, which replaces the invalid one.
+    /// It is applied to an empty state, which replaces the invalid one. That is kept aside.
     StartEmpty,
 }
 

@@ -253,7 +253,7 @@ impl Stage {
 
     pub(crate) fn command(&self, act: Act) -> Contender<'_> {
         let arguments: &[_] = match act {
-            Prune => &["prune"],
+            Prune => &["prune", "--force"],
             Restore => &["trash", "restore", "--all"],
             Empty => &["trash", "empty", "--yes"],
             Get | Put(_) | Delete => panic!("{act:?} is no command"),

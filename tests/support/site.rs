@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use threema_safe_server::account::{self, Account, FileError, Role, Secret};
 use threema_safe_server::config::Config;
 use threema_safe_server::server::{Server, StartError, development_certificate};
-use threema_safe_server::state::StateFile;
+use threema_safe_server::state::{State, StateFile};
 use threema_safe_server::store::{Opened, Store};
 
 use super::files::{create_private, now, set_mode, set_modified, write};
@@ -115,6 +115,15 @@ impl Site {
         create_private(path.parent().unwrap());
         write(&path, contents);
         set_modified(&path, last_upload);
+    }
+
+    /// Remembers this time, as if a server had swept then for the last time.
+    pub(crate) fn swept_at(&self, time: SystemTime) {
+        fs::create_dir_all(self.data().join("tmp")).unwrap();
+        let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let state = StateFile::in_directory(&self.data());
+        let change = |state: &mut State| state.highest_time = Some(time.as_secs());
+        state.update(change).unwrap();
     }
 
     fn parsed(&self) -> Config {

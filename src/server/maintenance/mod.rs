@@ -4,8 +4,9 @@ mod scrub;
 mod sweep;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
+use crate::clock::Clock;
+use crate::retention::RecentUploads;
 use crate::server::metrics::Metrics;
 use crate::server::metrics::upload_history::Uploads;
 use crate::server::settings::SettingsHandle;
@@ -22,13 +23,17 @@ pub(crate) struct Maintenance {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) run_state: Arc<RunState>,
-    pub(crate) clock: fn() -> SystemTime,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) recent: Arc<RecentUploads>,
 }
 
 #[cfg(test)]
 mod fixture {
+    use std::cell::{Cell, OnceCell};
     use std::path::Path;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    use tokio::time::Instant;
 
     use super::*;
     use crate::account::Authenticator;
@@ -39,13 +44,34 @@ mod fixture {
 
     pub(super) const DAY: Duration = Duration::from_secs(crate::time::DAY);
 
+    thread_local! {
+        static NOW: Cell<SystemTime> = const { Cell::new(SystemTime::UNIX_EPOCH) };
+        static STARTED: OnceCell<Instant> = const { OnceCell::new() };
+    }
+
+    /// What the system clock shows, unless a test has set it.
     pub(super) fn clock() -> SystemTime {
-        UNIX_EPOCH + DAY * 20_000
+        match NOW.get() {
+            UNIX_EPOCH => UNIX_EPOCH + DAY * 20_000,
+            set => set,
+        }
+    }
+
+    /// Sets the system clock of this test.
+    pub(super) fn set_clock(time: SystemTime) {
+        NOW.set(time);
+    }
+
+    /// The time that really passes in this test.
+    fn elapsed() -> Duration {
+        STARTED.with(|started| started.get_or_init(Instant::now).elapsed())
     }
 
     pub(super) fn maintenance(directory: &Path) -> Maintenance {
         let metrics = Arc::new(Metrics::new(0));
         let run_state = Arc::new(RunState::new(clock()));
+        let clock = Arc::new(Clock::new(clock, elapsed));
+        let recent = Arc::new(RecentUploads::default());
         let store = Arc::new(FileStore::open(directory).unwrap()) as Arc<dyn Store>;
         let config = Config::from_json(b"{}", &directory.join("config.json")).unwrap();
         let services = Services {
@@ -58,7 +84,8 @@ mod fixture {
             run_state: Arc::clone(&run_state),
             pseudonyms: Arc::default(),
             proxy_detector: Arc::default(),
-            clock,
+            clock: Arc::clone(&clock),
+            recent: Arc::clone(&recent),
         };
         Maintenance {
             store,
@@ -68,6 +95,7 @@ mod fixture {
             uploads: Arc::default(),
             run_state,
             clock,
+            recent,
         }
     }
 

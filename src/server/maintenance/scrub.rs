@@ -22,7 +22,7 @@ impl Maintenance {
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             checks.tick().await;
-            let now = (self.clock)();
+            let now = self.clock.now();
             let last = match self.state.load().await {
                 Ok(saved) => saved.scrub,
                 // Without a readable state, the scrubs of this run are still known.
@@ -44,7 +44,7 @@ impl Maintenance {
         match scrub::scrub(&*self.store, Some(ReadRate::BACKGROUND), |_, _| ()).await {
             Ok(scrubbed) => {
                 let scrubbed = Scrubbed {
-                    finished: unix((self.clock)()),
+                    finished: unix(self.clock.now()),
                     ..scrubbed
                 };
                 let change = move |state: &mut State| state.scrub = Some(scrubbed);

@@ -14,16 +14,16 @@ use std::time::SystemTime;
 use self::findings::{Findings, is_open_to_others};
 use crate::config::{Config, Listen, Tls};
 use crate::private_file::{self, Exposure};
+use crate::retention::Retention;
 use crate::server::status::{Finding, Renewal, Severity};
 
 /// Checks everything that a configuration names. Changes nothing, except that it creates missing
 /// directories of ACME, and of the storage beside existing backups.
-#[must_use]
-pub fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
+pub(crate) fn check(config: &Config, retention: Retention, now: SystemTime) -> Vec<Finding> {
     let mut findings = Findings::default();
     check_tls(&mut findings, config, now);
     accounts::check(&mut findings, config);
-    storage::check(&mut findings, config);
+    storage::check(&mut findings, config, retention, now);
     for listen in &config.listen {
         match listen {
             Listen::Tcp(address) => network::check_address(&mut findings, "listen", *address),

@@ -1,17 +1,23 @@
-//! Preflight check of the storage: a trial write, free space, the state.
+//! Preflight check of the storage: a trial write, free space, a sweep that changes nothing.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::config::Config;
 use crate::durable::{self, TempFile};
 use crate::error_chain::with_causes;
+use crate::retention::{self, Mode, Report, Retention};
 use crate::server::preflight::findings::{Findings, check_private};
-use crate::server::status::{Alert, Severity};
-use crate::state::{self, State};
+use crate::server::status::{Alert, Severity, sweep_alerts};
 use crate::store::{self, Access, Mended, OpenError, Opened, Scope};
 
-/// Checks that the storage is writable and has free space, and that the state can be read.
-pub(super) fn check(findings: &mut Findings, config: &Config) {
+/// Checks that the storage is writable and has free space, and what a sweep would say of it.
+pub(super) fn check(
+    findings: &mut Findings,
+    config: &Config,
+    retention: Retention,
+    now: SystemTime,
+) {
     let storage = config.storage.description();
     let (key, local) = (storage.key, storage.local_directory);
     let opened = match store::open(&config.storage, Access::Read) {
@@ -29,7 +35,7 @@ pub(super) fn check(findings: &mut Findings, config: &Config) {
         }
         Err(error) => return findings.push(key, Alert::storage_failure(&with_causes(&error))),
     };
-    let (written, free, state, exposures) = match probe(&opened) {
+    let (written, free, swept, exposures) = match probe(&opened, retention, now) {
         Ok(probed) => probed,
         Err(error) => return findings.push(key, Alert::storage_failure(&with_causes(&error))),
     };
@@ -44,9 +50,16 @@ pub(super) fn check(findings: &mut Findings, config: &Config) {
     for exposure in exposures.unwrap_or_default() {
         findings.push(key, Alert::exposed(&exposure));
     }
-    if let Err(error) = state {
-        let text = format!("sweeps remove nothing: {}", with_causes(&error));
-        findings.add(Severity::Warning, key, text);
+    match swept {
+        Ok(report) => {
+            for alert in sweep_alerts(&report) {
+                findings.push(key, alert);
+            }
+        }
+        Err(error) => {
+            let text = format!("sweeps remove nothing: {}", with_causes(&error));
+            findings.add(Severity::Warning, key, text);
+        }
     }
     if let Ok(Some(free)) = free {
         findings.push(key, Alert::free_space(free, config.max_backup_bytes as u64));
@@ -69,22 +82,23 @@ fn try_create_in(directory: &Path) -> Result<(), durable::Error> {
     file.sync()
 }
 
-/// The results of a trial write, of measuring the free space, of reading the state, and of examining
-/// the access of other users.
+/// The results of a trial write, of measuring the free space, of a sweep that changes nothing, and of
+/// examining the access of other users.
 type Probed = (
     Result<(), store::Error>,
     Result<Option<u64>, store::Error>,
-    Result<State, state::Error>,
+    Result<Report, retention::Error>,
     Result<Vec<String>, store::Error>,
 );
 
-fn probe(opened: &Opened) -> std::io::Result<Probed> {
+fn probe(opened: &Opened, retention: Retention, now: SystemTime) -> std::io::Result<Probed> {
+    let Opened { store, state } = opened;
     blocking(async {
         (
-            opened.store.try_write().await,
-            opened.store.free_bytes().await,
-            opened.state.load().await,
-            opened.store.exposures(Scope::Everything).await,
+            store.try_write().await,
+            store.free_bytes().await,
+            retention::sweep(&**store, &**state, retention, now, Mode::DryRun).await,
+            store.exposures(Scope::Everything).await,
         )
     })
 }

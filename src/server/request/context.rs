@@ -1,12 +1,13 @@
 //! Shared context of requests: services independent of the configuration, and state bounded by it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 
 use crate::account::Authenticator;
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::retention::RecentUploads;
 use crate::server::limits::guess_limiter::GuessLimiter;
 use crate::server::limits::quotas::Quotas;
 use crate::server::limits::upload_memory::UploadMemory;
@@ -28,7 +29,9 @@ pub(crate) struct Services {
     pub(crate) run_state: Arc<RunState>,
     pub(crate) pseudonyms: Arc<Pseudonyms>,
     pub(crate) proxy_detector: Arc<ProxyDetector>,
-    pub(crate) clock: fn() -> SystemTime,
+    pub(crate) clock: Arc<Clock>,
+    /// The uploads that no sweep removes.
+    pub(crate) recent: Arc<RecentUploads>,
 }
 
 /// State that is bounded by the configuration and shared by all requests.

@@ -163,7 +163,7 @@ impl RequestHandler {
         };
 
         if parts.method == Method::PUT && response.status().is_success() {
-            self.services.uploads.count((self.services.clock)());
+            self.services.uploads.count(self.services.clock.now());
         }
         line.status = Some(response.status().as_u16());
         Ok(response)
@@ -182,7 +182,7 @@ impl RequestHandler {
     /// The pseudonym of the backup in the access log.
     fn pseudonym(&self, route: Route) -> Option<Pseudonym> {
         match route {
-            Route::Backup(id) => self.services.pseudonyms.of(id, (self.services.clock)()),
+            Route::Backup(id) => self.services.pseudonyms.of(id, self.services.clock.now()),
             Route::Root | Route::Config | Route::Backups | Route::Unknown => None,
         }
     }
@@ -265,7 +265,10 @@ impl RequestHandler {
                     caller,
                     base: *base,
                 };
-                let now = (self.services.clock)();
+                let now = self.services.clock.now();
+                if let (&Method::PUT, Route::Backup(id)) = (&parts.method, *route) {
+                    self.services.recent.add(id, self.services.clock.elapsed());
+                }
                 self.dav.handle(&call, body, now).await
             }
             Err(reject) => Err(reject),

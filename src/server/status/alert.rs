@@ -8,6 +8,7 @@
 use indicatif::BinaryBytes;
 use serde::{Deserialize, Serialize};
 
+use crate::retention::Refusal;
 use crate::time::{DAY, HOUR, HumanSeconds};
 
 /// Free space below this number of bytes is a warning.
@@ -153,6 +154,20 @@ impl Alert {
     pub(crate) fn no_accounts() -> Self {
         Self::critical(
             "the accounts file contains no accounts, so every client is rejected; run `account add NAME`",
+        )
+    }
+
+    /// Why sweeps remove nothing.
+    pub(crate) fn sweep_refused(reason: Refusal) -> Self {
+        let remedy = reason.remedy();
+        Self::warning(format!("the sweep removed nothing: {reason}; {remedy}"))
+    }
+
+    /// The state was not valid, and was or will be replaced.
+    pub(crate) fn invalid_state() -> Self {
+        Self::warning(
+            "the state was not valid, so earlier times and a longer earlier retention are not known; it is kept \
+             aside as state.json.invalid",
         )
     }
 

@@ -97,12 +97,12 @@ impl Status {
     }
 }
 
-fn assess_report(report: &Report, alerts: &mut Vec<Alert>) {
-    if let Some(reason) = report.refused {
-        alerts.push(Alert::warning(format!(
-            "the sweep removed nothing: {reason}; if this is intended, run `prune --force`"
-        )));
-    }
+/// What a sweep says of the clock, the state and the number of removals; also one that changed
+/// nothing.
+pub(crate) fn sweep_alerts(report: &Report) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    alerts.extend(report.refused.map(Alert::sweep_refused));
+    alerts.extend(report.invalid_state.then(Alert::invalid_state));
     if let Some(burst) = report.trash_held {
         alerts.push(Alert::warning(format!(
             "{} of {} backups were deleted within a day, so nothing is erased from the trash; check the MDM \
@@ -110,6 +110,11 @@ fn assess_report(report: &Report, alerts: &mut Vec<Alert>) {
             burst.removed, burst.of
         )));
     }
+    alerts
+}
+
+fn assess_report(report: &Report, alerts: &mut Vec<Alert>) {
+    alerts.extend(sweep_alerts(report));
     match report.failed {
         0 => {}
         1 => alerts.push(Alert::warning(

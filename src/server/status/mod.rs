@@ -13,6 +13,7 @@ use crate::state::{DayOfUploads, Scrubbed};
 
 pub(crate) use alert::Renewal;
 pub use alert::{Alert, Finding, Severity};
+pub(crate) use assessment::sweep_alerts;
 pub use certificate::{AcmeStatus, CertificateStatus, Failure};
 pub(crate) use run_state::RunState;
 

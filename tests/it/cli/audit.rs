@@ -42,7 +42,7 @@ fn what_operators_do_is_written_down_with_names_and_counts_and_without_ids_and_s
     folder.done(&["account", "remove", "boss"]);
     place_expired(&folder, 0..1);
     folder.run(&["prune"]);
-    folder.done(&["prune", "--force"]);
+    folder.done(&["prune", "--force", "--accept-clock"]);
     folder.done(&["trash", "restore", "--all"]);
     place_expired(&folder, 1..12);
     assert_eq!(folder.run(&["prune"]).code, Some(1));
@@ -65,12 +65,12 @@ fn what_operators_do_is_written_down_with_names_and_counts_and_without_ids_and_s
         json!({ "command": "account add", "outcome": "failed", "account": "boss", "role": "phone" }),
         json!({ "command": "account remove", "outcome": "done", "account": "boss" }),
         json!({
-            "command": "prune", "outcome": "done",
-            "removed": 1, "trashErased": 0, "failed": 0,
+            "command": "prune", "outcome": "refused", "reason": "first_sweep",
+            "removed": 0, "trashErased": 0, "failed": 0,
         }),
         json!({
-            "command": "prune --force", "outcome": "done",
-            "removed": 0, "trashErased": 0, "failed": 0,
+            "command": "prune --force --accept-clock", "outcome": "done",
+            "removed": 1, "trashErased": 0, "failed": 0, "clockAccepted": false,
         }),
         json!({
             "command": "trash restore", "outcome": "done",

@@ -336,7 +336,7 @@ fn prune_works_without_a_server() {
         dry.starts_with("backups: 0 kept, 1 would be removed\n"),
         "{dry}"
     );
-    let wet = folder.done(&["prune"]);
+    let wet = folder.done(&["prune", "--force"]);
     assert!(wet.starts_with("backups: 0 kept, 1 removed\n"), "{wet}");
     assert_eq!(std::fs::read_dir(&backups).unwrap().count(), 0);
 }
@@ -406,7 +406,7 @@ async fn prune_works_beside_a_running_server() {
             .count(),
         2
     );
-    let wet = folder.done(&["--config", config, "prune", "--json"]);
+    let wet = folder.done(&["--config", config, "prune", "--force", "--json"]);
     assert!(
         wet.starts_with(r#"{"kept":1,"keptBytes":10,"removed":1,"removedBytes":10,"#),
         "{wet}"

@@ -21,6 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "config",
             "server",
             "account",
+            "clock",
             "store",
             "retention",
             "scrub",
@@ -39,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "config",
             "account",
+            "clock",
             "store",
             "retention",
             "scrub",
@@ -54,7 +56,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("client", &["backup"]),
-    ("retention", &["store", "state", "time", "backup id"]),
+    (
+        "retention",
+        &["store", "state", "clock", "lock", "time", "backup id"],
+    ),
+    ("clock", &["state", "lock", "time"]),
     ("scrub", &["store", "state", "backup id"]),
     (
         "store",

@@ -120,6 +120,8 @@ async fn what_never_was_what_was_removed_and_what_expired_get_the_same_bytes() {
     let expired = "e".repeat(64);
     let day = Duration::from_secs(24 * 60 * 60);
     site.place_backup(&expired, b"old", now() - day * 200);
+    site.place_backup(&"d".repeat(64), b"another", now());
+    site.swept_at(now());
     let server = site.start().await;
     server.swept().await;
     assert!(!fs::exists(server.site().backup_file(&expired)).unwrap());

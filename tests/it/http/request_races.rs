@@ -16,7 +16,7 @@ use threema_safe_server::store::{Restored, Store};
 use crate::store::failing::status;
 use crate::support::stores::{FaultyStore, MemoryStore, Operation, Side};
 use crate::support::wire::{Answer, Client, Protocol};
-use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path, now};
+use crate::support::{ID, OTHER_ID, Site, TestServer, backup_path, digits, now};
 
 const OLD: &str = "the old backup";
 const A: &str = "what is uploaded in the request that is held";
@@ -33,6 +33,9 @@ fn memory(last_upload: SystemTime) -> MemoryStore {
     let mut kept = memory.kept();
     let backup = kept.backup(OLD.into(), last_upload);
     kept.backups.insert(id(), backup);
+    // Of another phone: no sweep removes the only backup.
+    let other = kept.backup(OLD.into(), now());
+    kept.backups.insert(digits(9).parse().unwrap(), other);
     drop(kept);
     memory
 }
@@ -112,7 +115,9 @@ const CASES: [Case; 9] = {
 
 async fn server(memory: &MemoryStore) -> (TestServer, FaultyStore) {
     let store = FaultyStore::over(memory.clone());
-    let server = Site::new().start_over(store.clone()).await;
+    let site = Site::new();
+    site.swept_at(now());
+    let server = site.start_over(store.clone()).await;
     server.settled().await;
     (server, store)
 }
@@ -243,6 +248,7 @@ async fn swept(
     let gate = store.hold_one(1, side, operation);
     let site = Site::new();
     scrub_is_not_due(&site);
+    site.swept_at(now());
     let server = site.start_over(store).await;
     gate.is_reached_by(1).await;
     meanwhile(&server).await;
@@ -266,7 +272,7 @@ async fn a_backup_renewed_after_the_sweep_has_seen_it_expired_stays() {
         })
         .await;
 
-        assert_eq!((report.kept, report.removed, report.failed), (1, 0, 0));
+        assert_eq!((report.kept, report.removed, report.failed), (2, 0, 0));
         assert_eq!(kept(&memory), (Some(B.to_owned()), vec![]));
     }
 }

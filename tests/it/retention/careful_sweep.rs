@@ -3,8 +3,6 @@
 //! of it.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,15 +14,15 @@ use threema_safe_server::store::FileStore;
 use crate::support::commands::{command, metrics, run, status};
 use crate::support::process::ServerProcess;
 use crate::support::{
-    ID, Listening, OTHER_ID, Site, contents, create_private, digits, make_fifo, names, now,
-    set_modified, write,
+    ID, Listening, OTHER_ID, Site, contents, create_private, digits, names, now, set_modified,
+    write,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A day on which tests take place.
-fn today() -> SystemTime {
+pub(super) fn today() -> SystemTime {
     UNIX_EPOCH + DAY * 20_000
 }
 
@@ -42,17 +40,21 @@ fn place(site: &Site, expired: usize, all: usize, now: SystemTime) {
     set_modified(&trashed, UNIX_EPOCH);
 }
 
-async fn sweep_with(site: &Site, retention: Retention, now: SystemTime, mode: Mode) -> Report {
+pub(super) async fn sweep_with(
+    site: &Site,
+    retention: Retention,
+    now: SystemTime,
+    mode: Mode,
+) -> Report {
     let store = FileStore::open(&site.data()).unwrap();
     let before = contents(&site.data());
     let state = StateFile::in_directory(&site.data());
     let report = retention::sweep(&store, &state, retention, now, mode).await;
     let report = report.unwrap();
-    // Whatever was refused has touched nothing; that there are too many does not make the clock
-    // doubtful.
+    // Whatever was refused has touched nothing but the state.
     let mut after = contents(&site.data());
     let mut before = before;
-    if matches!(report.refused, Some(Refusal::TooMany { .. })) && mode != Mode::DryRun {
+    if mode != Mode::DryRun {
         let state = site.data().join("state.json");
         for contents in [&mut before, &mut after] {
             contents.remove(&state);
@@ -70,20 +72,22 @@ async fn sweep(site: &Site, now: SystemTime, mode: Mode) -> Report {
     sweep_with(site, Retention::of_days(180, 7, 7), now, mode).await
 }
 
-fn remembered(site: &Site) -> State {
+pub(super) fn remembered(site: &Site) -> State {
     StateFile::in_directory(&site.data()).load().unwrap()
 }
 
 fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap().as_secs()
+    let time = time.duration_since(UNIX_EPOCH);
+    time.unwrap_or_default().as_secs()
 }
 
 #[tokio::test]
 async fn more_than_ten_and_more_than_a_fifth_at_once_are_refused() {
-    for (expired, all, refused) in [(10, 10, false), (11, 55, false), (11, 54, true)] {
+    for (expired, all, refused) in [(10, 20, false), (11, 55, false), (11, 54, true)] {
         for mode in [Mode::Serve, Mode::Remove] {
             let site = Site::new();
             place(&site, expired, all, today());
+            site.swept_at(today());
 
             let dry = sweep(&site, today(), Mode::DryRun).await;
             let report = sweep(&site, today(), mode).await;
@@ -101,6 +105,7 @@ async fn more_than_ten_and_more_than_a_fifth_at_once_are_refused() {
             assert_eq!(state.highest_time, Some(unix(today())));
 
             // It stays so until a person has looked.
+            site.swept_at(today() + DAY * 80);
             let again = sweep(&site, today() + DAY * 80, mode).await;
             assert_eq!(again.refused.is_some(), refused);
             let forced = sweep(&site, today() + DAY * 80, Mode::Force).await;
@@ -111,18 +116,82 @@ async fn more_than_ten_and_more_than_a_fifth_at_once_are_refused() {
 }
 
 #[tokio::test]
+async fn more_than_half_of_any_number_at_once_are_refused() {
+    for (expired, all, refused) in [
+        (1, 1, true),
+        (1, 2, false),
+        (2, 3, true),
+        (3, 3, true),
+        (3, 6, false),
+        (10, 10, true),
+    ] {
+        let site = Site::new();
+        place(&site, expired, all, today());
+        site.swept_at(today());
+
+        let report = sweep(&site, today(), Mode::Serve).await;
+
+        let of = all as u64;
+        let expired = expired as u64;
+        let reason = refused.then_some(Refusal::TooMany { expired, of });
+        assert_eq!(report.refused, reason);
+        let forced = sweep(&site, today(), Mode::Force).await;
+        assert_eq!(report.removed + forced.removed, expired);
+    }
+}
+
+#[tokio::test]
+async fn one_after_the_other_is_no_way_around_the_check_and_a_confirmation_holds_once() {
+    for trash_days in [0, 7] {
+        let site = Site::new();
+        let retention = Retention::of_days(180, 7, trash_days);
+        for (number, hours) in [0, 5, 10, 24 * 30].into_iter().enumerate() {
+            let time = today() - DAY * 187 + SECOND * 3_600 * hours;
+            site.place_backup(&digits(number), &[7; 41], time);
+        }
+        let mut removed = 0;
+        for hour in 1..=24 {
+            let now = today() + SECOND * 3_600 * hour;
+            site.swept_at(now);
+            let report = sweep_with(&site, retention, now, Mode::Serve).await;
+            removed += report.removed;
+            let too_many = Refusal::TooMany { expired: 3, of: 4 };
+            assert_eq!(report.refused, (hour > 10).then_some(too_many), "{hour}");
+        }
+        assert_eq!(removed, 2);
+
+        let now = today() + DAY;
+        let forced = sweep_with(&site, retention, now, Mode::Force).await;
+        assert_eq!((forced.refused, forced.removed), (None, 1));
+        let after = sweep_with(&site, retention, now, Mode::Serve).await;
+        assert_eq!((after.refused, after.kept), (None, 1));
+        // The last one needs another confirmation.
+        let now = today() + DAY * 31;
+        site.swept_at(now);
+        let after = sweep_with(&site, retention, now, Mode::Serve).await;
+        let last = Refusal::TooMany { expired: 1, of: 1 };
+        assert_eq!(after.refused, Some(last));
+    }
+}
+
+#[tokio::test]
 async fn a_clock_that_went_back_or_jumped_ahead_is_refused_to_the_second() {
-    let seconds = unix(UNIX_EPOCH + DAY * 90) + 1;
+    let ahead = |time: Duration| {
+        Some(Refusal::ClockAhead {
+            seconds: time.as_secs(),
+        })
+    };
+    let behind = |seconds| Some(Refusal::ClockBehind { seconds });
+    let minutes = SECOND * 300;
     for (later, refused) in [
-        (Ok(DAY * 90), None),
-        (Ok(DAY * 90 + SECOND), Some(Refusal::ClockAhead { seconds })),
-        (Err(SECOND), Some(Refusal::ClockBehind { seconds: 1 })),
-        (
-            Err(DAY * 19_000),
-            Some(Refusal::ClockBehind {
-                seconds: unix(UNIX_EPOCH + DAY * 19_000),
-            }),
-        ),
+        (Ok(DAY), None),
+        (Ok(DAY + SECOND), ahead(DAY + SECOND)),
+        (Ok(DAY * 90), ahead(DAY * 90)),
+        (Err(SECOND * 2), None),
+        (Err(minutes), None),
+        (Err(minutes + SECOND), behind(301)),
+        (Err(DAY * 200), behind(unix(UNIX_EPOCH + DAY * 200))),
+        (Err(DAY * 19_000), behind(unix(UNIX_EPOCH + DAY * 19_000))),
     ] {
         let site = Site::new();
         assert_eq!(sweep(&site, today(), Mode::Serve).await.refused, None);
@@ -132,84 +201,33 @@ async fn a_clock_that_went_back_or_jumped_ahead_is_refused_to_the_second() {
         };
         place(&site, 1, 9, then);
 
-        for mode in [Mode::DryRun, Mode::Remove, Mode::Serve, Mode::Serve] {
+        for mode in [Mode::DryRun, Mode::Remove, Mode::Serve, Mode::Force] {
             let report = sweep(&site, then, mode).await;
             assert_eq!(report.refused, refused, "{later:?}");
             if refused.is_none() {
                 break;
             }
         }
-        let forced = sweep(&site, then, Mode::Force).await;
-        assert_eq!((forced.refused, forced.removed), (None, 1), "{later:?}");
-        // The clock is believed from now on.
+        if refused.is_none() {
+            continue;
+        }
+        let state = StateFile::in_directory(&site.data());
+        let can_be_right = then > today() - DAY * 277;
+        let accepted = retention::accept_clock(&state, then).await.unwrap();
+        assert_eq!(accepted, can_be_right);
         let after = sweep(&site, then + SECOND, Mode::Serve).await;
-        assert_eq!((after.refused, after.kept), (None, 8), "{later:?}");
+        if can_be_right {
+            assert_eq!((after.refused, after.kept), (None, 8), "{later:?}");
+        } else {
+            assert!(after.refused.is_some());
+        }
     }
-}
-
-/// Sweeps every ten days; nothing may be refused. Returns the names that are left.
-async fn sweep_on(site: &Site, retention: Retention, from: u32, until: u32) -> Vec<String> {
-    for day in (from..until).step_by(10).chain([until]) {
-        let report = sweep_with(site, retention, today() + DAY * day, Mode::Serve).await;
-        assert_eq!(report.refused, None);
-    }
-    names(&site.data().join("backups"))
-}
-
-#[tokio::test]
-async fn after_retention_was_lowered_the_longer_holds_until_renewed_or_over() {
-    let site = Site::new();
-    let (long, short) = (Retention::of_days(180, 7, 7), Retention::of_days(30, 7, 7));
-    let (old, renewed) = (ID, OTHER_ID);
-    for id in [old, renewed] {
-        site.place_backup(id, &[7; 41], today());
-    }
-    sweep_on(&site, long, 0, 1).await;
-    sweep_on(&site, short, 2, 2).await;
-    site.place_backup(renewed, &[7; 41], today() + DAY * 3);
-
-    assert_eq!(sweep_on(&site, short, 3, 40).await, [old, renewed]);
-    assert_eq!(sweep_on(&site, short, 41, 187).await, [old]);
-    assert_eq!(remembered(&site).retention_periods.len(), 2);
-    assert!(sweep_on(&site, short, 188, 190).await.is_empty());
-    assert_eq!(
-        remembered(&site).retention_periods.len(),
-        1,
-        "nothing has it now"
-    );
-}
-
-#[tokio::test]
-async fn retention_that_is_raised_again_holds_for_all() {
-    let site = Site::new();
-    let (long, short) = (Retention::of_days(180, 7, 7), Retention::of_days(30, 7, 7));
-    sweep_on(&site, long, 0, 0).await;
-    sweep_on(&site, short, 1, 1).await;
-    site.place_backup(ID, &[7; 41], today() + DAY * 2);
-
-    sweep_on(&site, short, 10, 30).await;
-    assert_eq!(sweep_on(&site, long, 31, 189).await, [ID]);
-    assert_eq!(remembered(&site).retention_periods.len(), 1);
-    assert!(sweep_on(&site, long, 190, 190).await.is_empty());
-}
-
-#[tokio::test]
-async fn a_command_does_not_shorten_what_a_server_still_announces() {
-    let site = Site::new();
-    let (long, short) = (Retention::of_days(180, 7, 7), Retention::of_days(30, 7, 7));
-    sweep_on(&site, long, 0, 0).await;
-    // The configuration was changed, and the server is started again only the day after.
-    let by_hand = sweep_with(&site, short, today() + DAY, Mode::Remove).await;
-    assert_eq!(by_hand.refused, None);
-    site.place_backup(ID, &[7; 41], today() + DAY + SECOND);
-
-    assert_eq!(sweep_on(&site, short, 2, 188).await, [ID]);
-    assert!(sweep_on(&site, short, 189, 189).await.is_empty());
 }
 
 #[tokio::test]
 async fn times_near_the_ends_of_time_are_accepted() {
     let site = Site::new();
+    site.swept_at(today());
     let year_9999 = UNIX_EPOCH + SECOND * u32::MAX * 59;
     for (id, time) in [(ID, UNIX_EPOCH - DAY * 3_000), (OTHER_ID, year_9999)] {
         site.place_backup(id, &[7; 41], time);
@@ -236,15 +254,26 @@ async fn times_near_the_ends_of_time_are_accepted() {
 
 /// Starts a server over the site, and makes sure that it says why it refuses, wherever an operator
 /// looks.
-async fn assert_refusal_is_said(site: Site, word: &str, reason: &str, text: &str) -> Site {
+async fn assert_refusal_is_said(
+    site: Site,
+    word: &str,
+    reason: &str,
+    text: &str,
+    remedy: &str,
+) -> Site {
     let before = names(&site.data().join("backups"));
+    let checked = run(&site, &["check"]);
+    let finding = format!("the sweep removed nothing: {text}");
+    assert!(checked.out.contains(&finding), "{checked:?}");
+    let dry = run(&site, &["prune", "--dry-run"]);
+    assert!(dry.with_code(0).contains(text), "{dry:?}");
     let server = ServerProcess::start(site);
     let admin = server.admin_address();
 
     let refused = |word: &str| format!("safe_sweep_refused{{reason=\"{word}\"}} 1");
     let all = metrics(admin, "safe_sweep_refused{").await;
     let on: Vec<_> = all.iter().filter(|line| line.ends_with(" 1")).collect();
-    assert_eq!((all.len(), on), (3, vec![&refused(word)]));
+    assert_eq!((all.len(), on), (4, vec![&refused(word)]));
     assert_eq!(
         metrics(admin, "safe_sweep_last_time_seconds").await,
         ["safe_sweep_last_time_seconds 0"]
@@ -252,7 +281,7 @@ async fn assert_refusal_is_said(site: Site, word: &str, reason: &str, text: &str
     let shown = status(server.site(), admin, &[]);
     let alert = format!("alerts      warning: the sweep removed nothing: {text}");
     assert!(shown.with_code(0).contains(&alert), "{shown:?}");
-    assert!(shown.out.contains("`prune --force`"), "{shown:?}");
+    assert!(shown.out.contains(&format!("`{remedy}`")), "{shown:?}");
     let shown = status(server.site(), admin, &["--json"]).json();
     assert_eq!(shown["sweep"]["report"]["refused"]["reason"], reason);
 
@@ -267,28 +296,46 @@ async fn assert_refusal_is_said(site: Site, word: &str, reason: &str, text: &str
     site
 }
 
-fn remember_time(site: &Site, time: SystemTime) {
-    fs::create_dir_all(site.data()).unwrap();
-    let state = json!({ "highestTime": unix(time) });
-    write(&site.data().join("state.json"), state.to_string());
-}
-
 #[tokio::test]
-async fn a_refusal_is_in_the_log_the_metrics_and_the_status() {
+async fn a_refusal_is_in_the_log_the_metrics_the_status_and_the_check() {
+    let (force, accept) = ("prune --force", "prune --accept-clock");
     let site = Site::new();
     place(&site, 11, 20, now());
+    let text =
+        "without the state of earlier sweeps, 11 of 20 backups and 1 in the trash look too old";
+    let site = assert_refusal_is_said(site, "first_sweep", "firstSweep", text, force).await;
+
+    let state = site.data().join("state.json");
+    fs::remove_file(&state).unwrap();
+    site.swept_at(now());
     let text = "11 of 20 backups would be removed at once, more than a fifth";
-    let site = assert_refusal_is_said(site, "too_many", "tooMany", text).await;
+    let site = assert_refusal_is_said(site, "too_many", "tooMany", text, force).await;
 
-    remember_time(&site, now() - DAY * 91);
-    let text = "the clock is 91 days ahead of the last sweep, more than half of retentionDays";
-    let site = assert_refusal_is_said(site, "clock_ahead", "clockAhead", text).await;
+    fs::remove_file(&state).unwrap();
+    site.swept_at(now() - DAY * 91);
+    let text = "the clock is 91 days ahead of the time that can have passed";
+    let site = assert_refusal_is_said(site, "clock_ahead", "clockAhead", text, accept).await;
 
-    remember_time(&site, now() + DAY * 9 / 2);
+    fs::remove_file(&state).unwrap();
+    site.swept_at(now() + DAY * 9 / 2);
     let text = "the clock is 4 days behind the latest time seen";
-    let site = assert_refusal_is_said(site, "clock_behind", "clockBehind", text).await;
+    let site = assert_refusal_is_said(site, "clock_behind", "clockBehind", text, accept).await;
 
-    assert_eq!(run(&site, &["prune", "--force"]).code, Some(0));
+    // The number is confirmed, but not the clock.
+    let refused = run(&site, &["prune", "--force"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.errors.contains("not the clock"), "{refused:?}");
+    assert!(
+        refused.errors.contains("`prune --accept-clock`"),
+        "{refused:?}"
+    );
+    assert_eq!(names(&site.data().join("backups")).len(), 20);
+    let forced = run(&site, &["prune", "--force", "--accept-clock"]);
+    forced.with_code(0);
+    assert!(
+        forced.errors.contains("the clock is accepted"),
+        "{forced:?}"
+    );
     let server = ServerProcess::start(site);
     let admin = server.admin_address();
     let calm = status(server.site(), admin, &[]);
@@ -319,6 +366,7 @@ fn prune_counts_by_age_refuses_and_is_forced() {
         site.place_backup(&digits(1_000 + number), &[7; 50], time);
     }
     place(&site, 11, 12, now());
+    site.swept_at(now());
 
     let dry = run(&site, &["prune", "--dry-run"]);
     let expected = "\
@@ -331,7 +379,8 @@ backups: 10 kept, 11 would be removed
                 2 younger than 180 days
                13 older
 trash:   0 kept, 1 would be erased
-a sweep would remove nothing without --force: 11 of 21 backups would be removed at once, more than a fifth
+a sweep would remove nothing: 11 of 21 backups would be removed at once, more than a fifth
+if this is intended, run `prune --force`
 ";
     assert_eq!(dry.with_code(0), expected);
     let wet = run(&site, &["prune"]);
@@ -368,7 +417,7 @@ a sweep would remove nothing without --force: 11 of 21 backups would be removed 
     let mut expected = json!({
         "kept": 10, "keptBytes": 491, "removed": 11, "removedBytes": 451,
         "trashKept": 0, "trashBytes": 0, "trashErased": 1, "trashHeld": null, "failed": 0,
-        "refused": { "reason": "tooMany", "expired": 11, "of": 21 }, "ages": ages, "sizes": sizes,
+        "refused": { "reason": "tooMany", "expired": 11, "of": 21 }, "invalidState": false, "ages": ages, "sizes": sizes,
         "expiringIn14Days": 3, "expiringIn30Days": 3,
     });
     dry.with_code(0);
@@ -379,49 +428,6 @@ a sweep would remove nothing without --force: 11 of 21 backups would be removed 
     expected["trashKept"] = 11.into();
     expected["trashBytes"] = 451.into();
     assert_eq!(forced.json(), expected);
-}
-
-#[test]
-fn a_state_that_is_missing_old_or_damaged_loses_no_backup() {
-    let site = Site::new();
-    let state = site.data().join("state.json");
-    place(&site, 1, 2, now());
-    for damaged in ["", "{", "null", "{\"highestTime\":-1}", "\0\0\0\0"] {
-        write(&state, damaged);
-        let backups = contents(&site.data().join("backups"));
-        for arguments in [&["prune"][..], &["prune", "--dry-run"]] {
-            let refused = run(&site, arguments);
-            assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""));
-            assert!(refused.errors.contains("`prune --force`"), "{refused:?}");
-        }
-        let names: Vec<_> = backups.keys().collect();
-        let still = contents(&site.data().join("backups"));
-        assert_eq!(names, still.keys().collect::<Vec<_>>());
-    }
-
-    // A directory in its place cannot even be replaced.
-    fs::remove_file(&state).unwrap();
-    fs::create_dir(&state).unwrap();
-    for arguments in [&["prune"][..], &["prune", "--force"]] {
-        assert_eq!(run(&site, arguments).code, Some(1));
-    }
-    assert_eq!(names(&site.data().join("backups")).len(), 2);
-    fs::remove_dir(&state).unwrap();
-
-    // Of another version; and only to be read.
-    write(&state, r#"{"lastSweep":1,"unheardOf":{"a":[1]}}"#);
-    fs::set_permissions(&state, fs::Permissions::from_mode(0o400)).unwrap();
-    assert!(
-        run(&site, &["prune"])
-            .with_code(0)
-            .starts_with("backups: 1 kept, 1 removed\n")
-    );
-    assert!(remembered(&site).last_sweep.is_some_and(|time| time > 1));
-
-    place(&site, 1, 2, now());
-    write(&state, "{");
-    run(&site, &["prune", "--force"]).with_code(0);
-    assert!(remembered(&site).last_sweep.is_some());
 }
 
 #[test]
@@ -447,28 +453,4 @@ fn two_prunes_at_once_remove_each_backup_once() {
     assert_eq!(names(&site.data().join("backups")).len(), 20);
     assert_eq!(names(&site.data().join("trash")).len(), 300);
     assert!(names(&site.data().join("tmp")).is_empty());
-}
-
-#[test]
-fn a_directory_that_was_taken_over_is_swept_with_care_from_the_first_time_on() {
-    let site = Site::new();
-    for number in 0..20 {
-        site.place_backup(&digits(number), &[7; 41], UNIX_EPOCH);
-    }
-    let backups = site.data().join("backups");
-    for name in ["index.html", ".htaccess"] {
-        write(&backups.join(name), "not ours");
-        set_modified(&backups.join(name), UNIX_EPOCH);
-    }
-    symlink(Path::new("/etc/passwd"), backups.join(OTHER_ID)).unwrap();
-    make_fifo(&backups.join(ID));
-    let before = names(&backups);
-
-    let refused = run(&site, &["prune"]);
-
-    refused.with_code(1);
-    assert!(refused.errors.contains("20 of 20 backups"), "{refused:?}");
-    assert_eq!(names(&backups), before);
-    run(&site, &["prune", "--force"]).with_code(0);
-    assert_eq!(names(&backups), [".htaccess", ID, OTHER_ID, "index.html"]);
 }

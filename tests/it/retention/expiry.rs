@@ -10,8 +10,8 @@ use threema_safe_server::state::StateFile;
 use threema_safe_server::store::{FileStore, Put, Store};
 
 use crate::support::stores::upload;
-use crate::support::wire::soon;
-use crate::support::{ID, OTHER_ID, Site, contents, names, now};
+use crate::support::wire::{Protocol, soon};
+use crate::support::{ID, OTHER_ID, Site, contents, digits, names, now};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -34,6 +34,9 @@ fn retention() -> Retention {
 
 /// One sweep over the site's store; the ages and sizes of the report are left out.
 async fn sweep(site: &Site, store: &dyn Store, now: SystemTime, mode: Mode) -> Report {
+    if mode != Mode::DryRun {
+        site.swept_at(now);
+    }
     let state = StateFile::in_directory(&site.data());
     let report = retention::sweep(store, &state, retention(), now, mode).await;
     Report {
@@ -55,15 +58,17 @@ async fn a_backup_expires_when_it_is_older_than_retention_and_margin() {
     let kept = today() - DAY * 187;
     site.place_backup(ID, b"exactly as old as allowed", kept);
     site.place_backup(OTHER_ID, b"older", kept - Duration::from_nanos(1));
+    site.place_backup(&digits(1), b"new", today());
+    site.swept_at(today());
     let store = open(&site);
 
     let dry = sweep(&site, &store, today(), Mode::DryRun).await;
-    assert_eq!(names(&site.data().join("backups")).len(), 2);
+    assert_eq!(names(&site.data().join("backups")).len(), 3);
     let wet = sweep(&site, &store, today(), Mode::Remove).await;
 
     let found = Report {
-        kept: 1,
-        kept_bytes: 25,
+        kept: 2,
+        kept_bytes: 28,
         removed: 1,
         removed_bytes: 5,
         ..Report::default()
@@ -79,7 +84,10 @@ async fn a_backup_expires_when_it_is_older_than_retention_and_margin() {
             }
         )
     );
-    assert_eq!(names(&site.data().join("backups")), [ID]);
+    assert_eq!(
+        names(&site.data().join("backups")),
+        [digits(1), ID.to_owned()]
+    );
     // A clock that was wrong can be mended: what expired is in the trash for as long as what a
     // phone removed.
     assert!(names(&site.data().join("trash"))[0].starts_with(OTHER_ID));
@@ -99,6 +107,7 @@ async fn trash_is_erased_when_its_days_are_over() {
         assert!(store.remove(id(digits), removed).await.unwrap());
     }
 
+    site.swept_at(today());
     let before = contents(&site.data());
     let dry = sweep(&site, &store, today(), Mode::DryRun).await;
     assert_eq!(contents(&site.data()), before);
@@ -188,6 +197,7 @@ async fn a_server_sweeps_when_it_starts() {
     let site = Site::new();
     site.place_backup(ID, b"expired", now() - DAY * 188);
     site.place_backup(OTHER_ID, b"fresh", now());
+    site.swept_at(now());
     let backups = site.data().join("backups");
     let server = site.start().await;
 
@@ -201,4 +211,39 @@ async fn a_server_sweeps_when_it_starts() {
 
     assert_eq!(names(&backups), [OTHER_ID]);
     server.stop().await;
+}
+
+/// A server of its own process would not differ: the clock is that of its system.
+#[tokio::test]
+async fn a_server_that_boots_in_1970_loses_nothing() {
+    fn in_1970() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(60)
+    }
+    for had_state in [false, true] {
+        let site = Site::new().clock(in_1970);
+        if had_state {
+            site.swept_at(now() - DAY / 24);
+        }
+        let server = site.start().await;
+        server.swept().await;
+        let mut phone = server.phone(Protocol::Http1).await;
+        for id in [ID, OTHER_ID] {
+            let path = format!("/backups/{id}");
+            assert_eq!(phone.send("PUT", &path, &[], "backup").await.status, 201);
+        }
+        let path = format!("/backups/{OTHER_ID}");
+        assert_eq!(phone.ask("DELETE", &path, &[]).await.status, 204);
+        drop(phone);
+        let site = server.stop().await.clock(now);
+        let stored = fs::metadata(site.backup_file(ID)).unwrap();
+        assert!(stored.modified().unwrap() >= UNIX_EPOCH + DAY * 19_723);
+
+        let server = site.start().await;
+        server.swept().await;
+        let status = server.admin("/status.json").await;
+        assert!(status.contains("\"refused\":null"), "{status}");
+        assert_eq!(names(&server.site().data().join("backups")), [ID]);
+        assert_eq!(names(&server.site().data().join("trash")).len(), 1);
+        server.stop().await;
+    }
 }

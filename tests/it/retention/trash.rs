@@ -451,6 +451,8 @@ async fn a_fifth_within_a_day_or_more_over_many_days_is_no_burst() {
 fn without_days_in_the_trash_what_expires_still_passes_through_it() {
     let site = Site::new().with(json!({ "trashDays": 0 }));
     site.place_backup(ID, &[7; 41], now() - DAY * 188);
+    site.place_backup(OTHER_ID, &[7; 41], now());
+    site.swept_at(now());
 
     let first = run(&site, &["prune", "--json"]).json();
 
