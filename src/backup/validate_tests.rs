@@ -97,6 +97,7 @@ fn each_flaw_is_found_with_what_each_app_does() {
         ("/user", Some(json!(null)), format!("error: user: null; {BOTH}")),
         ("/user/privatekey", None, format!("error: user.privatekey: missing; {BOTH}")),
         ("/user/privatekey", Some(json!("AQID")), format!("error: user.privatekey: not the base64 of 32 bytes; {BOTH}")),
+        ("/user/nickname", Some(json!("x".repeat(32))), String::new()),
         ("/user/nickname", Some(json!("x".repeat(33))), "warning: user.nickname: longer than 32 bytes; Android: truncates it".into()),
         ("/user/nickname", Some(json!(null)), "warning: user.nickname: null; Android: uses the word null".into()),
         ("/user/profilePic", Some(json!("%")), "warning: user.profilePic: not base64; Android and iOS: ignores the picture".into()),
@@ -253,6 +254,7 @@ fn distribution_lists_affect_android_only() {
     let lists = json!([
         { "id": "1", "members": 1 },
         { "name": "List", "lastUpdate": "x", "members": ["?"] },
+        { "id": "g100000000000000", "name": "", "members": [] },
         3,
     ]);
     assert_eq!(
@@ -264,7 +266,8 @@ fn distribution_lists_affect_android_only() {
             "warning: distributionlists[0].members: not a list; Android: restores the list without members",
             "warning: distributionlists[1].members[0]: not a Threema ID; Android: ignores the entry",
             "warning: distributionlists[1].lastUpdate: not an unsigned integer; Android: skips the list",
-            "warning: distributionlists[2]: not an object; Android: skips the list",
+            "warning: distributionlists[2].id: not 16 hexadecimal digits; Android: assigns a new id to the list",
+            "warning: distributionlists[3]: not an object; Android: skips the list",
         ]
     );
 }
