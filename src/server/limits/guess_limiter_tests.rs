@@ -367,6 +367,8 @@ async fn a_verified_address_authenticates_against_the_current_accounts() {
 /// Otherwise an attacker could have all buckets filled by a reload that changes something else.
 #[tokio::test]
 async fn a_reload_fills_the_buckets_of_changed_limits_alone() {
+    type Change = fn(&mut RateLimits, NonZeroU32);
+
     let before = limiter(Duration::ZERO);
     let (anonymous, from) = (Caller::anonymous(), "192.0.2.1");
     let left = async |limiter: &GuessLimiter| {
@@ -382,7 +384,7 @@ async fn a_reload_fills_the_buckets_of_changed_limits_alone() {
     assert_eq!(left(&before).await, (10, 20, 5));
 
     let four = NonZeroU32::new(4).unwrap();
-    let changes: [(fn(&mut RateLimits, NonZeroU32), _); 7] = [
+    let changes: [(Change, _); 7] = [
         (|_, _| {}, (0, 0, 0)),
         (|limits, _| limits.wrong_password_delay *= 2, (0, 0, 0)),
         (
