@@ -104,6 +104,19 @@ fn the_number_of_values_is_limited() {
         contents(zeros(MAX_VALUES)).err(),
         Some(ContentsError::TooMany)
     );
+    // A comma in a string does not count, also not at the limit.
+    let full = zeros(MAX_VALUES - 2).replace('}', r#","a":","}"#);
+    assert!(contents(full).is_ok());
+}
+
+#[test]
+fn a_written_document_was_never_copied_by_a_growing_buffer() {
+    let json = r#"{"user":{"privatekey":"AQIDBAUGBwhkZWZnaGlqawECAwQFBgcIZGVmZ2hpams=","nickname":"a/b"}}"#;
+    let written = parse(json.as_bytes()).unwrap().contents().unwrap();
+
+    let document = written.to_document();
+
+    assert_eq!(document.json.capacity(), document.json.len());
 }
 
 #[test]

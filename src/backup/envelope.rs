@@ -157,9 +157,9 @@ pub fn open(sealed: SealedBackup, key: &BackupKey, limit: usize) -> Result<Docum
 }
 
 /// A backup's bytes, decrypted in place and wiped when dropped.
-struct WipeOnDrop(BytesMut);
+struct WipeOnDrop<B: AsMut<[u8]>>(B);
 
-impl Drop for WipeOnDrop {
+impl<B: AsMut<[u8]>> Drop for WipeOnDrop<B> {
     fn drop(&mut self) {
         self.0.as_mut().zeroize();
     }
@@ -394,6 +394,24 @@ mod tests {
                 }
             );
         }
+    }
+
+    #[test]
+    fn the_magic_of_gzip_inside_contents_begins_no_member() {
+        // Stored: the compressed bytes begin with the magic wherever a read of the contents ends.
+        let contents = GZIP_MAGIC.repeat(50_000);
+        let packed = gzip(&contents, 0);
+
+        assert_eq!(*inflate(&packed, contents.len()).unwrap(), contents);
+    }
+
+    #[test]
+    fn decrypted_bytes_are_wiped_when_dropped() {
+        let mut decrypted = *b"plaintext";
+
+        drop(WipeOnDrop(&mut decrypted));
+
+        assert_eq!(decrypted, [0; 9]);
     }
 
     #[test]

@@ -128,6 +128,8 @@ impl ConstantTimeEq for BackupId {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -179,11 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn a_made_up_id_is_an_id() {
+    fn a_made_up_id_is_an_id_of_any_digits_and_letters() {
+        let mut seen = BTreeSet::new();
         for _ in 0..1_000 {
             let id = ThreemaId::random();
             assert_eq!(id.as_str().parse(), Ok(id));
+            seen.extend(*id.as_bytes());
         }
+        assert_eq!(seen.len(), 36);
     }
 
     #[test]

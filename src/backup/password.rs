@@ -212,6 +212,8 @@ mod tests {
             // Accents as combining characters.
             ("e\u{301}o\u{301}e\u{301}o\u{301}", &[TooShortForIos]),
             ("éoéoéoéo", &[]),
+            // A combining accent at the start is a character by itself.
+            ("\u{301}sesame!", &[]),
             ("👩🏽‍💻👩🏽‍💻", &[TooShortForIos]),
             ("🇨🇭🇨🇦 swiss", &[]),
             ("🇨🇭🇨🇦 swis", &[TooShortForIos]),

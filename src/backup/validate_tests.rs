@@ -97,6 +97,7 @@ fn each_flaw_is_found_with_what_each_app_does() {
         ("/user", Some(json!(null)), format!("error: user: null; {BOTH}")),
         ("/user/privatekey", None, format!("error: user.privatekey: missing; {BOTH}")),
         ("/user/privatekey", Some(json!("AQID")), format!("error: user.privatekey: not the base64 of 32 bytes; {BOTH}")),
+        ("/user/nickname", Some(json!("x".repeat(32))), String::new()),
         ("/user/nickname", Some(json!("x".repeat(33))), "warning: user.nickname: longer than 32 bytes; Android: truncates it".into()),
         ("/user/nickname", Some(json!(null)), "warning: user.nickname: null; Android: uses the word null".into()),
         ("/user/profilePic", Some(json!("%")), "warning: user.profilePic: not base64; Android and iOS: ignores the picture".into()),
@@ -148,12 +149,15 @@ fn each_flaw_is_found_with_what_each_app_does() {
         ("/groups/0/id", Some(json!("01")), "warning: groups[0].id: not 16 digits; Android and iOS: creates a group that no other member has".into()),
         ("/groups/0/id", Some(json!("g100000000000000")), "warning: groups[0].id: not hexadecimal; Android: creates a group that no other member has; iOS: skips the group".into()),
         ("/groups/0/creator", Some(json!("echoecho")), "warning: groups[0].creator: lowercase letters; Android: skips the group".into()),
+        ("/groups/0/id", Some(json!(true)), format!("error: groups[0].id: not a string; Android: skips the group; {IOS}")),
+        ("/groups/0/creator", Some(json!(true)), format!("error: groups[0].creator: not a string; Android: skips the group; {IOS}")),
         ("/groups/0/members", None, "warning: groups[0].members: missing; Android: restores the group without members; iOS: skips the group".into()),
         ("/groups/0/members", Some(json!([1])), format!("error: groups[0].members[0]: not a string; Android: ignores the entry; {IOS}")),
         ("/groups/0/deleted", Some(json!(true)), "warning: groups[0].deleted: a deleted group; Android: skips the group".into()),
         ("/distributionlists", Some(json!([{"name": "List", "members": []}])), "warning: distributionlists: distribution lists; iOS: has no distribution lists and ignores them".into()),
         ("/settings", None, format!("error: settings: missing; Android: keeps its own settings; {IOS}")),
         ("/settings/syncContacts", None, format!("error: settings.syncContacts: missing; {IOS}")),
+        ("/settings/syncContacts", Some(json!(null)), format!("error: settings.syncContacts: null; {IOS}")),
         ("/settings/syncContacts", Some(json!("true")), format!("error: settings.syncContacts: not a boolean; {IOS}")),
         ("/settings/syncContacts", Some(json!("yes")), format!("error: settings.syncContacts: not a boolean; Android: uses its default; {IOS}")),
         ("/settings/disableScreenshots", Some(json!(true)), "warning: settings.disableScreenshots: enabled; iOS: has no such setting and ignores it".into()),
@@ -253,6 +257,7 @@ fn distribution_lists_affect_android_only() {
     let lists = json!([
         { "id": "1", "members": 1 },
         { "name": "List", "lastUpdate": "x", "members": ["?"] },
+        { "id": "g100000000000000", "name": "", "members": [] },
         3,
     ]);
     assert_eq!(
@@ -264,7 +269,8 @@ fn distribution_lists_affect_android_only() {
             "warning: distributionlists[0].members: not a list; Android: restores the list without members",
             "warning: distributionlists[1].members[0]: not a Threema ID; Android: ignores the entry",
             "warning: distributionlists[1].lastUpdate: not an unsigned integer; Android: skips the list",
-            "warning: distributionlists[2]: not an object; Android: skips the list",
+            "warning: distributionlists[2].id: not 16 hexadecimal digits; Android: assigns a new id to the list",
+            "warning: distributionlists[3]: not an object; Android: skips the list",
         ]
     );
 }

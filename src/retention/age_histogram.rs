@@ -70,3 +70,49 @@ impl AgeHistogram {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn bounds(retention_days: u32) -> Vec<Option<u32>> {
+        let ages = AgeHistogram::up_to(retention_days);
+        let buckets = ages.buckets().iter();
+        buckets.map(|bucket| bucket.younger_than_days).collect()
+    }
+
+    #[test]
+    fn the_last_bound_is_the_retention_and_no_bound_is_there_twice() {
+        let [day, two, week] = [Some(1), Some(2), Some(7)];
+        assert_eq!(bounds(1), [day, None]);
+        assert_eq!(bounds(7), [day, two, week, None]);
+        assert_eq!(bounds(29), [day, two, week, Some(29), None]);
+        assert_eq!(bounds(30), [day, two, week, Some(30), None]);
+        assert_eq!(bounds(31), [day, two, week, Some(30), Some(31), None]);
+    }
+
+    #[test]
+    fn a_backup_as_old_as_a_bound_is_in_the_next_bucket() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let day = Duration::from_secs(86_400);
+        let moment = Duration::from_nanos(1);
+        for (last_upload, expected) in [
+            (now + day, [1, 0, 0, 0]),
+            (now, [1, 0, 0, 0]),
+            (now - day + moment, [1, 0, 0, 0]),
+            (now - day, [0, 1, 0, 0]),
+            (now - day * 2, [0, 0, 1, 0]),
+            (now - day * 7 + moment, [0, 0, 1, 0]),
+            (now - day * 7, [0, 0, 0, 1]),
+        ] {
+            let mut ages = AgeHistogram::up_to(7);
+            ages.count(last_upload, now);
+            let found: Vec<_> = ages.buckets().iter().map(|bucket| bucket.backups).collect();
+            assert_eq!(found, expected, "{last_upload:?}");
+            ages.count(now, now);
+            assert_eq!(ages.younger_than(2), 1 + expected[0] + expected[1]);
+        }
+    }
+}

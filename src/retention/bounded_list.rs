@@ -49,3 +49,39 @@ impl<T: Send + 'static> BoundedList<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn entries_are_listed_again_only_if_they_were_too_many_to_buffer() {
+        for (count, is_relisted) in [
+            (0, false),
+            (1, false),
+            (MAX_BUFFERED, false),
+            (MAX_BUFFERED + 1, true),
+        ] {
+            let mut list = BoundedList::new();
+            for number in 0..count {
+                list.push(number);
+            }
+            assert_eq!(list.count(), count as u64);
+            assert_eq!(list.buffered.len(), count.min(MAX_BUFFERED));
+
+            let again = || stream::iter([Ok(usize::MAX)]).boxed();
+            let found: Vec<_> = list
+                .buffered_or_relisted(again)
+                .map(Result::unwrap)
+                .collect()
+                .await;
+
+            let expected = if is_relisted {
+                vec![usize::MAX]
+            } else {
+                (0..count).collect()
+            };
+            assert_eq!(found, expected, "{count}");
+        }
+    }
+}

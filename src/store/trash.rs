@@ -104,3 +104,52 @@ pub async fn empty(store: &dyn Store, mut progress: impl FnMut()) -> Result<u64,
     }
     Ok(erased)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::store::{FileStore, Upload};
+
+    #[tokio::test]
+    async fn what_cannot_be_restored_is_counted_as_missing_newer_or_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::open(folder.path()).unwrap();
+        let now = UNIX_EPOCH;
+        for number in 0..9 {
+            let id = BackupId::from_bytes([number; 32]);
+            let upload = || Upload::new("backup".into(), now);
+            store.put(id, upload()).await.unwrap();
+            assert!(store.remove(id, now).await.unwrap());
+            if number < 2 {
+                store.put(id, upload()).await.unwrap();
+            }
+        }
+        let mut selected = select(&store, &Selection::All).await.unwrap();
+        selected.sort_by_key(|trashed| trashed.id);
+        let (present, last) = selected.split_at(6);
+        for erased in &present[2..5] {
+            assert!(store.erase_trashed(*erased).await.unwrap());
+        }
+
+        let mut calls = 0;
+        let report = restore(&store, present, now, || calls += 1).await;
+        let expected = RestoreReport {
+            restored: 1,
+            newer: 2,
+            missing: 3,
+            failed: 0,
+        };
+        assert_eq!((report, calls), (expected, 6));
+
+        fs::remove_dir_all(folder.path().join("trash")).unwrap();
+        let report = restore(&store, last, now, || calls += 1).await;
+        let expected = RestoreReport {
+            failed: 3,
+            ..RestoreReport::default()
+        };
+        assert_eq!((report, calls), (expected, 9));
+    }
+}

@@ -363,3 +363,52 @@ async fn a_verified_address_authenticates_against_the_current_accounts() {
         401
     );
 }
+
+/// Otherwise an attacker could have all buckets filled by a reload that changes something else.
+#[tokio::test]
+async fn a_reload_fills_the_buckets_of_changed_limits_alone() {
+    type Change = fn(&mut RateLimits, NonZeroU32);
+
+    let before = limiter(Duration::ZERO);
+    let (anonymous, from) = (Caller::anonymous(), "192.0.2.1");
+    let left = async |limiter: &GuessLimiter| {
+        let (now, keys) = (Instant::now(), PairKeys { narrow: 1, wide: 2 });
+        let mut passwords = 0;
+        while limiter.passwords.take(keys, now, Duration::ZERO).is_ok() {
+            passwords += 1;
+        }
+        let reads = count_probes(limiter, &anonymous, from, Probe::Read).await;
+        let new = count_probes(limiter, &anonymous, from, Probe::Create).await;
+        (passwords, reads, new)
+    };
+    assert_eq!(left(&before).await, (10, 20, 5));
+
+    let four = NonZeroU32::new(4).unwrap();
+    let changes: [(Change, _); 7] = [
+        (|_, _| {}, (0, 0, 0)),
+        (|limits, _| limits.wrong_password_delay *= 2, (0, 0, 0)),
+        (
+            |limits, to| limits.wrong_passwords_per_account = to,
+            (4, 0, 0),
+        ),
+        (
+            |limits, to| limits.wrong_passwords_per_address = to,
+            (4, 0, 0),
+        ),
+        (
+            |limits, to| limits.unknown_backups_per_address = to,
+            (0, 4, 0),
+        ),
+        (
+            |limits, to| limits.unknown_backups_per_account = to,
+            (0, 4, 0),
+        ),
+        (|limits, to| limits.new_backups_per_address = to, (0, 0, 4)),
+    ];
+    for (change, expected) in changes {
+        let mut limits = before.rate_limits;
+        change(&mut limits, four);
+        let after = before.reconfigured(&limits);
+        assert_eq!(left(&after).await, expected, "{limits:?}");
+    }
+}

@@ -37,9 +37,9 @@ mod tests {
 
         assert!(throttle.should_log(Limit::MaxBackups, now));
         assert!(throttle.should_log(Limit::MinFreeBytes, now));
-        let later = now + HOUR - Duration::from_secs(1);
-        assert!(!throttle.should_log(Limit::MaxBackups, later));
-        assert!(throttle.should_log(Limit::MaxBackups, now + HOUR));
-        assert!(!throttle.should_log(Limit::MaxBackups, now + HOUR));
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert!(!throttle.should_log(Limit::MaxBackups, after(3_599)));
+        assert!(throttle.should_log(Limit::MaxBackups, after(3_600)));
+        assert!(!throttle.should_log(Limit::MaxBackups, after(3_600)));
     }
 }

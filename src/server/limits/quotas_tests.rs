@@ -297,6 +297,56 @@ async fn before_the_first_count_no_upload_is_refused() {
     assert_eq!(second.err(), Some(OverQuota));
 }
 
+#[test]
+fn a_quota_is_used_up_when_it_would_refuse_a_new_backup() {
+    let quotas = quotas(config::Quotas {
+        max_backups: Some(10),
+        max_total_bytes: Some(1_000),
+        min_free_bytes: Some(500),
+        ..config::Quotas::default()
+    });
+    assert_eq!(quotas.used_up(None), None, "before the first count");
+    for (backups, bytes, free, expected) in [
+        (9, 999, None, None),
+        (9, 999, Some(501), None),
+        (9, 999, Some(499), Some("minFreeBytes")),
+        (10, 999, Some(501), Some("maxBackups")),
+        (11, 999, None, Some("maxBackups")),
+        (9, 1_000, Some(501), Some("maxTotalBytes")),
+        (9, 1_001, None, Some("maxTotalBytes")),
+    ] {
+        quotas.set_usage(backups, bytes);
+        assert_eq!(quotas.used_up(free), expected, "{backups} {bytes} {free:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_keeps_the_usage_and_what_an_account_has_created() {
+    let store = TestStore::new();
+    let limits = config::Quotas {
+        max_backups: Some(2),
+        new_backups_per_account: NonZeroU32::new(1),
+        ..config::Quotas::default()
+    };
+    let before = Arc::new(quotas(limits));
+    before.set_usage(1, 100);
+    let first = store.admit(&before, 100, Existing::None).await.unwrap();
+    first.stored(Put::Created);
+    before.backup_removed();
+
+    let unchanged = before.reconfigured(limits);
+    let again = store.admit(&unchanged, 100, Existing::None).await;
+    assert_eq!(again.err(), Some(OverQuota), "the account has used its own");
+
+    let changed = before.reconfigured(config::Quotas {
+        max_backups: Some(1),
+        ..limits
+    });
+    assert_eq!(usage(&changed), (1, 200));
+    let over = store.admit(&changed, 100, Existing::None).await;
+    assert_eq!(over.err(), Some(OverQuota), "the new limit is in force");
+}
+
 #[tokio::test(start_paused = true)]
 async fn new_backups_are_counted_for_each_account_and_refilled_within_a_day() {
     let store = TestStore::new();
@@ -323,7 +373,9 @@ async fn new_backups_are_counted_for_each_account_and_refilled_within_a_day() {
     }
     assert!(!new(&phones).await);
     assert!(new(&office).await);
-    tokio::time::advance(DAY / 4).await;
+    tokio::time::advance(Duration::from_secs(6 * 3_600 - 1)).await;
+    assert!(!new(&phones).await);
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert!(new(&phones).await);
     assert!(!new(&phones).await);
 }

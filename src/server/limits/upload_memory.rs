@@ -113,4 +113,38 @@ mod tests {
         }
         assert!(memory.addresses.lock().unwrap().len() <= CLEANUP_THRESHOLD);
     }
+    #[tokio::test]
+    async fn the_table_forgets_all_addresses_but_those_with_an_upload_in_flight() {
+        let memory = UploadMemory::new(10_000, 1);
+        let mut held = Vec::new();
+        for number in 0..2_000_u16 {
+            let [a, b] = number.to_be_bytes();
+            held.push(memory.acquire(Prefix::V4([10, 0, a, b]), 1).await);
+        }
+        let office = memory.acquire(OFFICE, 5_000).now_or_never().unwrap();
+        drop(held);
+
+        drop(memory.acquire(HOME, 1).await);
+
+        assert_eq!(memory.addresses.lock().unwrap().len(), 2);
+        assert!(memory.acquire(OFFICE, 1).now_or_never().is_none());
+        drop(office);
+    }
+
+    #[tokio::test]
+    async fn a_reload_keeps_the_budget_unless_its_size_changes() {
+        let memory = Arc::new(UploadMemory::new(100, 10));
+        for (bytes, largest, is_kept) in [
+            (100, 10, true),
+            (100, 50, true),
+            (100, 51, false),
+            (101, 10, false),
+        ] {
+            let after = memory.reconfigured(bytes, largest);
+            assert_eq!(Arc::ptr_eq(&memory, &after), is_kept, "{bytes} {largest}");
+            let whole = u32::try_from(after.max_per_address).unwrap();
+            assert_eq!(after.max_per_address, largest.max(bytes / 2));
+            assert!(after.acquire(OFFICE, whole).now_or_never().is_some());
+        }
+    }
 }

@@ -16,6 +16,8 @@
 //! them.
 
 mod backup_files;
+#[cfg(test)]
+mod backup_files_tests;
 mod checksum;
 mod claim;
 mod error;
