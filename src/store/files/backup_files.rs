@@ -444,33 +444,5 @@ pub(super) fn meta(found: &fs::Metadata) -> Meta {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_read_whole_or_not_at_all() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("backup");
-        for (length, contents) in [
-            (0, Some("")),
-            (9, None),
-            (10, Some("0123456789")),
-            (11, None),
-            (MAX_LENGTH, None),
-        ] {
-            let stored = if length == 0 { "" } else { "0123456789" };
-            durable::replace(&path, stored.as_bytes()).unwrap();
-            let file = File::open(&path).unwrap();
-
-            let read = read_whole(&file, length).unwrap();
-
-            let expected = contents.map(str::as_bytes);
-            assert_eq!(read.as_deref(), expected, "{length}");
-        }
-        let file = File::open(&path).unwrap();
-        assert!(
-            read_whole(&file, u64::MAX).is_err(),
-            "no memory is that large"
-        );
-    }
-}
+#[path = "backup_files_tests.rs"]
+mod tests;

@@ -1,14 +1,14 @@
 //! Unit tests of the file operations, on real files. What every store promises is tested by its
 //! contract in `tests/it/store`.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use tempfile::TempDir;
 
-use super::backup_files::erase;
+use super::{MAX_LENGTH, erase, read_whole};
 use crate::backup::BackupId;
 use crate::durable;
 use crate::store::{Contents, FileStore, OpenError, Put, Store, Upload};
@@ -131,4 +131,31 @@ fn only_a_file_that_is_missing_counts_as_erased_before() {
     assert!(erase(&path).unwrap());
     assert!(!erase(&path).unwrap());
     assert!(erase(folder.path()).is_err());
+}
+
+#[test]
+fn a_file_is_read_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("backup");
+    for (length, contents) in [
+        (0, Some("")),
+        (9, None),
+        (10, Some("0123456789")),
+        (11, None),
+        (MAX_LENGTH, None),
+    ] {
+        let stored = if length == 0 { "" } else { "0123456789" };
+        durable::replace(&path, stored.as_bytes()).unwrap();
+        let file = File::open(&path).unwrap();
+
+        let read = read_whole(&file, length).unwrap();
+
+        let expected = contents.map(str::as_bytes);
+        assert_eq!(read.as_deref(), expected, "{length}");
+    }
+    let file = File::open(&path).unwrap();
+    assert!(
+        read_whole(&file, u64::MAX).is_err(),
+        "no memory is that large"
+    );
 }

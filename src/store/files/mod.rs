@@ -16,8 +16,6 @@
 //! them.
 
 mod backup_files;
-#[cfg(test)]
-mod backup_files_tests;
 mod checksum;
 mod claim;
 mod error;
