@@ -296,7 +296,7 @@ mod tests {
         for (bad, expected) in [
             (
                 r#"{"accounts": [{"name": "a", "role": "hunter2", "secrets": []}]}"#,
-                "role must be \"phone\" or \"operator\" at line 1",
+                "role must be \"phone\", \"operator\" or \"maintainer\" at line 1",
             ),
             (
                 r#"{"accounts": [{"name": "a", "role": "phone", "secrets": "hunter2"}]}"#,

@@ -26,8 +26,30 @@ pub use secret::{GeneratedSecret, Secret, SecretError};
 pub enum Role {
     /// Reads, writes and removes backups by id. Its listing of backups is empty.
     Phone,
-    /// As `Phone`, and lists all backups.
+    /// Lists and reads all backups, and changes nothing.
     Operator,
+    /// As `Operator`, and writes and removes backups.
+    Maintainer,
+}
+
+impl Role {
+    /// Whether it lists all backups.
+    #[must_use]
+    pub fn may_list(self) -> bool {
+        match self {
+            Self::Phone => false,
+            Self::Operator | Self::Maintainer => true,
+        }
+    }
+
+    /// Whether it writes and removes backups.
+    #[must_use]
+    pub fn may_write(self) -> bool {
+        match self {
+            Self::Operator => false,
+            Self::Phone | Self::Maintainer => true,
+        }
+    }
 }
 
 impl FromStr for Role {
@@ -37,6 +59,7 @@ impl FromStr for Role {
         match text {
             "phone" => Ok(Self::Phone),
             "operator" => Ok(Self::Operator),
+            "maintainer" => Ok(Self::Maintainer),
             _ => Err(UnknownRole),
         }
     }
@@ -47,13 +70,14 @@ impl fmt::Display for Role {
         formatter.write_str(match self {
             Self::Phone => "phone",
             Self::Operator => "operator",
+            Self::Maintainer => "maintainer",
         })
     }
 }
 
-/// The error of a role that is neither `phone` nor `operator`.
+/// The error of a role that does not exist.
 #[derive(Debug, thiserror::Error)]
-#[error("role must be \"phone\" or \"operator\"")]
+#[error("role must be \"phone\", \"operator\" or \"maintainer\"")]
 pub struct UnknownRole;
 
 /// The name of an account: 1 to 128 bytes of UTF-8 without a colon (which ends the name in RFC

@@ -23,7 +23,8 @@ pub(super) enum Account {
         /// The account's name, without a colon
         #[arg(value_parser = RedactedErrors(AccountName::from_str))]
         name: AccountName,
-        /// phone: read and write backups by id; operator: also list all backups
+        /// phone: read and write backups by id; operator: list and read all backups; maintainer:
+        /// operator that may also write
         #[arg(long, default_value_t = Role::Phone)]
         role: Role,
         /// A file with the password to use (- is standard input) instead of a generated one
@@ -113,10 +114,12 @@ impl Account {
                         .collect();
                     say(json!(list))?;
                 } else {
+                    let roles = accounts.iter().map(|account| account.role.to_string());
+                    let width = roles.map(|role| role.len()).max().unwrap_or(0).max(8);
                     for account in accounts {
                         let disabled = if account.disabled { "  disabled" } else { "" };
                         say(format!(
-                            "{:8}  {}{disabled}",
+                            "{:width$}  {}{disabled}",
                             account.role.to_string(),
                             account.name
                         ))?;

@@ -155,7 +155,7 @@ impl Driven {
             "quotas": { "maxBackups": how.backups },
         }));
         let secret = Secret::of_password(CHOSEN).unwrap();
-        add_account_with(&site.accounts_file(), ACCOUNT, Role::Operator, secret);
+        add_account_with(&site.accounts_file(), ACCOUNT, Role::Maintainer, secret);
         let office = add_account(&site.accounts_file(), "office", Role::Phone);
         site.place_backup(IDS[3], BODY.as_bytes(), std::time::SystemTime::UNIX_EPOCH);
         fs::create_dir(site.backup_file(IDS[2])).unwrap();

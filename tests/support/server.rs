@@ -114,6 +114,11 @@ impl TestServer {
         basic(format!("operator:{}", self.site.operator_secret()))
     }
 
+    /// The `Authorization` header of the maintainer account.
+    pub(crate) fn maintainer(&self) -> String {
+        basic(format!("maintainer:{}", self.site.maintainer_secret()))
+    }
+
     /// A client with the credentials of the phone account.
     pub(crate) async fn phone(&self, protocol: Protocol) -> Client {
         Client::connect(self, protocol, Some(self.phones())).await
@@ -122,6 +127,11 @@ impl TestServer {
     /// A client with the credentials of the operator account.
     pub(crate) async fn operator_client(&self, protocol: Protocol) -> Client {
         Client::connect(self, protocol, Some(self.operator())).await
+    }
+
+    /// A client with the credentials of the maintainer account.
+    pub(crate) async fn maintainer_client(&self, protocol: Protocol) -> Client {
+        Client::connect(self, protocol, Some(self.maintainer())).await
     }
 
     /// A client that sends no credentials but those in the headers of a request.

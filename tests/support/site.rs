@@ -40,11 +40,12 @@ pub(crate) struct Site {
     clock: fn() -> SystemTime,
     phones: String,
     operator: String,
+    maintainer: String,
 }
 
 impl Site {
-    /// A phone account `phones`, an operator account `operator`, a certificate for `localhost`, and
-    /// any free ports.
+    /// An account of each role, `phones`, `operator` and `maintainer`, a certificate for
+    /// `localhost`, and any free ports.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_certificates(&folder.path().join("certs"));
@@ -52,6 +53,7 @@ impl Site {
         let site = Self {
             phones: add_account(&accounts, "phones", Role::Phone),
             operator: add_account(&accounts, "operator", Role::Operator),
+            maintainer: add_account(&accounts, "maintainer", Role::Maintainer),
             config: json!({
                 "listen": ["127.0.0.1:0"],
                 "tls": { "certificateFile": "certs/fullchain.pem", "privateKeyFile": "certs/privkey.pem" },
@@ -86,6 +88,11 @@ impl Site {
     /// The secret of the operator account.
     pub(crate) fn operator_secret(&self) -> &str {
         &self.operator
+    }
+
+    /// The secret of the maintainer account.
+    pub(crate) fn maintainer_secret(&self) -> &str {
+        &self.maintainer
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -76,7 +76,8 @@ async fn synced(proxy: &Proxy<'_>, path: &str) -> Option<Vec<(String, Vec<u8>)>>
     }
     let url = format!("https://localhost:{}{path}", proxy.address().port());
     let arguments = ["sync", "safe:backups", copy.path().to_str().unwrap()];
-    let output = run(rclone_at(server, &url, &arguments)).await;
+    let operator = ("operator", server.operator_secret());
+    let output = run(rclone_at(server, &url, operator, &arguments)).await;
     if output.status.success() {
         return Some(files(copy.path()));
     }

@@ -1,4 +1,4 @@
-//! curl and rclone, as an operator would use them.
+//! curl and rclone, as operators and maintainers use them.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -119,12 +119,17 @@ async fn curl_may_ask_with_anyauth_as_an_iphone_does() {
     assert_eq!(text(&answer.stdout), expected, "{}", text(&answer.stderr));
 }
 
-fn rclone(server: &TestServer, arguments: &[&str]) -> Command {
-    rclone_at(server, &server.url(), arguments)
+fn rclone(server: &TestServer, login: (&str, &str), arguments: &[&str]) -> Command {
+    rclone_at(server, &server.url(), login, arguments)
 }
 
-/// rclone as the operator of a server at this URL, configured by its environment.
-pub(crate) fn rclone_at(server: &TestServer, url: &str, arguments: &[&str]) -> Command {
+/// rclone with an account of a server at this URL, configured by its environment.
+pub(crate) fn rclone_at(
+    server: &TestServer,
+    url: &str,
+    (name, secret): (&str, &str),
+    arguments: &[&str],
+) -> Command {
     let obscured = {
         let mut child = Command::new("rclone")
             .args(["obscure", "-"])
@@ -137,7 +142,7 @@ pub(crate) fn rclone_at(server: &TestServer, url: &str, arguments: &[&str]) -> C
             .stdin
             .take()
             .unwrap()
-            .write_all(server.operator_secret().as_bytes())
+            .write_all(secret.as_bytes())
             .unwrap();
         text(&child.wait_with_output().unwrap().stdout)
             .trim()
@@ -149,7 +154,7 @@ pub(crate) fn rclone_at(server: &TestServer, url: &str, arguments: &[&str]) -> C
         .env("RCLONE_CONFIG_SAFE_TYPE", "webdav")
         .env("RCLONE_CONFIG_SAFE_URL", url)
         .env("RCLONE_CONFIG_SAFE_VENDOR", "other")
-        .env("RCLONE_CONFIG_SAFE_USER", "operator")
+        .env("RCLONE_CONFIG_SAFE_USER", name)
         .env("RCLONE_CONFIG_SAFE_PASS", obscured)
         .arg("--ca-cert")
         .arg(server.site().folder().join("certs/ca.pem"))
@@ -158,8 +163,8 @@ pub(crate) fn rclone_at(server: &TestServer, url: &str, arguments: &[&str]) -> C
     command
 }
 
-async fn copied(server: &TestServer, arguments: &[&str]) -> String {
-    let output = run(rclone(server, arguments)).await;
+async fn copied(server: &TestServer, login: (&str, &str), arguments: &[&str]) -> String {
+    let output = run(rclone(server, login, arguments)).await;
     assert!(
         output.status.success(),
         "rclone {arguments:?}: {}",
@@ -188,16 +193,32 @@ async fn rclone_copies_all_backups_out_and_back_in() {
     let out = server.site().folder().join("copy");
     let out = out.to_str().unwrap();
 
-    let listed = copied(&server, &["lsf", "safe:"]).await;
+    let operator = ("operator", server.operator_secret());
+    let maintainer = ("maintainer", server.site().maintainer_secret());
+    let listed = copied(&server, operator, &["lsf", "safe:"]).await;
     assert_eq!(listed, "backups/\nconfig\n");
-    copied(&server, &["copy", "safe:backups", out]).await;
+    copied(&server, operator, &["copy", "safe:backups", out]).await;
     assert!(files(Path::new(out)) == before, "the copy differs");
 
+    // A copy in the wrong direction, by an account that may only read.
+    let empty = server.site().folder().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let wrong = ["sync", empty.to_str().unwrap(), "safe:backups"];
+    let refused = run(rclone(&server, operator, &wrong)).await;
+    assert!(!refused.status.success(), "{}", text(&refused.stderr));
+    assert!(files(&backups) == before, "an operator changed a backup");
+
     for id in [ID, OTHER_ID] {
-        copied(&server, &["deletefile", &format!("safe:backups/{id}")]).await;
+        let path = format!("safe:backups/{id}");
+        copied(&server, maintainer, &["deletefile", &path]).await;
     }
     assert!(files(&backups).is_empty());
-    copied(&server, &["copy", out, "safe:backups"]).await;
+    copied(&server, maintainer, &["copy", out, "safe:backups"]).await;
     assert!(files(&backups) == before, "what was copied back differs");
-    copied(&server, &["check", out, "safe:backups", "--download"]).await;
+    copied(
+        &server,
+        operator,
+        &["check", out, "safe:backups", "--download"],
+    )
+    .await;
 }

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::account::{Account, FileError, Secret, update};
+use crate::account::{Account, FileError, Role, Secret, update};
 
 /// Ten wrong passwords an hour for an account, twenty for an address; twenty and thirty unknown
 /// ids, five new ones.

@@ -29,7 +29,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::Frame;
 
-use crate::account::{Caller, Role};
+use crate::account::Caller;
 use crate::backup::BackupId;
 use crate::server::limits::quotas::{Existing, Quotas};
 use crate::server::metrics::Metrics;
@@ -149,7 +149,8 @@ impl Dav {
             loaded: OnceLock::new(),
             listing: Listing::new(
                 method.as_str() == PROPFIND
-                    && (route, caller.role()) == (Route::Backups, Role::Operator)
+                    && route == Route::Backups
+                    && caller.role().may_list()
                     && headers.get(DEPTH).is_some_and(|depth| depth == "1"),
             ),
             put: OnceLock::new(),
@@ -425,12 +426,12 @@ impl GuardedFileSystem<Arc<DavRequest>> for BackupFileSystem {
                 node,
             }) as Box<dyn DavDirEntry>)
         };
-        let entries: FsStream<_> = match (request.route, request.caller.role()) {
+        let entries: FsStream<_> = match (request.route, request.caller.role().may_list()) {
             (Route::Root, _) => Box::pin(stream::iter([
                 entry("config", self.config()),
                 entry("backups", Node::Collection),
             ])),
-            (Route::Backups, Role::Operator) => {
+            (Route::Backups, true) => {
                 let request = Arc::clone(request);
                 let listing = request.listing.take(&*self.store);
                 Box::pin(listing.map(move |listed| match listed {

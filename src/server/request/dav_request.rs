@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dav_server::fs::FsError;
 use http::Method;
 
-use crate::account::{Caller, Role};
+use crate::account::Caller;
 use crate::server::limits::quotas::{Existing, Quotas};
 use crate::server::metrics::Metrics;
 use crate::server::request::dav_listing::Listing;
@@ -58,7 +58,7 @@ impl DavRequest {
 
     /// Whether backups look as if they did not exist: a phone gets one by its id, with GET.
     pub(super) fn hides_backups(&self) -> bool {
-        self.method.as_str() == "PROPFIND" && self.caller.role() == Role::Phone
+        self.method.as_str() == "PROPFIND" && !self.caller.role().may_list()
     }
 
     /// The resource of a backup. Its time is never later than that of the request, as RFC 9110

@@ -2,10 +2,11 @@
 //! out (`dav.rs`).
 //!
 //! The order is: framing (400), number of header fields (431), credentials (401), rate limit on
-//! wrong passwords (429), resource (404), method (405); for an upload whether its body is the
-//! backup (400, 415), its length (411, 413) and memory for it (503); then the body is read. After
-//! that come the rate limit on backup ids (429) and a request permit (503), and only then is the
-//! store used. A refused body of moderate size is drained before the response (`body.rs`).
+//! wrong passwords (429), resource (404), method (405), the account's role (403); for an upload
+//! whether its body is the backup (400, 415), its length (411, 413) and memory for it (503); then
+//! the body is read. After that come the rate limit on backup ids (429) and a request permit (503),
+//! and only then is the store used. A refused body of moderate size is drained before the response
+//! (`body.rs`).
 //!
 //! A request without credentials gets 401 whatever its path and method: the iOS app sends every
 //! request without credentials first, an upload with its whole body, and repeats it with
@@ -301,9 +302,13 @@ impl RequestHandler {
             return Ok(Plan::Page);
         }
         let caller = self.caller(parts, route, address).await?;
-        let methods = route.methods().ok_or(Reject::NotFound)?;
-        if !methods.contains(&parts.method.as_str()) {
+        let all = route.methods().ok_or(Reject::NotFound)?;
+        let methods = route.methods_of(caller.role()).unwrap_or(all);
+        if !all.contains(&parts.method.as_str()) {
             return Err(Reject::MethodNotAllowed(methods));
+        }
+        if !methods.contains(&parts.method.as_str()) {
+            return Err(Reject::ReadOnlyAccount);
         }
         match (parts.method.as_str(), route) {
             ("OPTIONS", _) => Ok(Plan::Options(methods)),

@@ -33,6 +33,8 @@ pub(crate) enum Reject {
     NotFound,
     /// The resource does not have this method, only these.
     MethodNotAllowed(&'static [&'static str]),
+    /// The account may read, and nothing else.
+    ReadOnlyAccount,
     /// An upload without `Content-Length`.
     LengthRequired,
     /// An empty upload.
@@ -87,6 +89,7 @@ impl Reject {
             ),
             Self::NotFound => (StatusCode::NOT_FOUND, "not found\n"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"),
+            Self::ReadOnlyAccount => (StatusCode::FORBIDDEN, "this account may only read\n"),
             Self::LengthRequired => (StatusCode::LENGTH_REQUIRED, "content-length required\n"),
             Self::Empty => (StatusCode::BAD_REQUEST, "empty backup\n"),
             Self::Incomplete => (StatusCode::BAD_REQUEST, "incomplete body\n"),
@@ -141,6 +144,7 @@ impl Reject {
             Self::Unauthorized
             | Self::NotFound
             | Self::MethodNotAllowed(_)
+            | Self::ReadOnlyAccount
             | Self::LengthRequired
             | Self::Empty
             | Self::Incomplete

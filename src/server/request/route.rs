@@ -3,7 +3,10 @@
 //! Paths are compared byte for byte, without decoding, joining or normalization, so that each
 //! resource has one spelling (a collection also the one with a trailing slash).
 
+use crate::account::Role;
 use crate::backup::BackupId;
+
+const READ_ONLY: &[&str] = &["GET", "HEAD", "OPTIONS", "PROPFIND"];
 
 /// A resource of this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +53,19 @@ impl Route {
         }
     }
 
+    /// The methods of this resource that an account with this role may use; `None` if there is no
+    /// such resource.
+    pub(crate) fn methods_of(&self, role: Role) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Backup(_) if !role.may_write() => Some(READ_ONLY),
+            Self::Root | Self::Config | Self::Backups | Self::Backup(_) | Self::Unknown => {
+                self.methods()
+            }
+        }
+    }
+
     /// The methods of this resource; `None` if there is no such resource.
     pub(crate) fn methods(&self) -> Option<&'static [&'static str]> {
-        const READ_ONLY: &[&str] = &["GET", "HEAD", "OPTIONS", "PROPFIND"];
         const COLLECTION: &[&str] = &["OPTIONS", "PROPFIND"];
         const BACKUP: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PROPFIND", "PUT"];
         match self {

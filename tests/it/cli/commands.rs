@@ -98,6 +98,12 @@ fn accounts_are_added_listed_and_removed() {
             .contains(r#""name":"boss""#)
     );
 
+    folder.done(&["account", "add", "it", "--role", "maintainer"]);
+    assert_eq!(
+        folder.done(&["account", "list"]),
+        "phone       phones\noperator    boss\nphone       büro\nmaintainer  it\n"
+    );
+
     let (code, message) = folder.failed(&["account", "add", "boss"]);
     assert_eq!(
         (code, message.trim()),

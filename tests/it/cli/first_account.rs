@@ -110,7 +110,7 @@ async fn another_account_is_enough_and_a_new_password_stays() {
         .iter()
         .map(|account| account.name.to_string())
         .collect();
-    assert_eq!(names, ["operator"]);
+    assert_eq!(names, ["operator", "maintainer"]);
 }
 
 #[test]

@@ -109,11 +109,13 @@ async fn a_body_that_no_request_but_an_upload_needs_is_too_large() {
         ("PROPFIND", "/backups/"),
     ];
     for protocol in Protocol::BOTH {
-        let mut operator = server.operator_client(protocol).await;
+        let mut maintainer = server.maintainer_client(protocol).await;
         for (method, path) in requests {
             let headers = [("depth", "1"), ("transfer-encoding", "chunked")];
             let depth = &headers[..1];
-            let answer = operator.send(method, path, depth, vec![b' '; 2_049]).await;
+            let answer = maintainer
+                .send(method, path, depth, vec![b' '; 2_049])
+                .await;
             answer.assert_refused(413);
             // Without a length too; on HTTP/1.1 that has to be said.
             let headers = match protocol {
@@ -121,12 +123,12 @@ async fn a_body_that_no_request_but_an_upload_needs_is_too_large() {
                 Protocol::Http2 => depth,
             };
             let unknown = pieces(stream::iter([Ok(&[b' '; 2_049] as &[u8])]));
-            let answer = operator.send_body(method, path, headers, unknown).await;
+            let answer = maintainer.send_body(method, path, headers, unknown).await;
             answer.unwrap().assert_refused(413);
             // Chunks are the last of a connection.
-            operator = server.operator_client(protocol).await;
+            maintainer = server.maintainer_client(protocol).await;
         }
-        let largest = operator
+        let largest = maintainer
             .send("GET", "/config", &[], vec![b' '; 2_048])
             .await;
         assert_eq!(largest.status, 200);
@@ -263,7 +265,7 @@ async fn methods_that_would_lock_move_or_create_are_not_offered() {
     let target = format!("/backups/{}", "0".repeat(64));
     let lock = r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
     for protocol in Protocol::BOTH {
-        let mut operator = server.operator_client(protocol).await;
+        let mut maintainer = server.maintainer_client(protocol).await;
         for path in ["/", "/backups/", "/config", &backup, &target] {
             for method in [
                 "LOCK",
@@ -281,17 +283,18 @@ async fn methods_that_would_lock_move_or_create_are_not_offered() {
             ] {
                 let headers = [("destination", target.as_str()), ("depth", "0")];
                 let body = if method == "LOCK" { lock } else { "" };
-                let answer = operator.send(method, path, &headers, body).await;
+                let answer = maintainer.send(method, path, &headers, body).await;
                 answer.assert_refused(405);
                 assert!(!answer.header("allow").unwrap().contains(method));
             }
         }
         // A lock token, which no client can have, locks no client out, and matches nothing.
+        let mut phone = server.phone(protocol).await;
         let header = [("lock-token", "<opaquelocktoken:1>")];
-        let put = operator.send("PUT", &backup, &header, "old").await;
+        let put = phone.send("PUT", &backup, &header, "old").await;
         assert_eq!(put.status, 204);
         let header = [("if", "(<opaquelocktoken:1>)")];
-        let put = operator.send("PUT", &backup, &header, "new").await;
+        let put = phone.send("PUT", &backup, &header, "new").await;
         put.assert_refused(412);
     }
     assert_untouched(&server);
@@ -484,23 +487,26 @@ async fn a_store_that_fails_is_never_taken_for_an_empty_one() {
     let (data, away) = (server.site().data(), server.site().folder().join("away"));
     for protocol in Protocol::BOTH {
         fs::rename(&data, &away).unwrap();
-        let mut operator = server.operator_client(protocol).await;
+        let mut maintainer = server.maintainer_client(protocol).await;
         for method in ["GET", "HEAD", "DELETE"] {
-            let answer = operator.ask(method, &backup_path(), &[]).await;
+            let answer = maintainer.ask(method, &backup_path(), &[]).await;
             assert_eq!(answer.status, 500, "{method}");
         }
-        let put = operator.send("PUT", &backup_path(), &[], "new").await;
+        let put = maintainer.send("PUT", &backup_path(), &[], "new").await;
         put.assert_refused(500);
         // A listing that breaks off must not look like a short one: a program that mirrors it would
         // remove the rest.
-        let list = operator
+        let list = maintainer
             .send_body("PROPFIND", "/backups/", &[("depth", "1")], whole(""))
             .await;
         assert!(list.is_err(), "{list:?}");
 
         fs::rename(&away, &data).unwrap();
-        let mut operator = server.operator_client(protocol).await;
-        assert_eq!(operator.ask("GET", &backup_path(), &[]).await.text(), "old");
+        let mut maintainer = server.maintainer_client(protocol).await;
+        assert_eq!(
+            maintainer.ask("GET", &backup_path(), &[]).await.text(),
+            "old"
+        );
     }
     assert_untouched(&server);
 }

@@ -13,4 +13,5 @@ mod oracles;
 mod proxies;
 mod request_races;
 pub(crate) mod requests;
+mod roles;
 mod whole_uploads;

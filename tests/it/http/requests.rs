@@ -317,11 +317,10 @@ async fn an_operator_sees_everything_that_there_is_to_copy() {
     let server = TestServer::start().await;
     let other = format!("/backups/{OTHER_ID}");
     for protocol in Protocol::BOTH {
+        let mut phone = server.phone(protocol).await;
+        phone.send("PUT", &backup_path(), &[], "twelve bytes").await;
+        phone.send("PUT", &other, &[], "x").await;
         let mut operator = server.operator_client(protocol).await;
-        operator
-            .send("PUT", &backup_path(), &[], "twelve bytes")
-            .await;
-        operator.send("PUT", &other, &[], "x").await;
         // What is not a backup is not listed.
         write(&server.site().data().join("backups/notes.txt"), "mine");
 
@@ -361,14 +360,14 @@ async fn an_operator_sees_everything_that_there_is_to_copy() {
 #[tokio::test]
 async fn an_etag_is_the_same_in_a_listing_and_in_a_header() {
     let server = TestServer::start().await;
-    let mut operator = server.operator_client(Protocol::Http1).await;
-    operator.send("PUT", &backup_path(), &[], "x").await;
-    let head = operator.ask("HEAD", &backup_path(), &[]).await;
+    let mut maintainer = server.maintainer_client(Protocol::Http1).await;
+    maintainer.send("PUT", &backup_path(), &[], "x").await;
+    let head = maintainer.ask("HEAD", &backup_path(), &[]).await;
     let etag = head.header("etag").unwrap();
     let body = r#"<?xml version="1.0"?><d:propfind xmlns:d="DAV:"><d:prop><d:getetag/></d:prop></d:propfind>"#;
 
     for path in [&backup_path(), "/backups/"] {
-        let listing = operator
+        let listing = maintainer
             .send("PROPFIND", path, &[("depth", "1")], body)
             .await;
 
@@ -496,17 +495,19 @@ async fn everything_is_under_the_base_path_with_and_without_slash() {
     for base in ["/a/safe", "/a/safe/"] {
         let server = TestServer::start_with(json!({ "basePath": base })).await;
         for protocol in Protocol::BOTH {
-            let mut operator = server.operator_client(protocol).await;
+            let mut maintainer = server.maintainer_client(protocol).await;
             let mut stranger = server.stranger(protocol).await;
             let backup = format!("/a/safe/backups/{ID}");
 
-            let put = operator.send("PUT", &backup, &[], "x").await;
-            let config = operator.ask("GET", "/a/safe/config", &[]).await;
-            let listing = operator.ask("PROPFIND", "/a/safe", &[("depth", "1")]).await;
-            let backups = operator
+            let put = maintainer.send("PUT", &backup, &[], "x").await;
+            let config = maintainer.ask("GET", "/a/safe/config", &[]).await;
+            let listing = maintainer
+                .ask("PROPFIND", "/a/safe", &[("depth", "1")])
+                .await;
+            let backups = maintainer
                 .ask("PROPFIND", "/a/safe/backups", &[("depth", "1")])
                 .await;
-            let removed = operator.ask("DELETE", &backup, &[]).await;
+            let removed = maintainer.ask("DELETE", &backup, &[]).await;
 
             assert_eq!((put.status, removed.status), (201, 204));
             assert_eq!(config.text(), CONFIG);
@@ -526,7 +527,7 @@ async fn everything_is_under_the_base_path_with_and_without_slash() {
                 "/a/safe//config",
                 &backup_path(),
             ] {
-                operator.ask("GET", path, &[]).await.assert_refused(404);
+                maintainer.ask("GET", path, &[]).await.assert_refused(404);
                 stranger.ask("GET", path, &[]).await.assert_refused(401);
             }
         }

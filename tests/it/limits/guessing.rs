@@ -246,7 +246,7 @@ async fn a_reload_of_the_accounts_keeps_verified_passwords_while_an_attacker_gue
     server.log_through(|line| line.contains("configuration reloaded"));
     assert_eq!(with(&mut client, &right, "/config").await.status, 200);
     add_account(&server.site().accounts_file(), "another", Role::Phone);
-    server.log_through(|line| line.contains("accounts reloaded accounts=4"));
+    server.log_through(|line| line.contains("accounts reloaded accounts=5"));
 
     assert_eq!(with(&mut client, &right, "/config").await.status, 200);
     assert_slowed(&with(&mut client, &wrong, "/config").await, 3_601);
@@ -478,9 +478,9 @@ async fn new_ids_are_counted_and_then_no_upload_tells_which_exist() {
         for client in [&mut elsewhere, &mut other] {
             assert_eq!(client.send("PUT", &backup, &[], "mine").await.status, 204);
         }
-        let mut operator = server.operator_client(protocol).await;
+        let mut maintainer = server.maintainer_client(protocol).await;
         for number in 10..20 {
-            let put = operator.send("PUT", &unknown(number), &[], "copy").await;
+            let put = maintainer.send("PUT", &unknown(number), &[], "copy").await;
             assert_eq!(put.status, 201);
         }
     }

@@ -184,7 +184,7 @@ async fn sighup_reloads_accounts_certificate_and_configuration() {
     server.signal(Signal::HUP);
     let log = server.log_through(|line| line.contains("configuration reloaded"));
     let said = |text: &str| log.iter().filter(|line| line.contains(text)).count();
-    assert_eq!(said("accounts reloaded accounts=2"), 1, "{log:#?}");
+    assert_eq!(said("accounts reloaded accounts=3"), 1, "{log:#?}");
     assert_eq!(said("certificate reloaded"), 1, "{log:#?}");
     let mut phone = server.phone(Protocol::Http1).await;
     assert_eq!(phone.ask("GET", "/config", &[]).await.status, 200);
