@@ -113,8 +113,10 @@ fn print(report: &Report, mode: Mode) -> anyhow::Result<()> {
     ))?;
     if let Some(burst) = report.trash_held {
         say(format!(
-            "         nothing is erased: {} of {} backups were deleted within a day; run `trash restore` or `trash confirm`",
-            burst.removed, burst.of
+            "         nothing is erased: {} of {} backups were {} within a day; run `trash restore` or `trash confirm`",
+            burst.removed,
+            burst.of,
+            burst.what()
         ))?;
     }
     if let Some(reason) = report.refused.filter(|_| mode == Mode::DryRun) {

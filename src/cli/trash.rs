@@ -1,5 +1,5 @@
-//! `trash list / restore / confirm / empty`: deleted and expired backups, until they are erased for
-//! good.
+//! `trash list / restore / confirm / empty`: deleted, expired and overwritten backups, until they
+//! are erased for good.
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal, Read, Write};
@@ -19,12 +19,13 @@ use crate::clock;
 use crate::config::Config;
 use crate::state::{State, StateStore};
 use crate::store::trash::{self, Selection};
-use crate::store::{Access, Opened, Store, Trashed};
+use crate::store::{Access, Opened, Store, TrashKind, Trashed};
 use crate::time::unix;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Trash {
-    /// List the trash, newest first: id, time of removal, time of last upload, bytes
+    /// List the trash, newest first: id, removed, replaced or rolled back and when, time of the last
+    /// upload, bytes
     List {
         /// Print a JSON array
         #[arg(long)]
@@ -34,8 +35,14 @@ pub(super) enum Trash {
     ///
     /// Without an option, ids are read from standard input, one on each line. The rest of a line is
     /// ignored, so that lines of `trash list` can be used.
+    ///
+    /// A backup comes back as it was before it was deleted or overwritten last; if it was
+    /// overwritten several times, as it was before the first time. The version that an overwritten
+    /// backup has now goes to the trash, "rolled back": restoring the same id again undoes the
+    /// restore. With --since or --all, a backup that its own account has uploaded properly since
+    /// then is newer and stays; an id on standard input is restored all the same.
     Restore(Restore),
-    /// Confirm that a burst of deletions was intended, so that the trash is erased again after
+    /// Confirm that a burst of deletions or overwrites was intended, so that the trash is erased again after
     /// trashDays
     Confirm,
     /// Erase everything in the trash for good
@@ -51,8 +58,8 @@ pub(super) enum Trash {
 
 #[derive(Debug, Args)]
 pub(super) struct Restore {
-    /// Restore backups removed at this time or later: 2026-11-24, 2026-11-24T10:00:00Z, or 36h or
-    /// 3d ago
+    /// Restore backups removed or overwritten at this time or later, as they were then: 2026-11-24,
+    /// 2026-11-24T10:00:00Z, or 36h or 3d ago
     #[arg(long, value_name = "WHEN", conflicts_with = "all")]
     since: Option<String>,
     /// Restore everything
@@ -91,19 +98,24 @@ fn list(store: &dyn Store, json: bool) -> anyhow::Result<ExitCode> {
     all.sort_by_key(|trashed| std::cmp::Reverse(trashed.removed_at));
     if json {
         let entries = all.iter().map(|trashed| {
-            json!({
-                "id": trashed.id.to_hex(),
-                "removed": unix_date(trashed.removed_at),
-                "lastUpload": date(trashed.last_upload),
-                "bytes": trashed.length,
-            })
+            let mut entry = serde_json::Map::from_iter([
+                ("id".to_owned(), json!(trashed.id.to_hex())),
+                ("removed".to_owned(), json!(unix_date(trashed.removed_at))),
+                ("lastUpload".to_owned(), json!(date(trashed.last_upload))),
+                ("bytes".to_owned(), json!(trashed.length)),
+            ]);
+            if trashed.kind != TrashKind::Removed {
+                entry.insert("kind".to_owned(), json!(kind(trashed.kind)));
+            }
+            serde_json::Value::from(entry)
         });
         say(serde_json::Value::from_iter(entries))?;
     } else {
         for trashed in &all {
             say(format!(
-                "{}  removed {}  uploaded {}  {} bytes",
+                "{}  {} {}  uploaded {}  {} bytes",
                 trashed.id.to_hex(),
+                kind(trashed.kind),
                 unix_date(trashed.removed_at),
                 date(trashed.last_upload),
                 trashed.length
@@ -111,6 +123,15 @@ fn list(store: &dyn Store, json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a version came into the trash, in a word.
+fn kind(kind: TrashKind) -> &'static str {
+    match kind {
+        TrashKind::Removed => "removed",
+        TrashKind::Replaced => "replaced",
+        TrashKind::RolledBack => "rolled-back",
+    }
 }
 
 impl Restore {
@@ -139,7 +160,8 @@ impl Restore {
         let report = block_on(async {
             let selected = trash::select(store, &selection).await?;
             let bar = terminal::progress(selected.len() as u64, "restoring");
-            let mut report = trash::restore(store, &selected, now, || bar.inc(1)).await;
+            let forced = matches!(selection, Selection::Ids(_));
+            let mut report = trash::restore(store, &selected, now, forced, || bar.inc(1)).await;
             bar.finish_and_clear();
             if let Selection::Ids(ids) = &selection {
                 report.missing += (ids.len() - selected.len()) as u64;
@@ -220,8 +242,10 @@ fn confirm(config: &Config, state: &dyn StateStore) -> anyhow::Result<ExitCode> 
     let is_audited = audit.with("removals", removals).done();
     match burst {
         Some(burst) => say(format!(
-            "Confirmed the deletion of {} of {} backups; they are erased after trashDays.",
-            burst.removed, burst.of
+            "Confirmed: {} of {} backups were {}; they are erased after trashDays.",
+            burst.removed,
+            burst.of,
+            burst.what()
         ))?,
         None => say("No deletion burst was pending; all deletions so far are confirmed.")?,
     }
@@ -240,8 +264,10 @@ fn is_confirmed(store: &dyn Store, state: &dyn StateStore) -> anyhow::Result<boo
     })?;
     if let Some(burst) = burst {
         warn(&format!(
-            "{} of {} backups were deleted within a day; an MDM setting may be wrong.",
-            burst.removed, burst.of
+            "{} of {} backups were {} within a day; an MDM setting may be wrong.",
+            burst.removed,
+            burst.of,
+            burst.what()
         ));
     }
     let mut error = io::stderr().lock();

@@ -36,7 +36,7 @@ use crate::lock::lock;
 use crate::state::{
     self, DeletionBurst, FirstSweep, IfInvalid, RetentionPeriod, State, StateStore,
 };
-use crate::store::{self, Meta, Store, Trashed};
+use crate::store::{self, Meta, Store, TrashKind, Trashed};
 use crate::time::{DAY, unix};
 
 pub use age_histogram::{AgeBucket, AgeHistogram};
@@ -61,6 +61,9 @@ pub struct Report {
     pub trash_kept: u64,
     /// Their bytes.
     pub trash_bytes: u64,
+    /// Of these bytes, those of versions that were replaced.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replaced_bytes: u64,
     /// The number of backups erased from the trash.
     pub trash_erased: u64,
     /// The deletion burst because of which nothing is erased from the trash, if there is one.
@@ -361,7 +364,11 @@ impl<'a> Sweep<'a> {
         while let Some(listed) = trash.next().await {
             let trashed = listed?;
             self.report.trash_kept += 1;
-            self.report.trash_bytes = self.report.trash_bytes.saturating_add(trashed.length);
+            let report = &mut self.report;
+            report.trash_bytes = report.trash_bytes.saturating_add(trashed.length);
+            if trashed.kind != TrashKind::Removed {
+                report.replaced_bytes = report.replaced_bytes.saturating_add(trashed.length);
+            }
             if self.is_old_trash(trashed.removed_at) {
                 old.push(trashed);
             }
@@ -394,6 +401,9 @@ impl<'a> Sweep<'a> {
                     let kept = &mut self.report;
                     kept.trash_kept = kept.trash_kept.saturating_sub(1);
                     kept.trash_bytes = kept.trash_bytes.saturating_sub(trashed.length);
+                    if trashed.kind != TrashKind::Removed {
+                        kept.replaced_bytes = kept.replaced_bytes.saturating_sub(trashed.length);
+                    }
                     self.report.trash_erased += 1;
                 }
                 Ok(false) => {}
@@ -441,6 +451,14 @@ impl<'a> Sweep<'a> {
             removed: self.report.removed,
         }
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Report {

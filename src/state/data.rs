@@ -55,7 +55,7 @@ pub struct RetentionPeriod {
     pub manual: bool,
 }
 
-/// More removals in one day than phones cause in normal operation.
+/// More removals and suspicious overwrites in one day than phones cause in normal operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeletionBurst {
@@ -64,10 +64,33 @@ pub struct DeletionBurst {
     /// The start of the day with the most removals.
     #[serde(default)]
     pub since: u64,
-    /// The number of backups removed within that day.
+    /// The number of backups removed or overwritten within that day.
     pub removed: u64,
+    /// How many of them were overwritten.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overwritten: u64,
     /// The number of backups before these removals.
     pub of: u64,
+}
+
+impl DeletionBurst {
+    /// What happened to the backups, as a participle.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        match (self.overwritten, self.removed) {
+            (0, _) => "deleted",
+            (overwritten, removed) if overwritten < removed => "deleted or overwritten",
+            _ => "overwritten",
+        }
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The uploads of one day.

@@ -205,6 +205,7 @@ mod tests {
                 noticed: 3,
                 since: 4,
                 removed: 5,
+                overwritten: 0,
                 of: 6,
             }),
             acknowledged_until: Some(7),

@@ -5,6 +5,7 @@
 //! rules, and it cannot decrypt backups.
 
 mod files;
+mod overwrite;
 pub mod trash;
 
 use std::error::Error as StdError;
@@ -21,6 +22,7 @@ use crate::private_file::NotMended;
 use crate::state::{StateFile, StateStore};
 
 pub use files::FileStore;
+pub use overwrite::{KeepReplaced, MAX_KEPT_VERSIONS, Previous, Traits, Uploader};
 
 /// The cause of an error; its type depends on the backend.
 pub type Cause = Box<dyn StdError + Send + Sync>;
@@ -47,13 +49,31 @@ pub struct Upload {
     pub body: Bytes,
     /// The time of the upload, which decides when the backup expires.
     pub at: SystemTime,
+    /// The account that uploads it, if it is known.
+    pub uploader: Option<Uploader>,
+    /// When the version that it replaces is kept in the trash; `None` for never.
+    pub keep: Option<KeepReplaced>,
 }
 
 impl Upload {
-    /// An upload of `body` at this time.
+    /// An upload of `body` at this time, by an unknown account, that keeps nothing.
     #[must_use]
     pub fn new(body: Bytes, at: SystemTime) -> Self {
-        Self { body, at }
+        Self {
+            body,
+            at,
+            uploader: None,
+            keep: None,
+        }
+    }
+
+    /// What is compared with the version before.
+    #[must_use]
+    pub fn traits(&self) -> Traits {
+        Traits {
+            length: self.body.len() as u64,
+            uploader: self.uploader,
+        }
     }
 }
 
@@ -64,14 +84,29 @@ pub enum Put {
     Created,
     /// The backup under this id was replaced.
     Replaced,
+    /// The backup under this id was replaced, and the change looked wrong.
+    Suspicious(Previous),
 }
 
-/// A backup in the trash.
+/// How a version of a backup came into the trash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TrashKind {
+    /// An upload that looked wrong replaced it.
+    Replaced,
+    /// A phone deleted it, or it expired.
+    Removed,
+    /// The restore of another version replaced it.
+    RolledBack,
+}
+
+/// A version of a backup in the trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trashed {
     /// The backup's id.
     pub id: BackupId,
-    /// When it was removed, as Unix time in seconds.
+    /// How it came into the trash.
+    pub kind: TrashKind,
+    /// When it was removed or replaced, as Unix time in seconds.
     pub removed_at: u64,
     /// Length of the blob in bytes.
     pub length: u64,
@@ -84,7 +119,7 @@ pub struct Trashed {
 pub enum Restored {
     /// The backup was restored, with a new upload time.
     Back,
-    /// A newer backup exists under the id; this one stays in the trash.
+    /// A newer backup exists under the id, which stays; this one stays in the trash.
     Newer,
     /// The backup is no longer in the trash.
     Gone,
@@ -227,6 +262,11 @@ pub trait Store: Send + Sync + 'static {
     /// If it fails or is cancelled, either the previous backup or the new one is stored, whole. The
     /// implementation keeps the body until it has finished, because the caller's limit on upload
     /// memory counts it until it is dropped.
+    ///
+    /// If the upload [looks wrong](Traits::look_wrong_after) beside the version that it replaces,
+    /// and within the bounds of [`Upload::keep`] and [`MAX_KEPT_VERSIONS`], that version is in the
+    /// trash before it loses its name. If it cannot be put there, the upload fails: the old version
+    /// may be the only good one, while the uploader still has the new one.
     fn put(&self, id: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>>;
 
     /// Reads one whole version of the backup; `None` if there is none.
@@ -257,6 +297,18 @@ pub trait Store: Send + Sync + 'static {
     /// Restores a backup from the trash with the upload time `now`, unless a backup exists under
     /// its id, which is newer. Durable when it returns.
     fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>>;
+
+    /// Restores a version that was [replaced](TrashKind) with the upload time `now`, also over an
+    /// existing backup, which is then in the trash, rolled back. Unless it is `forced`, it restores
+    /// only if the existing backup is the upload that replaced this version, or
+    /// [looks wrong](Traits::look_wrong_after) beside it. Durable when it returns, and at every
+    /// moment before one of the two is the backup.
+    fn roll_back(
+        &self,
+        trashed: Trashed,
+        now: SystemTime,
+        forced: bool,
+    ) -> BoxFuture<'_, Result<Restored, Error>>;
 
     /// Reads a whole backup from the storage, not from a cache, and compares it with its recorded
     /// checksum, which is recorded if it is missing; `None` if there is no backup.

@@ -5,17 +5,18 @@ use std::time::SystemTime;
 
 use futures_util::StreamExt;
 
-use super::{Error, Restored, Store, Trashed};
+use super::{Error, Restored, Store, TrashKind, Trashed};
 use crate::backup::BackupId;
 
 /// A selection of backups in the trash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// The backups with these ids.
+    /// The backups with these ids, as they were before they were deleted or overwritten last.
     Ids(HashSet<BackupId>),
-    /// The backups removed at this Unix time (in seconds) or later.
+    /// The backups that were removed or replaced at this Unix time (in seconds) or later, as they
+    /// were then.
     Since(u64),
-    /// All backups in the trash.
+    /// All backups in the trash, as they were before they were deleted or overwritten last.
     All,
 }
 
@@ -23,9 +24,31 @@ impl Selection {
     fn contains(&self, trashed: &Trashed) -> bool {
         match self {
             Self::Ids(ids) => ids.contains(&trashed.id),
-            Self::Since(since) => trashed.removed_at >= *since,
-            Self::All => true,
+            // The undoing of a restore is never part of a restore of many.
+            Self::Since(since) => {
+                trashed.removed_at >= *since && trashed.kind != TrashKind::RolledBack
+            }
+            Self::All => trashed.kind != TrashKind::RolledBack,
         }
+    }
+
+    /// The version to restore, of the versions of one backup, the oldest first.
+    ///
+    /// The first version since a time is the state then. Without a time, it is the first one since
+    /// the backup was deleted before, or restored: what a phone deletes twice comes back as it was
+    /// the last time, and what was overwritten several times as it was before the first time. After a
+    /// restore, it is the version that the restore replaced.
+    fn choose(&self, versions: &[Trashed]) -> Option<Trashed> {
+        if let Self::Since(_) = self {
+            return versions.first().copied();
+        }
+        let last = versions.last()?;
+        if last.kind == TrashKind::RolledBack {
+            return Some(*last);
+        }
+        let replaced = versions.iter().rev().skip(1);
+        let replaced = replaced.take_while(|version| version.kind == TrashKind::Replaced);
+        Some(replaced.last().copied().unwrap_or(*last))
     }
 }
 
@@ -43,37 +66,45 @@ pub struct RestoreReport {
     pub failed: u64,
 }
 
-/// Lists the selected backups in the trash: for each id, the version removed last.
+/// Lists the selected backups in the trash: one version of each id.
 ///
 /// # Errors
 /// When the trash cannot be listed.
 pub async fn select(store: &dyn Store, selection: &Selection) -> Result<Vec<Trashed>, Error> {
-    let mut newest = HashMap::<BackupId, Trashed>::new();
+    let mut versions = HashMap::<BackupId, Vec<Trashed>>::new();
     let mut trash = store.list_trash();
     while let Some(listed) = trash.next().await {
         let trashed = listed?;
-        if !selection.contains(&trashed) {
-            continue;
-        }
-        let kept = newest.entry(trashed.id).or_insert(trashed);
-        if trashed.removed_at > kept.removed_at {
-            *kept = trashed;
+        if selection.contains(&trashed) {
+            versions.entry(trashed.id).or_default().push(trashed);
         }
     }
-    Ok(newest.into_values().collect())
+    let chosen = versions.into_values().filter_map(|mut versions| {
+        // Within one second, a backup is replaced first and then removed.
+        versions.sort_by_key(|version| (version.removed_at, version.kind));
+        selection.choose(&versions)
+    });
+    Ok(chosen.collect())
 }
 
-/// Restores the selected backups with the upload time `now`, never over an existing backup. Calls
-/// `progress` after each. Failures are logged and counted.
+/// Restores the selected backups with the upload time `now`. A version that was removed never goes
+/// over an existing backup. One that was replaced does, if the existing backup is the upload that
+/// replaced it or looks wrong beside it, or if it is `forced`. Calls `progress` after each. Failures
+/// are logged and counted.
 pub async fn restore(
     store: &dyn Store,
     selected: &[Trashed],
     now: SystemTime,
+    forced: bool,
     mut progress: impl FnMut(),
 ) -> RestoreReport {
     let mut report = RestoreReport::default();
     for &trashed in selected {
-        match store.restore(trashed, now).await {
+        let mut restored = store.restore(trashed, now).await;
+        if matches!(restored, Ok(Restored::Newer)) && trashed.kind != TrashKind::Removed {
+            restored = store.roll_back(trashed, now, forced).await;
+        }
+        match restored {
             Ok(Restored::Back) => report.restored += 1,
             Ok(Restored::Newer) => report.newer += 1,
             Ok(Restored::Gone) => report.missing += 1,
@@ -112,6 +143,7 @@ mod tests {
 
     use super::*;
     use crate::store::{FileStore, Upload};
+    use TrashKind::{Removed, Replaced, RolledBack};
 
     #[tokio::test]
     async fn what_cannot_be_restored_is_counted_as_missing_newer_or_failed() {
@@ -135,7 +167,7 @@ mod tests {
         }
 
         let mut calls = 0;
-        let report = restore(&store, present, now, || calls += 1).await;
+        let report = restore(&store, present, now, false, || calls += 1).await;
         let expected = RestoreReport {
             restored: 1,
             newer: 2,
@@ -145,11 +177,77 @@ mod tests {
         assert_eq!((report, calls), (expected, 6));
 
         fs::remove_dir_all(folder.path().join("trash")).unwrap();
-        let report = restore(&store, last, now, || calls += 1).await;
+        let report = restore(&store, last, now, false, || calls += 1).await;
         let expected = RestoreReport {
             failed: 3,
             ..RestoreReport::default()
         };
         assert_eq!((report, calls), (expected, 9));
+    }
+
+    fn chosen(selection: &Selection, versions: &[(u64, TrashKind)]) -> Option<u64> {
+        let version = |&(removed_at, kind)| Trashed {
+            id: BackupId::from_bytes([7; 32]),
+            kind,
+            removed_at,
+            length: 1,
+            last_upload: UNIX_EPOCH,
+        };
+        let mut versions: Vec<_> = versions.iter().map(version).collect();
+        versions.retain(|version| selection.contains(version));
+        selection
+            .choose(&versions)
+            .map(|version| version.removed_at)
+    }
+
+    #[test]
+    fn a_version_is_chosen_by_what_happened_to_it() {
+        let ids = Selection::Ids(HashSet::from([BackupId::from_bytes([7; 32])]));
+        for (versions, by_id, by_all, since_2) in [
+            (&[][..], None, None, None),
+            (&[(1, Removed)], Some(1), Some(1), None),
+            (
+                &[(1, Removed), (2, Removed), (3, Removed)],
+                Some(3),
+                Some(3),
+                Some(2),
+            ),
+            // Overwritten again and again: the first version is the good one.
+            (
+                &[(1, Replaced), (2, Replaced), (3, Replaced)],
+                Some(1),
+                Some(1),
+                Some(2),
+            ),
+            // Overwritten, then deleted.
+            (
+                &[(1, Replaced), (2, Replaced), (3, Removed)],
+                Some(1),
+                Some(1),
+                Some(2),
+            ),
+            // Deleted long ago, then set up again and overwritten.
+            (
+                &[(1, Removed), (2, Replaced), (3, Replaced)],
+                Some(2),
+                Some(2),
+                Some(2),
+            ),
+            (
+                &[(1, Replaced), (2, Removed), (3, Removed)],
+                Some(3),
+                Some(3),
+                Some(2),
+            ),
+            // Restored: to restore again undoes that by id alone.
+            (&[(3, RolledBack)], Some(3), None, None),
+            (&[(1, Replaced), (3, RolledBack)], Some(3), Some(1), None),
+            (&[(2, RolledBack), (3, Replaced)], Some(3), Some(3), Some(3)),
+        ] {
+            assert_eq!(chosen(&ids, versions), by_id, "{versions:?}");
+            assert_eq!(chosen(&Selection::All, versions), by_all, "{versions:?}");
+            let since = chosen(&Selection::Since(2), versions);
+            assert_eq!(since, since_2, "{versions:?}");
+        }
     }
 }

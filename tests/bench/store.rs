@@ -28,7 +28,7 @@ use bytes::Bytes;
 use threema_safe_server::backup::BackupId;
 use threema_safe_server::retention::{Mode, Retention, sweep};
 use threema_safe_server::state::{Scrubbed, StateFile};
-use threema_safe_server::store::{FileStore, Store, Upload};
+use threema_safe_server::store::{FileStore, KeepReplaced, Store, Upload, Uploader};
 use tokio::runtime::Runtime;
 
 use crate::bare::BackupPaths;
@@ -95,19 +95,28 @@ fn id(number: u32) -> BackupId {
     BackupId::from_bytes(bytes)
 }
 
+/// An upload as the server hands it to the store: the version that it replaces would be kept if the
+/// change looked wrong.
+fn upload(id: BackupId) -> Upload {
+    Upload {
+        uploader: Some(Uploader::of(id, Some("phones"))),
+        keep: Some(KeepReplaced {
+            every: false,
+            room: u64::MAX,
+            min_free: 64 << 20,
+        }),
+        ..Upload::new(Bytes::from_static(&BODY), SystemTime::now())
+    }
+}
+
 fn put(runtime: &Runtime, store: &Arc<FileStore>, tasks: u32, each: u32) {
     let tasks: Vec<_> = (0..tasks)
         .map(|number| {
             let store = Arc::clone(store);
             runtime.spawn(async move {
                 for _ in 0..each {
-                    store
-                        .put(
-                            id(number),
-                            Upload::new(Bytes::from_static(&BODY), SystemTime::now()),
-                        )
-                        .await
-                        .unwrap();
+                    let id = id(number);
+                    store.put(id, upload(id)).await.unwrap();
                 }
             })
         })

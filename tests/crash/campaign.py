@@ -55,6 +55,8 @@ class Campaign:
         self._ids = ids
         self._state = dict.fromkeys(ids, ABSENT)
         self._trashed: dict[str, set[int]] = {}
+        self._kept: dict[str, set[int]] = {}
+        self._lengths: dict[int, int] = {}
         self._record = self._new_record(lambda: None)
         self.counts: Counter[str] = Counter()
         self.findings: list[Finding] = []
@@ -129,6 +131,7 @@ class Campaign:
 
     def _judge(self, served: dict[str, int]) -> None:
         """Holds what is there against all that was answered."""
+        self._lengths.update(self._record.lengths)
         for backup, after in served.items():
             life = Life(
                 self._state[backup],
@@ -136,12 +139,15 @@ class Campaign:
                 after,
                 frozenset(self._trashed.get(backup, ())),
                 self._place.power_cut,
+                frozenset(self._kept.get(backup, ())),
+                self._lengths,
             )
             why = contradiction(life)
             if why is not None:
                 self._find("history", backup, why)
         self._state.update(served)
         self._trashed = {}
+        self._kept = {}
         self._record = self._new_record(lambda: None)
 
     def _load_until_crash(self, process: Process) -> None:
@@ -205,6 +211,9 @@ class Campaign:
             self._find("torn", backup, f"in {folder}/ lies, after the crash, a file with {text}")
         for backup, versions in found.trash.items():
             self._trashed.setdefault(backup, set()).update(versions)
+        for backup, versions in found.kept.items():
+            self._kept.setdefault(backup, set()).update(versions)
+            self.counts["kept"] += len(versions)
         server.empty_trash(self._place.data)
 
     def _new_record(self, acknowledged: Callable[[], None]) -> Record:

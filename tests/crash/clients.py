@@ -37,6 +37,8 @@ class Record:
 
     def __init__(self, moments: itertools.count[int], acknowledged: Callable[[], None]) -> None:
         self.operations: dict[str, list[Operation]] = {}
+        # How long each version is.
+        self.lengths: dict[int, int] = {}
         self.findings: list[Finding] = []
         self.counts: Counter[str] = Counter()
         self._counting = threading.Lock()
@@ -155,6 +157,7 @@ class Client:
             return self._delete(backup)
         version = next(self._versions)
         upload = self._bodies.make(backup, version, self._bodies.length(self._choice))
+        self._record.lengths[version] = len(upload)
         if dice < 0.52:
             return self._cut(backup, upload)
         if dice < 0.53 and self._abandoned < _MOST_ABANDONED:

@@ -8,16 +8,22 @@ linearizability; it needs no exception for several clients that write under one 
 A power cut may undo what no client was told is done: after it, what is there is the state somewhere in such an order, with
 every acknowledged upload and removal before that place.
 
-The trash takes part: what a removal took away is in it, and nothing else is.
+The trash takes part: what a removal took away is in it, and nothing else is. A version that an upload of less than half
+its length replaced is kept in it too, apart from those, unless three of this id are kept already; other versions may be.
+It is kept before it loses its name, so that a crash may leave it in both places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from body import ABSENT
+
+
+# So many replaced versions of one backup are kept.
+_MOST_KEPT = 3
 
 
 class Kind(Enum):
@@ -70,6 +76,15 @@ class Life:
     trashed: frozenset[int]
     # Whether the crash was a power cut.
     power_cut: bool
+    # The replaced versions that were kept in the trash.
+    kept: frozenset[int] = frozenset()
+    # How long each version is, in bytes; those of the same length are missing.
+    lengths: Mapping[int, int] = field(default_factory=dict)
+
+    def must_keep(self, old: int, new: int) -> bool:
+        """Whether the version `old` has to be in the trash when `new` has replaced it."""
+        is_much_smaller = 2 * self.lengths.get(new, 0) < self.lengths.get(old, 0)
+        return is_much_smaller and len(self.kept) < _MOST_KEPT
 
 
 @dataclass(frozen=True)
@@ -87,11 +102,14 @@ def contradiction(life: Life) -> str | None:
     written = {operation.version for operation in life.operations if operation.kind is Kind.PUT}
     if life.after not in written | {life.before, ABSENT}:
         return f"version {life.after} is there, which no client uploaded whole in this life"
-    strange = life.trashed - written - {life.before}
+    strange = (life.trashed | life.kept) - written - {life.before}
     if strange:
         return f"version {min(strange)} came into the trash, which no client uploaded whole in this life"
     if life.after in life.trashed:
         return f"version {life.after} is in the trash, and also there"
+
+    if len(life.kept) > _MOST_KEPT:
+        return f"{len(life.kept)} replaced versions are kept, which is more than {_MOST_KEPT}"
 
     places = {_Place(life.before, False, frozenset())}
     pending: set[Operation] = set()
@@ -155,6 +173,8 @@ def _carried_out(place: _Place, operation: Operation, life: Life) -> _Place | No
     if operation.kind is Kind.DELETE:
         return _Place(ABSENT, place.undone, carried_out)
     if place.undone and operation.version in life.trashed:
+        return None
+    if not place.undone and life.must_keep(state, operation.version) and state not in life.kept:
         return None
     return _Place(operation.version, place.undone, carried_out)
 

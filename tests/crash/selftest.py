@@ -49,6 +49,8 @@ class _Case:
     before: int = 1
     trashed: frozenset[int] = frozenset()
     power_cut: bool = False
+    kept: frozenset[int] = frozenset()
+    lengths: tuple[int, ...] = ()
 
 
 _SECOND = frozenset({2})
@@ -68,6 +70,22 @@ _CASES = (
     _Case("a removal that is not in the trash", False, (_put(2, 1, 2), _delete(3, 4)), ABSENT),
     _Case("another version in the trash", False, (_put(2, 1, 2), _delete(3, 4)), ABSENT, trashed=frozenset({1})),
     _Case("a replaced version in the trash", False, (_put(2, 1, 2), _put(3, 3, 4)), 3, trashed=_SECOND),
+    _Case("a much shorter upload keeps", True, (_put(2, 1, 2),), 2, kept=frozenset({1}), lengths=(0, 100, 49)),
+    _Case("a much shorter upload does not keep", False, (_put(2, 1, 2),), 2, lengths=(0, 100, 49)),
+    _Case("half of it need not be kept", True, (_put(2, 1, 2),), 2, lengths=(0, 100, 50)),
+    _Case("a much shorter upload did not come", True, (_put(2, 1, None),), 1, lengths=(0, 100, 49)),
+    _Case("it came as far as the trash", True, (_put(2, 1, None),), 1, kept=frozenset({1}), lengths=(0, 100, 49)),
+    _Case("it came without the trash", False, (_put(2, 1, None),), 2, lengths=(0, 100, 49)),
+    _Case("the trash has what nobody uploaded", False, (_put(2, 1, 2),), 2, kept=frozenset({9})),
+    _Case("another version is kept", False, (_put(2, 1, 2),), 2, kept=_SECOND, lengths=(0, 100, 49)),
+    _Case(
+        "the fourth need not be kept",
+        True,
+        (_put(2, 1, 2), _put(3, 3, 4), _put(4, 5, 6), _put(5, 7, 8)),
+        5,
+        kept=frozenset({1, 2, 3}),
+        lengths=(0, 900, 400, 150, 50, 9),
+    ),
     _Case("a removal without an answer", True, (_put(2, 1, 2), _delete(3, None)), ABSENT, trashed=_SECOND),
     _Case("a removal without an answer that did not come", True, (_put(2, 1, 2), _delete(3, None)), 2),
     _Case("a version in the trash and there", False, (_put(2, 1, 2), _delete(3, None)), 2, trashed=_SECOND),
@@ -93,7 +111,10 @@ def wrong_verdicts() -> list[str]:
     """The names of the histories that `history.py` judges wrongly."""
     wrong = []
     for case in _CASES:
-        life = Life(case.before, case.operations, case.after, case.trashed, case.power_cut)
+        lengths = dict(enumerate(case.lengths))
+        life = Life(
+            case.before, case.operations, case.after, case.trashed, case.power_cut, case.kept, lengths
+        )
         if (contradiction(life) is None) != case.explained:
             wrong.append(case.name)
     return wrong

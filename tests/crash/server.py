@@ -121,14 +121,16 @@ class Survey:
     """What lies in the data directory."""
 
     backups: dict[str, int] = field(default_factory=dict)
+    # What was removed, and what an upload that looked wrong replaced.
     trash: dict[str, set[int]] = field(default_factory=dict)
+    kept: dict[str, set[int]] = field(default_factory=dict)
     # Files that are not one whole version of what their name says: where, id, in what way.
     torn: list[tuple[str, str, str]] = field(default_factory=list)
     # Files that a crash left and a start has to sweep: all in tmp/, and elsewhere those under no backup's name.
     leftovers: list[str] = field(default_factory=list)
 
 
-_NAME = re.compile(r"([0-9a-f]{64})(\.\d+)?")
+_NAME = re.compile(r"([0-9a-f]{64})(?:(\.\d+)(\.replaced)?)?")
 
 
 def survey(data: Path) -> Survey:
@@ -149,12 +151,13 @@ def survey(data: Path) -> Survey:
             except body.Torn as torn:
                 found.torn.append((folder, backup, str(torn)))
                 continue
+            versions = (found.kept if name.group(3) else found.trash).setdefault(backup, set())
             if not is_trash:
                 found.backups[backup] = version
-            elif version in found.trash.setdefault(backup, set()):
+            elif version in versions:
                 found.torn.append((folder, backup, f"version {version} a second time"))
             else:
-                found.trash[backup].add(version)
+                versions.add(version)
     return found
 
 

@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use threema_safe_server::store::{FileStore, Restored, Store, Trashed};
+use threema_safe_server::store::{FileStore, Restored, Store, TrashKind, Trashed};
 use tokio::task::yield_now;
 
 use crate::support::commands::command;
@@ -30,6 +30,10 @@ pub(crate) const OLD: &str = "the old backup, of which every byte counts and no 
 pub(crate) const A: &str = "the first of two, and it is shorter than the old one";
 pub(crate) const B: &str =
     "the second of two, and this one is longer than the old one and than the first";
+/// Less than half of the old one.
+pub(crate) const WRONG: &str = "much smaller than the old one";
+/// Less than half of that.
+pub(crate) const WORSE: &str = "and smaller";
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Older than any backup that is kept.
 pub(crate) const EXPIRED: Duration = Duration::from_secs(200 * 24 * 60 * 60);
@@ -180,6 +184,18 @@ impl Stage {
         stage
     }
 
+    /// An upload that looks wrong has replaced a backup, which is in the trash.
+    pub(crate) async fn with_old_replaced() -> Self {
+        let stage = Self::set().await;
+        let mut phone = stage.beside.phone(Protocol::Http1).await;
+        for (body, status) in [(OLD, 201), (WRONG, 204)] {
+            let put = phone.send("PUT", &backup_path(), &[], body).await;
+            assert_eq!(put.status, status);
+        }
+        assert_eq!(stage.trash(), [OLD]);
+        stage
+    }
+
     pub(crate) fn site(&self) -> &Site {
         self.process.site()
     }
@@ -219,7 +235,13 @@ impl Stage {
         };
         match (act, trashed) {
             (Restore, Some(trashed)) => self.in_this_process(async move {
-                End::Restored(self.store.restore(trashed, now()).await.unwrap())
+                let restored = match trashed.kind {
+                    TrashKind::Removed => self.store.restore(trashed, now()).await,
+                    TrashKind::Replaced | TrashKind::RolledBack => {
+                        self.store.roll_back(trashed, now(), false).await
+                    }
+                };
+                End::Restored(restored.unwrap())
             }),
             (Empty, Some(trashed)) => self.in_this_process(async move {
                 Erased(self.store.erase_trashed(trashed).await.unwrap().into())

@@ -14,7 +14,8 @@ use threema_safe_server::backup::BackupId;
 use threema_safe_server::durable;
 use threema_safe_server::state::{self, Change, IfInvalid, State, StateStore};
 use threema_safe_server::store::{
-    Contents, Error, Meta, Opened, Put, Restored, Store, Trashed, Upload, Verified, Version,
+    Contents, Error, Meta, Opened, Previous, Put, Restored, Store, TrashKind, Trashed, Upload,
+    Uploader, Verified, Version,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -44,6 +45,9 @@ pub(crate) struct Backup {
     pub(crate) body: Bytes,
     pub(crate) last_upload: SystemTime,
     pub(crate) version: Version,
+    pub(crate) uploader: Option<Uploader>,
+    /// How it came into the trash, if it is there.
+    pub(crate) kind: TrashKind,
 }
 
 impl Kept {
@@ -54,6 +58,8 @@ impl Kept {
             body,
             last_upload,
             version: Version(self.versions),
+            uploader: None,
+            kind: TrashKind::Removed,
         }
     }
 
@@ -62,12 +68,53 @@ impl Kept {
         let Some(backup) = self.backups.remove(&id) else {
             return false;
         };
+        self.keep(id, backup, TrashKind::Removed, now);
+        true
+    }
+
+    /// Puts a version into the trash.
+    pub(crate) fn keep(
+        &mut self,
+        id: BackupId,
+        mut backup: Backup,
+        kind: TrashKind,
+        now: SystemTime,
+    ) {
         let mut removed_at = unix(now);
         while self.trash.contains_key(&(id, removed_at)) {
             removed_at += 1;
         }
+        backup.kind = kind;
         self.trash.insert((id, removed_at), backup);
-        true
+    }
+
+    /// Makes a version in the trash the backup.
+    fn bring_back(&mut self, key: (BackupId, u64), now: SystemTime) {
+        let old = self.trash.remove(&key).unwrap();
+        let mut backup = self.backup(old.body, now);
+        backup.uploader = old.uploader;
+        self.backups.insert(key.0, backup);
+    }
+
+    /// What becomes of the backup that this upload is about to replace; `None` if it is as usual.
+    pub(crate) fn keep_if_wrong(&mut self, id: BackupId, upload: &Upload) -> Option<Previous> {
+        let (old, keep) = (self.backups.get(&id)?.clone(), upload.keep?);
+        let is_half = upload.body.len() * 2 < old.body.len();
+        let is_another = match (upload.uploader, old.uploader) {
+            (Some(new), Some(old)) => new != old,
+            _ => false,
+        };
+        if !keep.every && !is_half && !is_another {
+            return None;
+        }
+        let kept = self.trash.iter();
+        let kept = kept.filter(|((of, _), old)| *of == id && old.kind == TrashKind::Replaced);
+        let length = old.body.len() as u64;
+        if kept.count() >= 3 || length > keep.room {
+            return Some(Previous::Lost);
+        }
+        self.keep(id, old, TrashKind::Replaced, upload.at);
+        Some(Previous::InTrash(length))
     }
 }
 
@@ -160,10 +207,13 @@ impl Store for MemoryStore {
     fn put(&self, id: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>> {
         self.at_once(move |kept| {
             // The body itself is dropped, and with it the memory and the permit of the request.
-            let backup = kept.backup(Bytes::copy_from_slice(&upload.body), upload.at);
-            match kept.backups.insert(id, backup) {
-                None => Put::Created,
-                Some(_) => Put::Replaced,
+            let mut backup = kept.backup(Bytes::copy_from_slice(&upload.body), upload.at);
+            backup.uploader = upload.uploader;
+            let previous = kept.keep_if_wrong(id, &upload);
+            match (kept.backups.insert(id, backup), previous) {
+                (None, _) => Put::Created,
+                (Some(_), None) => Put::Replaced,
+                (Some(_), Some(previous)) => Put::Suspicious(previous),
             }
         })
     }
@@ -209,9 +259,14 @@ impl Store for MemoryStore {
         let keys: Vec<_> = self.kept().trash.keys().copied().collect();
         let store = self.clone();
         let listed = keys.into_iter().filter_map(move |(id, removed_at)| {
-            let meta = store.kept().trash.get(&(id, removed_at))?.meta();
+            let (meta, kind) = {
+                let kept = store.kept();
+                let backup = kept.trash.get(&(id, removed_at))?;
+                (backup.meta(), backup.kind)
+            };
             Some(Ok(Trashed {
                 id,
+                kind,
                 removed_at,
                 length: meta.length,
                 last_upload: meta.last_upload,
@@ -229,9 +284,34 @@ impl Store for MemoryStore {
             if kept.backups.contains_key(&trashed.id) {
                 return Restored::Newer;
             }
-            let old = kept.trash.remove(&key).unwrap();
-            let backup = kept.backup(old.body, now);
-            kept.backups.insert(trashed.id, backup);
+            kept.bring_back(key, now);
+            Restored::Back
+        })
+    }
+
+    fn roll_back(
+        &self,
+        trashed: Trashed,
+        now: SystemTime,
+        forced: bool,
+    ) -> BoxFuture<'_, Result<Restored, Error>> {
+        self.at_once(move |kept| {
+            let key = (trashed.id, trashed.removed_at);
+            let Some(old) = kept.trash.get(&key).cloned() else {
+                return Restored::Gone;
+            };
+            if let Some(present) = kept.backups.get(&trashed.id).cloned() {
+                let is_half = present.body.len() * 2 < old.body.len();
+                let is_another = present.uploader.is_some()
+                    && old.uploader.is_some()
+                    && present.uploader != old.uploader;
+                let is_next = unix(present.last_upload) <= trashed.removed_at;
+                if !forced && !is_half && !is_another && !is_next {
+                    return Restored::Newer;
+                }
+                kept.keep(trashed.id, present, TrashKind::RolledBack, now);
+            }
+            kept.bring_back(key, now);
             Restored::Back
         })
     }
@@ -486,6 +566,15 @@ impl Store for FaultyStore {
 
     fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
         self.store.restore(trashed, now)
+    }
+
+    fn roll_back(
+        &self,
+        trashed: Trashed,
+        now: SystemTime,
+        forced: bool,
+    ) -> BoxFuture<'_, Result<Restored, Error>> {
+        self.store.roll_back(trashed, now, forced)
     }
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {

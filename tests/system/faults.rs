@@ -9,7 +9,7 @@
 
 use std::fs;
 
-use self::Effect::{EitherStays, IsMade, OldStays};
+use self::Effect::{EitherStays, IsMade, OldIsKept, OldStays};
 use self::Target::{
     Backup, BackupDescriptor, Backups, LockedBackup, TempFile, Tmp, Trash, TrashedBackup,
 };
@@ -21,6 +21,7 @@ use crate::support::{ID, Listening, Site, backup_path, names, now};
 tests! {
     no_failing_call_of_an_upload_that_creates_leaves_anything_behind: tokio [STRACE_OF_SERVERS];
     no_failing_call_of_an_upload_that_replaces_harms_the_old_backup: tokio [STRACE_OF_SERVERS];
+    no_failing_call_of_an_upload_that_looks_wrong_loses_the_old_backup: tokio [STRACE_OF_SERVERS];
     no_failing_call_of_a_removal_harms_the_backup: tokio [STRACE_OF_SERVERS];
     no_failing_call_of_a_restore_makes_a_phone_believe_that_its_backup_is_gone: tokio [STRACE_OF_SERVERS];
     the_faults_are_of_every_call_that_is_made_and_the_answer_comes_last: tokio [STRACE_OF_SERVERS];
@@ -29,6 +30,8 @@ tests! {
 const OLD: &[u8] = b"the old backup, of which every byte counts";
 const NEW: &[u8] = b"the new one, of another length";
 const NEXT: &[u8] = b"and the one after";
+/// Less than half of the old one.
+const WRONG: &[u8] = b"much too small";
 
 /// A request, and what it asks of the system.
 struct Request {
@@ -76,13 +79,16 @@ enum Target {
 enum Effect {
     /// The request is refused, and nothing has changed.
     OldStays,
+    /// The request is refused, and nothing has changed, but that the old backup is perhaps in the
+    /// trash, too.
+    OldIsKept,
     /// The request is refused, and is carried out or is not: the fault strikes after the rename.
     EitherStays,
     /// The call is made again, or another one instead of it, and the request succeeds.
     IsMade,
 }
 
-const REQUESTS: [Request; 4] = [
+const REQUESTS: [Request; 5] = [
     Request {
         name: "an upload that creates",
         method: "PUT",
@@ -149,11 +155,117 @@ const REQUESTS: [Request; 4] = [
             LOCK,
             STAT_DESCRIPTOR,
             LOOK_UNDER_LOCK,
+            STAT_REPLACED,
+            READ_UPLOADER,
             Call {
                 name: "/^rename",
                 on: TempFile,
                 when: "1",
                 errors: &[(OldStays, RENAME_ERRORS)],
+                step: "rename",
+            },
+            OPEN_BACKUPS,
+            FSYNC_BACKUPS,
+            STAT_BACKUPS,
+            LOOK,
+        ],
+    },
+    Request {
+        name: "an upload that looks wrong",
+        method: "PUT",
+        old: true,
+        success: 204,
+        calls: &[
+            CREATE_TEMP_FILE,
+            WRITE,
+            SET_TIME,
+            STAT_FOR_CHECKSUM,
+            KEEP_CHECKSUM,
+            FSYNC,
+            OPEN_BACKUP,
+            LOCK,
+            STAT_DESCRIPTOR,
+            LOOK_UNDER_LOCK,
+            STAT_REPLACED,
+            READ_UPLOADER,
+            Call {
+                // How much is free. What cannot be measured loses no version.
+                name: "statfs",
+                on: Tmp,
+                when: "1",
+                errors: &[(IsMade, &["EACCES", "EIO", "ENOSYS"])],
+                step: "",
+            },
+            Call {
+                name: "openat",
+                on: Trash,
+                when: "1",
+                errors: &[(OldStays, OPEN_ERRORS), (OldStays, &["EINTR"])],
+                step: "list trash",
+            },
+            Call {
+                // The C library looks before it reads.
+                name: "newfstatat",
+                on: Trash,
+                when: "1",
+                errors: &[(OldStays, &["EIO", "ENOMEM"])],
+                step: "list trash",
+            },
+            Call {
+                name: "getdents64",
+                on: Trash,
+                when: "1",
+                errors: &[(OldStays, &["EIO"])],
+                step: "list trash",
+            },
+            Call {
+                name: "/^link",
+                on: TrashedBackup,
+                when: "1",
+                errors: &[
+                    (OldStays, &["EDQUOT", "EIO", "ENOSPC", "EROFS"]),
+                    // A file system without a second name for this file: it is copied. And another
+                    // process that was faster.
+                    (
+                        IsMade,
+                        &[
+                            "EPERM",
+                            "EACCES",
+                            "EOPNOTSUPP",
+                            "ENOSYS",
+                            "EINVAL",
+                            "EMLINK",
+                            "EXDEV",
+                            "EEXIST",
+                        ],
+                    ),
+                ],
+                step: "link into trash",
+            },
+            Call {
+                name: "openat",
+                on: Trash,
+                when: "2",
+                errors: &[(OldIsKept, OPEN_ERRORS), (IsMade, &["EINTR"])],
+                step: "open directory",
+            },
+            Call {
+                name: "fsync",
+                on: Trash,
+                when: "1",
+                errors: &[(OldIsKept, FSYNC_ERRORS), (IsMade, &["EINTR"])],
+                step: "fsync directory",
+            },
+            Call {
+                errors: &[(OldIsKept, &["EIO"])],
+                on: Trash,
+                ..STAT_BACKUPS
+            },
+            Call {
+                name: "/^rename",
+                on: TempFile,
+                when: "1",
+                errors: &[(OldIsKept, RENAME_ERRORS)],
                 step: "rename",
             },
             OPEN_BACKUPS,
@@ -323,6 +435,24 @@ const LOOK_UNDER_LOCK: Call = Call {
     step: "stat backup",
 };
 
+/// How long the backup is that is about to be replaced.
+const STAT_REPLACED: Call = Call {
+    name: "statx",
+    on: BackupDescriptor,
+    when: "2",
+    errors: &[(OldStays, &["EIO", "ENOMEM"])],
+    step: "stat backup",
+};
+
+/// Who uploaded it. Where nobody knows, that is no reason to suspect anything.
+const READ_UPLOADER: Call = Call {
+    name: "fgetxattr",
+    on: BackupDescriptor,
+    when: "1",
+    errors: &[(IsMade, &["ENODATA", "EOPNOTSUPP", "EPERM", "E2BIG", "EIO"])],
+    step: "",
+};
+
 /// Each look-up fails, in whichever thread it happens.
 const LOOK: Call = Call {
     name: "statx",
@@ -446,7 +576,16 @@ impl Call {
 
 impl Request {
     fn body(&self) -> &'static [u8] {
-        if self.method == "PUT" { NEW } else { b"" }
+        match self.method {
+            "PUT" if self.looks_wrong() => WRONG,
+            "PUT" => NEW,
+            _ => b"",
+        }
+    }
+
+    fn looks_wrong(&self) -> bool {
+        let mut calls = self.calls.iter();
+        calls.any(|call| (call.name, call.on) == ("/^link", TrashedBackup))
     }
 }
 
@@ -597,9 +736,9 @@ impl Patient {
         let read_only = error == "EROFS" || error == "EACCES" && changes.contains(&call.step);
         let (status, text) = match effect {
             IsMade => (request.success, answer.text()),
-            OldStays | EitherStays if full => (507, "no space left\n"),
-            OldStays | EitherStays if read_only => (503, "the storage is read-only\n"),
-            OldStays | EitherStays => (500, "the storage failed\n"),
+            OldStays | OldIsKept | EitherStays if full => (507, "no space left\n"),
+            OldStays | OldIsKept | EitherStays if read_only => (503, "the storage is read-only\n"),
+            OldStays | OldIsKept | EitherStays => (500, "the storage failed\n"),
         };
         assert_eq!((answer.status, answer.text()), (status, text), "{case}");
         if effect != IsMade {
@@ -611,14 +750,21 @@ impl Patient {
         let (backup, trash) = self.kept(case);
         let unchanged = (request.old.then(|| OLD.to_vec()), Vec::new());
         let carried_out = match request.method {
+            "PUT" if request.looks_wrong() => (Some(WRONG.to_vec()), vec![OLD.to_vec()]),
             "PUT" => (Some(NEW.to_vec()), Vec::new()),
             "DELETE" => (None, vec![OLD.to_vec()]),
             _ => unchanged.clone(),
         };
         let expected = match effect {
             OldStays => vec![unchanged],
+            OldIsKept => vec![unchanged, (Some(OLD.to_vec()), vec![OLD.to_vec()])],
             IsMade => vec![carried_out],
-            EitherStays => vec![unchanged, carried_out],
+            // A version that looks wrong is in the place of the old one only when that is kept.
+            EitherStays => vec![
+                unchanged.clone(),
+                (unchanged.0, carried_out.1.clone()),
+                carried_out,
+            ],
         };
         let kept = (backup, trash);
         assert!(expected.contains(&kept), "{case}: {kept:?}");
@@ -658,12 +804,16 @@ async fn no_failing_call_of_an_upload_that_replaces_harms_the_old_backup() {
     every_fault_of(&REQUESTS[1]).await;
 }
 
-async fn no_failing_call_of_a_removal_harms_the_backup() {
+async fn no_failing_call_of_an_upload_that_looks_wrong_loses_the_old_backup() {
     every_fault_of(&REQUESTS[2]).await;
 }
 
-async fn no_failing_call_of_a_restore_makes_a_phone_believe_that_its_backup_is_gone() {
+async fn no_failing_call_of_a_removal_harms_the_backup() {
     every_fault_of(&REQUESTS[3]).await;
+}
+
+async fn no_failing_call_of_a_restore_makes_a_phone_believe_that_its_backup_is_gone() {
+    every_fault_of(&REQUESTS[4]).await;
 }
 
 async fn the_faults_are_of_every_call_that_is_made_and_the_answer_comes_last() {

@@ -203,6 +203,24 @@ impl Quotas {
         lock(&self.counts).usage = Some(Usage { backups, bytes });
     }
 
+    /// The bounds that the quotas set to replaced versions in the trash: the bytes that they may
+    /// take, half of what is left for new backups, and the bytes that stay free on the disk.
+    pub(crate) fn room_in_trash(&self) -> (u64, u64) {
+        let max = self.limits.max_total_bytes;
+        let usage = lock(&self.counts).usage;
+        let left = usage
+            .zip(max)
+            .map_or(u64::MAX, |(usage, max)| max.saturating_sub(usage.bytes) / 2);
+        (left, self.limits.min_free_bytes.unwrap_or_default())
+    }
+
+    /// Corrects the usage after a replaced version of so many bytes stayed in the trash.
+    pub(crate) fn kept_in_trash(&self, bytes: u64) {
+        if let Some(usage) = &mut lock(&self.counts).usage {
+            usage.bytes = usage.bytes.saturating_add(bytes);
+        }
+    }
+
     /// Corrects the usage after a backup was moved to the trash, where its bytes still count.
     pub(crate) fn backup_removed(&self) {
         if let Some(usage) = &mut lock(&self.counts).usage {
@@ -360,7 +378,7 @@ impl Admission<'_> {
         let (backups, removed) = match put {
             // There was none, or the old one was removed meanwhile, and is in the trash.
             Put::Created => (1, Some(0)),
-            Put::Replaced => (0, before),
+            Put::Replaced | Put::Suspicious(_) => (0, before),
         };
         // The next sweep corrects the usage where it is not known what was replaced.
         if let (Some(removed), Some(usage)) = (removed, &mut counts.usage) {

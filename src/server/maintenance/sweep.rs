@@ -70,6 +70,8 @@ impl Maintenance {
                 // The quotas in force now: a reload may have replaced them meanwhile.
                 let quotas = Arc::clone(&self.settings.current().shared.quotas);
                 quotas.set_usage(report.kept, report.stored_bytes());
+                let overwrites = Arc::clone(&self.settings.current().shared.overwrites);
+                overwrites.set_usage(report.kept, report.kept_bytes, report.replaced_bytes);
             }
             Err(error) => tracing::error!(error = error as &dyn StdError, "sweep failed"),
         }
@@ -102,6 +104,7 @@ fn log_report(report: &Report) {
         tracing::error!(
             removed = burst.removed,
             of = burst.of,
+            overwritten = burst.overwritten,
             "deletion burst: trash is not erased"
         );
     }

@@ -165,6 +165,11 @@ impl Metrics {
         self.storage.failed(operation, 1);
     }
 
+    /// Counts an upload that looked wrong; `kept` says whether the version before is in the trash.
+    pub(crate) fn overwritten_suspiciously(&self, kept: bool) {
+        self.storage.overwritten(kept);
+    }
+
     /// The counters of refusals.
     pub(crate) fn refusals(&self) -> Refusals {
         self.refusals.clone()

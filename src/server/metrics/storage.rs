@@ -11,6 +11,8 @@ use crate::state::Scrubbed;
 /// Label values of operations: those of requests, and `sweep` for a file that a sweep cannot
 /// remove.
 const OPERATIONS: [&str; 6] = ["read", "stat", "list", "store", "remove", "sweep"];
+/// Whether the version before a suspicious overwrite was kept.
+const OVERWRITES: [&str; 2] = ["kept", "lost"];
 /// The periods, in days, for which renewed backups are counted.
 const RENEWED_WITHIN: [u32; 2] = [1, 7];
 
@@ -28,6 +30,7 @@ pub(super) struct Storage {
     trash: Number,
     trash_erased: Counter,
     trash_held: Number,
+    overwrites: Family<Kind, Counter>,
     stored_bytes: Family<Kind, Number>,
     scrub_time: Number,
     damaged: Family<Kind, Number>,
@@ -59,6 +62,9 @@ impl Storage {
         );
         for reason in Refusal::LABELS {
             drop(storage.sweep_refused.get_or_create(&Reason { reason }));
+        }
+        for kind in OVERWRITES {
+            drop(storage.overwrites.get_or_create(&Kind { kind }));
         }
         for operation in OPERATIONS {
             drop(storage.errors.get_or_create(&Operation { operation }));
@@ -128,9 +134,21 @@ impl Storage {
         );
         registry.register(
             "trash_held",
-            "1 while nothing is erased from the trash, because many backups were deleted within a day",
+            "1 while nothing is erased from the trash, because many backups were deleted or overwritten within a day",
             self.trash_held.clone(),
         );
+        registry.register(
+            "suspicious_overwrites",
+            "Uploads that looked wrong, by what became of the version before: kept in the trash or lost",
+            self.overwrites.clone(),
+        );
+    }
+
+    /// Counts a suspicious overwrite.
+    pub(super) fn overwritten(&self, kept: bool) {
+        let [is_kept, is_lost] = OVERWRITES;
+        let kind = if kept { is_kept } else { is_lost };
+        self.overwrites.get_or_create(&Kind { kind }).inc();
     }
 
     /// Counts failed operations; `operation` is one of [`OPERATIONS`].

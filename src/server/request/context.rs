@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::retention::RecentUploads;
 use crate::server::limits::guess_limiter::GuessLimiter;
+use crate::server::limits::overwrites::Overwrites;
 use crate::server::limits::quotas::Quotas;
 use crate::server::limits::upload_memory::UploadMemory;
 use crate::server::metrics::Metrics;
@@ -39,6 +40,7 @@ pub(crate) struct Services {
 pub(crate) struct SharedState {
     pub(crate) guess_limiter: Arc<GuessLimiter>,
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) overwrites: Arc<Overwrites>,
     pub(crate) proxies: Arc<TrustedProxies>,
     pub(crate) upload_memory: Arc<UploadMemory>,
     /// `limits.requests`.
@@ -54,6 +56,7 @@ impl SharedState {
                 &config.limits.rate_limits,
                 Arc::clone(&services.metrics),
             )),
+            overwrites: Arc::new(Overwrites::new(Arc::clone(&services.metrics))),
             quotas: Arc::new(Quotas::new(config.quotas, Arc::clone(&services.metrics))),
             proxies: Arc::new(TrustedProxies::new(config)),
             upload_memory: Arc::new(UploadMemory::new(
@@ -75,6 +78,7 @@ impl SharedState {
         };
         Self {
             guess_limiter: Arc::new(self.guess_limiter.reconfigured(&limits.rate_limits)),
+            overwrites: Arc::clone(&self.overwrites),
             quotas: self.quotas.reconfigured(config.quotas),
             // They belong to `listen` and `tls`, which need a restart.
             proxies: Arc::clone(&self.proxies),

@@ -31,6 +31,7 @@ use hyper::body::Frame;
 
 use crate::account::Caller;
 use crate::backup::BackupId;
+use crate::server::limits::overwrites::Overwrites;
 use crate::server::limits::quotas::{Existing, Quotas};
 use crate::server::metrics::Metrics;
 use crate::server::net::external_path::{PathBase, PublicPath};
@@ -58,6 +59,7 @@ pub(crate) struct Dav {
     /// Under the path of `publicUrl`, if that is another one.
     public: Option<Prefixed>,
     quotas: Arc<Quotas>,
+    overwrites: Arc<Overwrites>,
     metrics: Arc<Metrics>,
 }
 
@@ -83,6 +85,7 @@ impl Dav {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         quotas: Arc<Quotas>,
+        overwrites: Arc<Overwrites>,
         metrics: Arc<Metrics>,
         base_path: &str,
         public: Option<&PublicPath>,
@@ -116,6 +119,7 @@ impl Dav {
             public: public.map(|public| prefixed(&public.decoded, &public.encoded)),
             store,
             quotas,
+            overwrites,
             metrics,
         }
     }
@@ -141,11 +145,13 @@ impl Dav {
             route,
             caller: caller.clone(),
             quotas: Arc::clone(&self.quotas),
+            overwrites: Arc::clone(&self.overwrites),
             metrics: Arc::clone(&self.metrics),
             method: method.clone(),
             is_conditional: is_conditional(headers),
             now,
             existing: OnceLock::new(),
+            last_upload: OnceLock::new(),
             loaded: OnceLock::new(),
             listing: Listing::new(
                 method.as_str() == PROPFIND
@@ -176,7 +182,7 @@ impl Dav {
         match (context.failure.get(), context.put.get()) {
             (Some(reject), None) => return Err(*reject),
             (_, Some(Put::Created)) => parts.status = StatusCode::CREATED,
-            (_, Some(Put::Replaced)) => parts.status = StatusCode::NO_CONTENT,
+            (_, Some(Put::Replaced | Put::Suspicious(_))) => parts.status = StatusCode::NO_CONTENT,
             (None, None) => {}
         }
         let unmodified = parts.status == StatusCode::NOT_MODIFIED;
@@ -354,6 +360,9 @@ impl BackupFileSystem {
         };
         let existing = found.map_or(Existing::None, |meta| Existing::Backup(meta.length));
         let _ = request.existing.set(existing);
+        if let Some(meta) = found {
+            let _ = request.last_upload.set(meta.last_upload);
+        }
         found
             .map(|meta| request.node(meta))
             .ok_or(FsError::NotFound)

@@ -8,6 +8,7 @@ use dav_server::fs::FsError;
 use http::Method;
 
 use crate::account::Caller;
+use crate::server::limits::overwrites::Overwrites;
 use crate::server::limits::quotas::{Existing, Quotas};
 use crate::server::metrics::Metrics;
 use crate::server::request::dav_listing::Listing;
@@ -22,6 +23,7 @@ pub(super) struct DavRequest {
     pub(super) route: Route,
     pub(super) caller: Caller,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) overwrites: Arc<Overwrites>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) method: Method,
     /// Whether it has a condition.
@@ -29,6 +31,8 @@ pub(super) struct DavRequest {
     pub(super) now: SystemTime,
     /// The backup that dav-server found before an upload.
     pub(super) existing: OnceLock<Existing>,
+    /// When that backup was uploaded.
+    pub(super) last_upload: OnceLock<SystemTime>,
     /// The backup of a GET, read once: dav-server first reads its metadata, then opens it.
     pub(super) loaded: OnceLock<(Meta, Bytes)>,
     pub(super) listing: Listing,

@@ -45,6 +45,14 @@ impl Store for RecordingStore {
     fn restore(&self, _: Trashed, _: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
         Box::pin(future::ready(Ok(Restored::Gone)))
     }
+    fn roll_back(
+        &self,
+        _: Trashed,
+        _: SystemTime,
+        _: bool,
+    ) -> BoxFuture<'_, Result<Restored, Error>> {
+        Box::pin(future::ready(Ok(Restored::Gone)))
+    }
     fn verify(&self, _: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
         Box::pin(future::ready(Ok(None)))
     }
@@ -65,8 +73,9 @@ fn dav(store: &Arc<RecordingStore>) -> Dav {
         crate::config::Quotas::default(),
         Arc::clone(&metrics),
     ));
+    let overwrites = Arc::new(Overwrites::new(Arc::clone(&metrics)));
     let store = Arc::<RecordingStore>::clone(store);
-    Dav::new(store, quotas, metrics, "/", None, 0)
+    Dav::new(store, quotas, overwrites, metrics, "/", None, 0)
 }
 
 async fn put(

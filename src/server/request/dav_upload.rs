@@ -8,11 +8,12 @@ use bytes::{Buf, Bytes};
 use dav_server::fs::{DavFile, DavMetaData, FsError, FsFuture};
 use futures_util::future;
 
+use crate::account::AccountName;
 use crate::backup::BackupId;
 use crate::server::limits::quotas::{Existing, NewVersion};
 use crate::server::request::dav_request::DavRequest;
 use crate::server::request::reply::Reject;
-use crate::store::{Store, Upload};
+use crate::store::{Store, Upload, Uploader};
 
 /// An upload in progress. The store gets the backup only once it is complete.
 pub(super) struct UploadFile {
@@ -79,22 +80,33 @@ impl DavFile for UploadFile {
                 return Err(FsError::GeneralFailure);
             }
             let existing = self.request.existing.get().copied();
+            let (quotas, account) = (&self.request.quotas, self.request.caller.name());
             let upload = NewVersion {
-                account: self.request.caller.name(),
+                account,
                 id: self.id,
                 length: self.size,
                 existing: existing.unwrap_or(Existing::Unknown),
             };
-            let admission = self.request.quotas.admit(&*self.store, upload).await;
+            let admission = quotas.admit(&*self.store, upload).await;
             let Ok(admission) = admission else {
                 let _ = self.request.failure.set(Reject::OverQuota);
                 return Err(FsError::InsufficientStorage);
             };
             let body = std::mem::take(&mut self.received);
-            let upload = Upload::new(body, self.request.now);
+            let last_upload = self.request.last_upload.get();
+            let age =
+                last_upload.map(|&time| self.request.now.duration_since(time).unwrap_or_default());
+            let overwrites = &self.request.overwrites;
+            let (left, min_free) = quotas.room_in_trash();
+            let upload = Upload {
+                uploader: Some(Uploader::of(self.id, account.map(AccountName::as_str))),
+                keep: Some(overwrites.keep(left, min_free)),
+                ..Upload::new(body, self.request.now)
+            };
             match self.store.put(self.id, upload).await {
                 Ok(put) => {
                     admission.stored(put);
+                    quotas.kept_in_trash(overwrites.stored(self.id, put, age));
                     let _ = self.request.put.set(put);
                     Ok(())
                 }

@@ -94,6 +94,7 @@ impl RequestHandler {
             dav: Dav::new(
                 Arc::clone(&services.store),
                 Arc::clone(&shared.quotas),
+                Arc::clone(&shared.overwrites),
                 Arc::clone(&services.metrics),
                 &config.base_path,
                 external_path.public(),

@@ -105,9 +105,12 @@ pub(crate) fn sweep_alerts(report: &Report) -> Vec<Alert> {
     alerts.extend(report.invalid_state.then(Alert::invalid_state));
     if let Some(burst) = report.trash_held {
         alerts.push(Alert::warning(format!(
-            "{} of {} backups were deleted within a day, so nothing is erased from the trash; check the MDM \
-             settings, then run `trash restore` or `trash confirm`",
-            burst.removed, burst.of
+            "{} of {} backups were {} within a day, so nothing is erased from the trash; check the MDM \
+             settings{}, then run `trash restore` or `trash confirm`",
+            burst.removed,
+            burst.of,
+            burst.what(),
+            if burst.overwritten > 0 { " and the accounts" } else { "" }
         )));
     }
     alerts

@@ -19,7 +19,7 @@ use crate::durable::{self, RenamedToNew, TempFile};
 use crate::file_system;
 use crate::store::files::checksum::{self, Checksum};
 use crate::store::files::lacking::Lacking;
-use crate::store::{Contents, Meta, Put, Restored, Trashed, Upload, Verified, Version};
+use crate::store::{Contents, Meta, Put, Restored, TrashKind, Trashed, Upload, Verified, Version};
 use crate::time::{printable, unix};
 
 /// The length in bytes that no backup exceeds: the upper bound of `maxBackupBytes`, so that backups
@@ -70,12 +70,8 @@ impl BackupFiles {
         }
     }
 
-    fn backup(&self, id: BackupId) -> PathBuf {
+    pub(super) fn backup(&self, id: BackupId) -> PathBuf {
         self.backups.join(id.to_hex())
-    }
-
-    fn trashed(&self, id: BackupId, removed_at: u64) -> PathBuf {
-        self.trash.join(format!("{}.{removed_at}", id.to_hex()))
     }
 
     /// Stores a backup.
@@ -84,7 +80,8 @@ impl BackupFiles {
     }
 
     /// Stores an upload as the file `target` in `backups/`: a synced temporary file replaces the
-    /// existing file under its lock, or is renamed to a new name.
+    /// existing file under its lock, or is renamed to a new name. If the change looks wrong, the
+    /// existing file is in the trash before.
     ///
     /// Anything else than a file that has the name is moved out of the way: a phone could never
     /// upload again, and nobody would notice.
@@ -92,12 +89,14 @@ impl BackupFiles {
         let mut file = TempFile::create_in(&self.tmp)?;
         file.write(&upload.body)?;
         self.set_upload_time(file.file(), upload.at);
-        checksum::write_attribute(file.file(), checksum::of(&upload.body));
+        let sum = checksum::of(&upload.body);
+        checksum::write_attribute(file.file(), sum, upload.uploader);
         file.sync()?;
         let put = loop {
-            if let Some(_lock) = self.lock_existing(target)? {
+            if let Some(lock) = self.lock_existing(target)? {
+                let previous = self.keep_if_wrong(target, lock.file(), upload)?;
                 file.rename_to(target)?;
-                break Put::Replaced;
+                break previous.map_or(Put::Replaced, Put::Suspicious);
             }
             match file.rename_to_new(target)? {
                 RenamedToNew::Done(replaced) => {
@@ -182,7 +181,8 @@ impl BackupFiles {
         let target = self.backup(id);
         let mut removed_at = unix(now);
         loop {
-            match self.rename_to_new(&target, &self.trashed(id, removed_at)) {
+            let trashed = self.trashed(id, TrashKind::Removed, removed_at);
+            match self.rename_to_new(&target, &trashed) {
                 Ok(()) => break,
                 // The same id was removed in the same second. Nothing in the trash is ever
                 // replaced.
@@ -229,7 +229,7 @@ impl BackupFiles {
         trashed: Trashed,
         now: SystemTime,
     ) -> Result<Restored, durable::Error> {
-        let source = self.trashed(trashed.id, trashed.removed_at);
+        let source = self.path_in_trash(trashed);
         let target = self.backup(trashed.id);
         let Some(lock) = self.lock_existing(&source)? else {
             return Ok(Restored::Gone);
@@ -239,29 +239,13 @@ impl BackupFiles {
         if stat_path(&target)?.is_some() {
             return Ok(Restored::Newer);
         }
-        let set_time = |time| {
-            file_system::set_modified(file, time).map_err(durable::Error::at("set the time"))
-        };
-        // The time is set before the rename: no sweep may see the restored backup with its old
-        // time.
-        let recorded = checksum::read_attribute(file);
-        let replaced = set_time(now)?;
-        self.lacking.note(replaced);
-        if replaced.is_some() {
+        if !self.renew(file, now)? {
             return self.restore_copy(file, (&source, &target), now);
         }
-        if let Some(sum) = recorded {
-            checksum::write_attribute(file, sum);
-        }
-        file.sync_all()
-            .map_err(durable::Error::at("fsync trashed backup"))?;
         match self.rename_to_new(&source, &target) {
             Ok(()) => {}
             Err(error) => {
-                set_time(trashed.last_upload)?;
-                if let Some(sum) = recorded {
-                    checksum::write_attribute(file, sum);
-                }
+                self.set_time(file, trashed.last_upload)?;
                 if error.kind() == io::ErrorKind::AlreadyExists {
                     return Ok(Restored::Newer);
                 }
@@ -271,6 +255,29 @@ impl BackupFiles {
         self.sync_directory(&self.backups)?;
         self.sync_directory(&self.trash)?;
         Ok(Restored::Back)
+    }
+
+    /// Sets the modification time of a backup in the trash to `now`, and flushes it to disk; false
+    /// if the file system cannot set times. This comes before the rename: no sweep may see the
+    /// restored backup with its old time.
+    pub(super) fn renew(&self, file: &File, now: SystemTime) -> Result<bool, durable::Error> {
+        if !self.set_time(file, now)? {
+            return Ok(false);
+        }
+        file.sync_all()
+            .map_err(durable::Error::at("fsync trashed backup"))?;
+        Ok(true)
+    }
+
+    /// Sets the modification time of a backup, for which its checksum is valid again; false if the
+    /// file system cannot set times.
+    pub(super) fn set_time(&self, file: &File, time: SystemTime) -> Result<bool, durable::Error> {
+        let recorded = checksum::read_attribute(file);
+        let replaced =
+            file_system::set_modified(file, time).map_err(durable::Error::at("set the time"))?;
+        self.lacking.note(replaced);
+        checksum::rewrite_attribute(file, recorded);
+        Ok(replaced.is_none())
     }
 
     /// Restores a file whose time cannot be set as a copy, which has at least the time at which it is
@@ -290,7 +297,8 @@ impl BackupFiles {
         let copy = TempFile::create_in(&self.tmp)?;
         copy.write(&body)?;
         self.set_upload_time(copy.file(), now);
-        checksum::write_attribute(copy.file(), checksum::of(&body));
+        let uploader = checksum::read_attribute(file).uploader;
+        checksum::write_attribute(copy.file(), checksum::of(&body), uploader);
         copy.sync()?;
         match copy.rename_to_new(target)? {
             RenamedToNew::Done(_) => {}
@@ -326,14 +334,17 @@ impl BackupFiles {
         // A file that grows meanwhile is not followed beyond that.
         let sum = Checksum::of_reader((&mut file).take(MAX_LENGTH));
         let sum = sum.map_err(durable::Error::at("read backup"))?;
-        let recorded = checksum::read_attribute(&file);
+        let checksum::Recorded {
+            checksum: recorded,
+            uploader,
+        } = checksum::read_attribute(&file);
         let contents = match recorded {
             // The file changed while it was read: the recorded checksum is for another version.
             _ if state(&file)? != before => Contents::FirstSeen,
             Some(recorded) if recorded == sum => Contents::Same,
             Some(_) => Contents::Changed,
             None => {
-                checksum::write_attribute(&file, sum);
+                checksum::write_attribute(&file, sum, uploader);
                 Contents::FirstSeen
             }
         };
@@ -356,7 +367,7 @@ impl BackupFiles {
     /// is not flushed to disk, because no client relies on it: after a power cut the file may be
     /// back, and the next sweep erases it.
     pub(super) fn erase_trashed(&self, trashed: Trashed) -> Result<bool, durable::Error> {
-        let path = self.trashed(trashed.id, trashed.removed_at);
+        let path = self.path_in_trash(trashed);
         let Some(_lock) = self.lock_existing(&path)? else {
             return Ok(false);
         };

@@ -1,4 +1,4 @@
-//! Checksums of stored backups, in an extended attribute of each file.
+//! Checksums of stored backups and tags of their uploaders, in an extended attribute of each file.
 //!
 //! A checksum detects bit rot on a disk and accidental writes by other programs; it does not
 //! protect against an attacker. It is valid for one version of the file, which it identifies by the
@@ -6,15 +6,21 @@
 //! copy) invalidates it. A file that was copied without the attribute gets a new one when it is
 //! first verified. Where a file system has no extended attributes, there are no checksums, and
 //! verification finds no changes.
+//!
+//! The tag of the [`Uploader`] is valid for the file, whatever its time. It is missing in files that
+//! were copied without the attribute, and in those of earlier versions of this program.
 
 use std::fs::File;
 use std::io::{self, Read};
 
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, fstat};
 
+use crate::store::Uploader;
+
 /// Name of the extended attribute. Short, so that it fits into the inode on ext4. The value is
 /// text: the CRC-32 as 8 hexadecimal digits, the length in bytes, and the modification time in
-/// seconds with nine decimals, separated by spaces.
+/// seconds with nine decimals, and, if it is known, the tag of the uploader as 16 hexadecimal
+/// digits, separated by spaces.
 const ATTRIBUTE: &str = "user.safe";
 /// Upper bound for the length of a value, in bytes.
 const MAX_VALUE_LENGTH: usize = 96;
@@ -59,26 +65,62 @@ impl Checksum {
     }
 }
 
-/// Writes the checksum for the file's current version. A failure is ignored: an upload must not
-/// fail because its checksum cannot be stored.
-pub(super) fn write_attribute(file: &File, sum: Checksum) {
+/// What the attribute of a file says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Recorded {
+    /// The checksum of the file's current version; `None` if it is unknown.
+    pub(super) checksum: Option<Checksum>,
+    pub(super) uploader: Option<Uploader>,
+}
+
+/// Writes the checksum for the file's current version, and the tag of its uploader. A failure is
+/// ignored: an upload must not fail because its checksum cannot be stored.
+pub(super) fn write_attribute(file: &File, sum: Checksum, uploader: Option<Uploader>) {
     if let Ok(time) = modification_time(file) {
-        let value = format!("{:08x} {} {time}", sum.crc, sum.length);
+        let tag = uploader.map_or_else(String::new, |Uploader(tag)| format!(" {tag:016x}"));
+        let value = format!("{:08x} {} {time}{tag}", sum.crc, sum.length);
         let _ = fsetxattr(file, ATTRIBUTE, value.as_bytes(), XattrFlags::empty());
     }
 }
 
-/// Reads the checksum for the file's current version; `None` if there is none or it is for another
-/// version.
-pub(super) fn read_attribute(file: &File) -> Option<Checksum> {
+/// Writes again what was recorded before the file's modification time was changed.
+pub(super) fn rewrite_attribute(file: &File, recorded: Recorded) {
+    if let Some(sum) = recorded.checksum {
+        write_attribute(file, sum, recorded.uploader);
+    }
+}
+
+/// Reads the checksum for the file's current version, and the tag of its uploader.
+pub(super) fn read_attribute(file: &File) -> Recorded {
+    read(file).map_or_else(Recorded::default, |(sum, time, uploader)| Recorded {
+        checksum: modification_time(file)
+            .is_ok_and(|now| now == time)
+            .then_some(sum),
+        uploader,
+    })
+}
+
+/// Reads the tag of the uploader alone.
+pub(super) fn read_uploader(file: &File) -> Option<Uploader> {
+    read(file).and_then(|(_, _, uploader)| uploader)
+}
+
+fn read(file: &File) -> Option<(Checksum, String, Option<Uploader>)> {
     let mut value = [0; MAX_VALUE_LENGTH];
     let length = fgetxattr(file, ATTRIBUTE, value.as_mut_slice()).ok()?;
     let text = str::from_utf8(value.get(..length)?).ok()?;
     let mut words = text.split(' ');
     let crc = u32::from_str_radix(words.next()?, 16).ok()?;
     let length = words.next()?.parse().ok()?;
-    let is_this_version = words.next()? == modification_time(file).ok()? && words.next().is_none();
-    is_this_version.then_some(Checksum { length, crc })
+    let time = words.next()?.to_owned();
+    let tag = match words.next() {
+        None => None,
+        Some(tag) => Some(Uploader(u64::from_str_radix(tag, 16).ok()?)),
+    };
+    words
+        .next()
+        .is_none()
+        .then_some((Checksum { length, crc }, time, tag))
 }
 
 fn modification_time(file: &File) -> io::Result<String> {

@@ -10,9 +10,10 @@
 //! cannot remove a backup that is being replaced, in this process or by another one. An operation
 //! whose request is cancelled runs to its end, and leaves the old backup or the new one.
 //!
-//! Beside `backups/` are `trash/`, with removed backups until they are erased, and `tmp/`, with
-//! incomplete uploads; the one server that may write to the directory holds exclusive locks on
-//! `backups/` and `tmp/` (`claim.rs`). Each backup carries its checksum in an extended attribute, where the file system has
+//! Beside `backups/` are `trash/`, with removed and replaced backups until they are erased, and
+//! `tmp/`, with incomplete uploads; the one server that may write to the directory holds exclusive
+//! locks on `backups/` and `tmp/` (`claim.rs`). Each backup carries its checksum and the tag of its
+//! uploader in an extended attribute, where the file system has
 //! them.
 
 mod backup_files;
@@ -23,6 +24,7 @@ mod lacking;
 mod large_reads;
 mod listing;
 mod permissions;
+mod replaced;
 mod steps;
 mod trial;
 
@@ -248,14 +250,11 @@ impl Store for FileStore {
 
     fn list_trash(&self) -> BoxStream<'static, Result<Trashed, Error>> {
         read_directory(&self.files.trash, |name, found| {
-            let (id, removed_at) = name.split_once('.')?;
-            // Only the canonical form, from which the file name can be rebuilt.
-            if removed_at != "0" && removed_at.starts_with(['0', '+']) {
-                return None;
-            }
+            let (id, kind, removed_at) = replaced::parse_name(name)?;
             Some(Trashed {
-                id: id.parse().ok()?,
-                removed_at: removed_at.parse().ok()?,
+                id,
+                kind,
+                removed_at,
                 length: found.len(),
                 last_upload: meta(found).last_upload,
             })
@@ -264,6 +263,15 @@ impl Store for FileStore {
 
     fn restore(&self, trashed: Trashed, now: SystemTime) -> BoxFuture<'_, Result<Restored, Error>> {
         Box::pin(self.change(move |files| files.restore(trashed, now)))
+    }
+
+    fn roll_back(
+        &self,
+        trashed: Trashed,
+        now: SystemTime,
+        forced: bool,
+    ) -> BoxFuture<'_, Result<Restored, Error>> {
+        Box::pin(self.change(move |files| files.roll_back(trashed, now, forced)))
     }
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {

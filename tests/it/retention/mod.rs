@@ -5,4 +5,5 @@ mod clocks;
 mod expiry;
 mod first_sweep;
 mod lowered;
+mod overwrites;
 mod trash;

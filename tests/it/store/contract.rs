@@ -15,7 +15,7 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::StreamExt;
 use threema_safe_server::backup::BackupId;
 use threema_safe_server::store::{
-    Contents, FileStore, Meta, Put, Restored, Store, Trashed, Upload,
+    Contents, FileStore, Meta, Put, Restored, Store, TrashKind, Trashed, Upload,
 };
 use tokio::runtime::Builder;
 
@@ -27,6 +27,14 @@ use crate::store::at_once::{
     of_removals_at_once_one_removes, of_restores_at_once_one_restores,
     readers_beside_writers_get_whole_versions,
     uploads_at_once_leave_one_whole_version_and_one_of_them_is_the_first,
+};
+use crate::store::overwritten::{
+    a_kept_version_is_exchanged_with_the_backup_and_back,
+    a_kept_version_is_restored_as_a_removed_one_is,
+    a_replaced_version_is_kept_where_the_change_looks_wrong,
+    an_upload_beside_a_roll_back_is_never_lost, overwrites_at_once_keep_what_they_replace,
+    what_is_kept_is_bounded_and_the_oldest_stays,
+    what_was_uploaded_properly_since_is_rolled_back_by_force_alone,
 };
 use crate::support::stores::{FaultyStore, MemoryStore, upload};
 use crate::support::wire::soon;
@@ -66,6 +74,13 @@ macro_rules! every_promise {
             of_restores_at_once_one_restores,
             a_restore_beside_an_erasure_is_before_or_too_late,
             a_caller_that_goes_away_leaves_one_whole_version,
+            a_replaced_version_is_kept_where_the_change_looks_wrong,
+            what_is_kept_is_bounded_and_the_oldest_stays,
+            a_kept_version_is_exchanged_with_the_backup_and_back,
+            what_was_uploaded_properly_since_is_rolled_back_by_force_alone,
+            a_kept_version_is_restored_as_a_removed_one_is,
+            overwrites_at_once_keep_what_they_replace,
+            an_upload_beside_a_roll_back_is_never_lost,
         }
     };
 }
@@ -452,6 +467,7 @@ async fn what_is_removed_is_in_the_trash(store: &dyn Store) {
     assert_eq!(bytes(store, id(2)).await.unwrap(), "stays");
     let expected = Trashed {
         id: id(1),
+        kind: TrashKind::Removed,
         removed_at: unix(removed),
         length: before.length,
         last_upload: before.last_upload,

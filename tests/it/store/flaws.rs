@@ -1,5 +1,7 @@
 //! Broken stores, and the promise of `contract` that each of them fails: the contract sees more
 //! than that a store does something.
+//!
+//! Over 500 lines: one store for each way to break a promise.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -17,7 +19,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use threema_safe_server::backup::BackupId;
 use threema_safe_server::durable;
 use threema_safe_server::store::{
-    Contents, Error, Meta, Put, Restored, Store, Trashed, Upload, Verified, Version,
+    Contents, Error, KeepReplaced, Meta, Put, Restored, Store, TrashKind, Trashed, Upload,
+    Verified, Version,
 };
 use tokio::task::yield_now;
 
@@ -71,6 +74,22 @@ enum Flaw {
     SaysRemoved,
     /// It leaves in the trash what it restores.
     CopiesOutOfTrash,
+    /// It keeps no replaced version.
+    KeepsNothing,
+    /// It keeps every replaced version.
+    KeepsEverything,
+    /// It does not know uploaders.
+    ForgetsUploaders,
+    /// It keeps the newest versions.
+    KeepsTheNewest,
+    /// It looks at the version before, and then replaces whatever is there.
+    KeepsWhatItSawBefore,
+    /// It rolls back whatever is there.
+    RollsBackAnything,
+    /// It erases what it rolls back.
+    RollsBackForGood,
+    /// It has rolled back when something else may already be there.
+    RollsBackInSteps,
 }
 
 /// Which promises each of them breaks; others may break with them.
@@ -135,6 +154,7 @@ const BROKEN: &[(Flaw, &[&str])] = &[
             "a_restore_never_overwrites",
             "a_restore_beside_an_upload_never_wins_over_it",
             "of_restores_at_once_one_restores",
+            "a_kept_version_is_restored_as_a_removed_one_is",
         ],
     ),
     (
@@ -167,6 +187,44 @@ const BROKEN: &[(Flaw, &[&str])] = &[
     (
         Flaw::CopiesOutOfTrash,
         &["a_restore_beside_an_erasure_is_before_or_too_late"],
+    ),
+    (
+        Flaw::KeepsNothing,
+        &[
+            "a_replaced_version_is_kept_where_the_change_looks_wrong",
+            "what_is_kept_is_bounded_and_the_oldest_stays",
+        ],
+    ),
+    (
+        Flaw::KeepsEverything,
+        &["a_replaced_version_is_kept_where_the_change_looks_wrong"],
+    ),
+    (
+        Flaw::ForgetsUploaders,
+        &[
+            "a_replaced_version_is_kept_where_the_change_looks_wrong",
+            "a_kept_version_is_exchanged_with_the_backup_and_back",
+        ],
+    ),
+    (
+        Flaw::KeepsTheNewest,
+        &["what_is_kept_is_bounded_and_the_oldest_stays"],
+    ),
+    (
+        Flaw::KeepsWhatItSawBefore,
+        &["overwrites_at_once_keep_what_they_replace"],
+    ),
+    (
+        Flaw::RollsBackAnything,
+        &["what_was_uploaded_properly_since_is_rolled_back_by_force_alone"],
+    ),
+    (
+        Flaw::RollsBackForGood,
+        &["a_kept_version_is_exchanged_with_the_backup_and_back"],
+    ),
+    (
+        Flaw::RollsBackInSteps,
+        &["an_upload_beside_a_roll_back_is_never_lost"],
     ),
 ];
 
@@ -204,12 +262,31 @@ impl Flawed {
     }
 }
 
+impl Flawed {
+    /// Erases the oldest version of a backup in the trash where there are three.
+    fn make_room_for_newer(&self, id: BackupId) {
+        let mut kept = self.store.kept();
+        let of_id = kept.trash.keys().filter(|(of, _)| *of == id);
+        let of_id: Vec<_> = of_id.copied().collect();
+        if of_id.len() == 3 {
+            kept.trash.remove(&of_id[0]);
+        }
+    }
+
+    fn keep_present(&self, id: BackupId, now: SystemTime) {
+        let mut kept = self.store.kept();
+        if let Some(present) = kept.backups.get(&id).cloned() {
+            kept.keep(id, present, TrashKind::RolledBack, now);
+        }
+    }
+}
+
 impl Store for Flawed {
     fn put(&self, id: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>> {
-        let Upload { body, at } = upload;
         Box::pin(async move {
             match self.flaw {
                 Flaw::WritesInPlace => {
+                    let Upload { body, at, .. } = upload;
                     let half = body.slice(..body.len() / 2);
                     let put = self.store.put(id, Upload::new(half, at)).await?;
                     yield_now().await;
@@ -220,19 +297,16 @@ impl Store for Flawed {
                 }
                 Flaw::AcknowledgesEarly => {
                     let store = self.store.clone();
-                    tokio::spawn(async move { store.put(id, Upload::new(body, at)).await });
+                    tokio::spawn(async move { store.put(id, upload).await });
                     Ok(match self.store.stat(id).await? {
                         None => Put::Created,
                         Some(_) => Put::Replaced,
                     })
                 }
-                Flaw::SaysCreated => self
-                    .store
-                    .put(id, Upload::new(body, at))
-                    .await
-                    .map(|_| Put::Created),
+                Flaw::SaysCreated => self.store.put(id, upload).await.map(|_| Put::Created),
                 Flaw::VersionsBytes => {
-                    let put = self.store.put(id, Upload::new(body.clone(), at)).await;
+                    let body = upload.body.clone();
+                    let put = self.store.put(id, upload).await;
                     if let Some(backup) = self.store.kept().backups.get_mut(&id) {
                         let sum = body.iter().map(|byte| u128::from(*byte)).sum();
                         backup.version = Version(sum);
@@ -240,21 +314,45 @@ impl Store for Flawed {
                     put
                 }
                 Flaw::KeepsItsOwnTime => {
-                    let own = SystemTime::now();
-                    self.store.put(id, Upload::new(body, own)).await
+                    let at = SystemTime::now();
+                    self.store.put(id, Upload { at, ..upload }).await
                 }
                 Flaw::CutsIds => {
                     let mut bytes = [0; 32];
                     hex::decode_to_slice(id.to_hex(), &mut bytes).unwrap();
                     bytes[31] &= 0x7f;
-                    self.store
-                        .put(BackupId::from_bytes(bytes), Upload::new(body, at))
-                        .await
+                    self.store.put(BackupId::from_bytes(bytes), upload).await
+                }
+                Flaw::KeepsNothing => {
+                    let keep = None;
+                    self.store.put(id, Upload { keep, ..upload }).await
+                }
+                Flaw::KeepsEverything => {
+                    let keep = upload.keep.map(|keep| KeepReplaced {
+                        every: true,
+                        ..keep
+                    });
+                    self.store.put(id, Upload { keep, ..upload }).await
+                }
+                Flaw::ForgetsUploaders => {
+                    let uploader = None;
+                    self.store.put(id, Upload { uploader, ..upload }).await
+                }
+                Flaw::KeepsTheNewest => {
+                    self.make_room_for_newer(id);
+                    self.store.put(id, upload).await
+                }
+                Flaw::KeepsWhatItSawBefore => {
+                    let previous = self.store.kept().keep_if_wrong(id, &upload);
+                    yield_now().await;
+                    let keep = None;
+                    let put = self.store.put(id, Upload { keep, ..upload }).await?;
+                    Ok(previous.map_or(put, Put::Suspicious))
                 }
                 _ => {
-                    let first = body.clone();
+                    let first = upload.body.clone();
                     self.first.lock().unwrap().entry(id).or_insert(first);
-                    self.store.put(id, Upload::new(body, at)).await
+                    self.store.put(id, upload).await
                 }
             }
         })
@@ -355,6 +453,33 @@ impl Store for Flawed {
                 self.store.kept().trash.insert(place, left);
             }
             Ok(restored)
+        })
+    }
+
+    fn roll_back(
+        &self,
+        trashed: Trashed,
+        now: SystemTime,
+        forced: bool,
+    ) -> BoxFuture<'_, Result<Restored, Error>> {
+        Box::pin(async move {
+            match self.flaw {
+                Flaw::RollsBackAnything => self.store.roll_back(trashed, now, true).await,
+                Flaw::RollsBackForGood => {
+                    let restored = self.store.roll_back(trashed, now, forced).await?;
+                    let mut kept = self.store.kept();
+                    kept.trash
+                        .retain(|_, backup| backup.kind != TrashKind::RolledBack);
+                    Ok(restored)
+                }
+                Flaw::RollsBackInSteps => {
+                    self.keep_present(trashed.id, now);
+                    yield_now().await;
+                    self.store.kept().backups.remove(&trashed.id);
+                    self.store.roll_back(trashed, now, forced).await
+                }
+                _ => self.store.roll_back(trashed, now, forced).await,
+            }
         })
     }
 

@@ -9,6 +9,7 @@ mod flaws;
 mod listings;
 mod odd_files;
 mod odd_times;
+mod overwritten;
 mod races;
 mod scrub;
 mod seam;
