@@ -9,7 +9,7 @@ use crate::support::{ID, OTHER_ID, TestServer, backup_path};
 
 const METHODS: [&str; 5] = ["GET", "HEAD", "PROPFIND", "PUT", "DELETE"];
 
-/// Sends a request with these headers, and `Depth` for a PROPFIND, as the operator.
+/// Sends a request with these headers, and `Depth` for a PROPFIND, as the maintainer.
 async fn status(
     server: &TestServer,
     protocol: Protocol,
@@ -17,10 +17,10 @@ async fn status(
     path: &str,
     headers: &[(&str, &str)],
 ) -> u16 {
-    let mut operator = server.operator_client(protocol).await;
+    let mut maintainer = server.maintainer_client(protocol).await;
     let headers = [headers, &[("depth", "0")]].concat();
     let body = if method == "PUT" { "new" } else { "" };
-    operator.send(method, path, &headers, body).await.status
+    maintainer.send(method, path, &headers, body).await.status
 }
 
 /// Puts a backup back as it was before a request; its ETag is new.
