@@ -28,11 +28,9 @@ use crate::lock::lock;
 use crate::server::metrics::Metrics;
 use crate::store::{KeepReplaced, Previous, Put};
 
-/// Up to this many early replacements within an hour are ordinary, however few backups there are: a
-/// user pressed *Back up now*.
-const MAX_EARLY: u64 = 4;
-/// Up to this many replacements within ten minutes are.
-const MAX_AT_ONCE: u64 = 10;
+/// Up to this many replacements, early or at once, are ordinary, however few backups there are: a
+/// few users pressed *Back up now*.
+const MAX_ORDINARY: u64 = 10;
 /// Above that, more than one in this many of all backups is not.
 const FRACTION: u64 = 2;
 /// A version that is replaced at this age or later is as old as a phone lets one become.
@@ -166,13 +164,10 @@ impl Overwrites {
     pub(crate) fn keep(&self, left: u64, min_free: u64) -> KeepReplaced {
         let mut state = lock(&self.state);
         let now = Instant::now();
-        let counts = [
-            (state.early.count(now), MAX_EARLY),
-            (state.at_once.count(now), MAX_AT_ONCE),
-        ];
+        let counts = [state.early.count(now), state.at_once.count(now)];
         let every = state.backups.is_some_and(|backups| {
-            let are_many = |(replaced, ordinary): (u64, u64)| {
-                replaced > ordinary && replaced.saturating_mul(FRACTION) > backups
+            let are_many = |replaced: u64| {
+                replaced > MAX_ORDINARY && replaced.saturating_mul(FRACTION) > backups
             };
             counts.into_iter().any(are_many)
         });
@@ -279,7 +274,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn more_than_half_of_young_backups_within_an_hour_keeps_every_version() {
-        for (backups, ordinary) in [(0, 4), (3, 4), (8, 4), (10, 5), (40, 20)] {
+        for (backups, ordinary) in [(0, 10), (3, 10), (20, 10), (22, 11), (40, 20)] {
             for begin in 0..15 {
                 let overwrites = overwrites();
                 overwrites.set_usage(backups, 0, 0);
