@@ -1,23 +1,35 @@
 //! Unit tests of the adapter of dav-server.
 
+use std::num::NonZeroU32;
 use std::sync::Mutex;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use http::HeaderName;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::store::{Error, Meta, Restored, Trashed, Upload, Verified};
 
 /// A store that is empty, records uploads, and reports each as a replacement.
 #[derive(Default)]
-struct RecordingStore(Mutex<Vec<Bytes>>);
+struct RecordingStore {
+    uploads: Mutex<Vec<Bytes>>,
+    /// If set, each upload waits for a permit, and is reported as a new backup.
+    gate: Option<Semaphore>,
+}
 
 impl Store for RecordingStore {
     fn put(&self, _: BackupId, upload: Upload) -> BoxFuture<'_, Result<Put, Error>> {
-        self.0.lock().unwrap().push(upload.body);
-        Box::pin(future::ready(Ok(Put::Replaced)))
+        Box::pin(async move {
+            self.uploads.lock().unwrap().push(upload.body);
+            let Some(gate) = &self.gate else {
+                return Ok(Put::Replaced);
+            };
+            gate.acquire().await.unwrap().forget();
+            Ok(Put::Created)
+        })
     }
     fn get(&self, _: BackupId) -> BoxFuture<'_, Result<Option<(Meta, Bytes)>, Error>> {
         Box::pin(future::ready(Ok(None)))
@@ -67,13 +79,10 @@ impl Store for RecordingStore {
     }
 }
 
-fn dav(store: &Arc<RecordingStore>) -> Dav {
+fn dav(store: &Arc<RecordingStore>, limits: crate::config::Quotas) -> Dav {
     let metrics = Arc::new(Metrics::new(0));
-    let quotas = Arc::new(Quotas::new(
-        crate::config::Quotas::default(),
-        Arc::clone(&metrics),
-    ));
     let overwrites = Arc::new(Overwrites::new(Arc::clone(&metrics)));
+    let quotas = Arc::new(Quotas::new(limits, Arc::clone(&metrics)));
     let store = Arc::<RecordingStore>::clone(store);
     Dav::new(store, quotas, overwrites, metrics, "/", None, 0)
 }
@@ -102,7 +111,7 @@ async fn put(
 #[tokio::test]
 async fn an_invalid_condition_is_refused_and_nothing_is_stored() {
     let store = Arc::new(RecordingStore::default());
-    let dav = dav(&store);
+    let dav = dav(&store, crate::config::Quotas::default());
     let put = async |name: HeaderName, lines: &[&[u8]]| {
         let line = |line: &&[u8]| (name.clone(), HeaderValue::from_bytes(line).unwrap());
         put(&dav, lines.iter().map(line), Bytes::from_static(b"backup")).await
@@ -134,7 +143,7 @@ async fn an_invalid_condition_is_refused_and_nothing_is_stored() {
             }
         }
     }
-    assert!(store.0.lock().unwrap().is_empty());
+    assert!(store.uploads.lock().unwrap().is_empty());
 
     for good in [&b"*"[..], b"\"\"", b"\"a\"", b" W/\"a\" ,\"b\""] {
         let shown = good.escape_ascii();
@@ -156,16 +165,49 @@ async fn an_invalid_condition_is_refused_and_nothing_is_stored() {
 #[tokio::test]
 async fn an_upload_reaches_the_store_without_a_copy_and_the_result_of_the_store_takes_precedence() {
     let store = Arc::new(RecordingStore::default());
-    let dav = dav(&store);
+    let dav = dav(&store, crate::config::Quotas::default());
     let backup = Bytes::from_owner(vec![7; 100_000]);
 
     let response = put(&dav, [], backup.clone()).await;
 
     // dav-server found no backup; the store reports a replacement.
     assert_eq!(response, Ok(StatusCode::NO_CONTENT));
-    let stored = store.0.lock().unwrap();
+    let stored = store.uploads.lock().unwrap();
     assert_eq!(
         (stored[0].as_ptr(), stored[0].len()),
         (backup.as_ptr(), backup.len())
     );
+}
+
+/// The store finishes what it has begun, so a client that disconnects would evade the quotas.
+#[tokio::test]
+async fn an_upload_counts_although_its_client_has_disconnected() {
+    let store = Arc::new(RecordingStore {
+        gate: Some(Semaphore::new(0)),
+        ..RecordingStore::default()
+    });
+    let limits = crate::config::Quotas {
+        new_backups_per_account: NonZeroU32::new(1),
+        ..crate::config::Quotas::default()
+    };
+    let dav = dav(&store, limits);
+    let backup = Bytes::from_static(b"backup");
+
+    let reaches_the_store = async {
+        while store.uploads.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = put(&dav, [], backup.clone()) => panic!("the store has not finished"),
+        () = reaches_the_store => {}
+    }
+    store.gate.as_ref().unwrap().add_permits(2);
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+
+    assert_eq!(put(&dav, [], backup).await, Err(Reject::OverQuota));
+    assert_eq!(store.uploads.lock().unwrap().len(), 1);
 }

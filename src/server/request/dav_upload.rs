@@ -74,44 +74,56 @@ impl DavFile for UploadFile {
     }
 
     /// Stores a complete backup. dav-server flushes also after a wrong length.
+    ///
+    /// In a task of its own: the store finishes an upload also when the client has disconnected, and
+    /// what it stored has to count, or disconnecting would be a way around the quotas.
     fn flush(&mut self) -> FsFuture<'_, ()> {
         Box::pin(async move {
             if self.received.is_empty() || self.received.len() as u64 != self.size {
                 return Err(FsError::GeneralFailure);
             }
-            let existing = self.request.existing.get().copied();
-            let (quotas, account) = (&self.request.quotas, self.request.caller.name());
-            let upload = NewVersion {
-                account,
-                id: self.id,
-                length: self.size,
-                existing: existing.unwrap_or(Existing::Unknown),
-            };
-            let admission = quotas.admit(&*self.store, upload).await;
-            let Ok(admission) = admission else {
-                let _ = self.request.failure.set(Reject::OverQuota);
-                return Err(FsError::InsufficientStorage);
-            };
+            let (store, request) = (Arc::clone(&self.store), Arc::clone(&self.request));
             let body = std::mem::take(&mut self.received);
-            let last_upload = self.request.last_upload.get();
-            let age =
-                last_upload.map(|&time| self.request.now.duration_since(time).unwrap_or_default());
-            let overwrites = &self.request.overwrites;
-            let (left, min_free) = quotas.room_in_trash();
-            let upload = Upload {
-                uploader: Some(Uploader::of(self.id, account.map(AccountName::as_str))),
-                keep: Some(overwrites.keep(left, min_free)),
-                ..Upload::new(body, self.request.now)
-            };
-            match self.store.put(self.id, upload).await {
-                Ok(put) => {
-                    admission.stored(put);
-                    quotas.kept_in_trash(overwrites.stored(self.id, put, age));
-                    let _ = self.request.put.set(put);
-                    Ok(())
-                }
-                Err(error) => Err(self.request.failed("store", &error)),
-            }
+            let stored = tokio::spawn(store_upload(store, request, self.id, body));
+            stored.await.unwrap_or(Err(FsError::GeneralFailure))
         })
+    }
+}
+
+/// Stores a complete backup within the quotas, and records the result in the request.
+async fn store_upload(
+    store: Arc<dyn Store>,
+    request: Arc<DavRequest>,
+    id: BackupId,
+    body: Bytes,
+) -> Result<(), FsError> {
+    let existing = request.existing.get().copied();
+    let (quotas, account) = (&request.quotas, request.caller.name());
+    let upload = NewVersion {
+        account,
+        id,
+        length: body.len() as u64,
+        existing: existing.unwrap_or(Existing::Unknown),
+    };
+    let Ok(admission) = quotas.admit(&*store, upload).await else {
+        let _ = request.failure.set(Reject::OverQuota);
+        return Err(FsError::InsufficientStorage);
+    };
+    let last_upload = request.last_upload.get();
+    let age = last_upload.map(|&time| request.now.duration_since(time).unwrap_or_default());
+    let (left, min_free) = quotas.room_in_trash();
+    let upload = Upload {
+        uploader: Some(Uploader::of(id, account.map(AccountName::as_str))),
+        keep: Some(request.overwrites.keep(left, min_free)),
+        ..Upload::new(body, request.now)
+    };
+    match store.put(id, upload).await {
+        Ok(put) => {
+            admission.stored(put);
+            quotas.kept_in_trash(request.overwrites.stored(id, put, age));
+            let _ = request.put.set(put);
+            Ok(())
+        }
+        Err(error) => Err(request.failed("store", &error)),
     }
 }
