@@ -9,10 +9,12 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::server::request::reply::Reject;
 
-/// Headers of which any value means a part: `Content-Range` (RFC 9110 §14.5), `X-Update-Range`
-/// (SabreDAV), tus and its successor at the IETF, ownCloud's two kinds of chunks.
-const PARTIAL: [&str; 7] = [
+/// Headers of which any value means a part: `Content-Range` (RFC 9110 §14.5), `X-Content-Range`
+/// (nginx's upload module), `X-Update-Range` (SabreDAV), tus and its successor at the IETF,
+/// ownCloud's two kinds of chunks.
+const PARTIAL: [&str; 8] = [
     "content-range",
+    "x-content-range",
     "x-update-range",
     "upload-offset",
     "upload-defer-length",
@@ -215,6 +217,7 @@ mod tests {
     fn a_part_or_what_cannot_be_told_from_one_is_refused() {
         for lines in [
             &[("content-range", "bytes 0-2/3")][..],
+            &[("x-content-range", "bytes 0-2/9")],
             &[("x-update-range", "append")],
             &[("upload-offset", "0")],
             &[("upload-defer-length", "1")],
