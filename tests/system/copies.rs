@@ -14,6 +14,7 @@ use threema_safe_server::store::Store;
 
 tests! {
     a_copy_through_an_nginx_that_removes_a_prefix_is_never_emptied: tokio [NGINX, RCLONE];
+    a_copy_at_another_path_than_the_public_one_is_never_emptied: tokio [NGINX, RCLONE];
     a_copy_through_an_nginx_that_keeps_the_path_has_every_backup: tokio [NGINX, RCLONE];
     a_copy_through_an_nginx_that_is_not_in_the_configuration_is_never_emptied: tokio [NGINX, RCLONE];
     a_copy_through_apache_is_never_emptied: tokio [APACHE, RCLONE];
@@ -119,6 +120,30 @@ async fn a_copy_through_an_nginx_that_removes_a_prefix_is_never_emptied() {
         let proxy = Proxy::nginx_with(&known, |host| http_1_1(silent(removing(host)))).await;
         assert_refused(&proxy, "/safe").await;
     }
+}
+
+async fn a_copy_at_another_path_than_the_public_one_is_never_emptied() {
+    // The public URL lacks the prefix that the proxy removes.
+    let root = behind_a_socket(json!({ "publicUrl": "https://safe.example.org" })).await;
+    assert_refused(&Proxy::nginx_with(&root, removing).await, "/safe/").await;
+    let silent = |host: String| silent(removing(host));
+    assert_refused(&Proxy::nginx_with(&root, silent).await, "/safe").await;
+    // The proxy serves it under a second path, or replaces none.
+    let safe = behind_a_socket(json!({ "publicUrl": "https://safe.example.org/safe" })).await;
+    let elsewhere = |host: String| removing(host).replace("/safe/ {", "/else/ {");
+    assert_refused(&Proxy::nginx_with(&safe, elsewhere).await, "/else/").await;
+    assert_refused(&Proxy::nginx(&safe).await, "/").await;
+    // An unknown proxy that connects with TLS and adds no header.
+    let server = server(json!({})).await;
+    let upstream = format!(
+        "proxy_http_version 1.1; proxy_pass https://{}/;",
+        server.address()
+    );
+    let unknown = |host: String| {
+        let socket = "proxy_pass http://unix:/run/threema-safe-server/safe.sock:/;";
+        silent(host).replace(socket, &upstream)
+    };
+    assert_refused(&Proxy::nginx_with(&server, unknown).await, "/safe/").await;
 }
 
 async fn a_copy_through_an_nginx_that_keeps_the_path_has_every_backup() {

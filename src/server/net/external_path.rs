@@ -8,9 +8,13 @@
 //!
 //! `X-Forwarded-Prefix` is no substitute for `publicUrl`: some proxies send it and remove nothing.
 //! But where a proxy sends it, the path outside begins with it, so another `publicUrl` is wrong.
+//!
+//! rclone sends the URL of its remote as `Referer`, with the path that it uses outside. It shows a
+//! wrong `publicUrl`, and a proxy that nothing else shows.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::header::REFERER;
 use http::{HeaderMap, Version};
 
 use crate::config::{Config, Tls};
@@ -110,6 +114,8 @@ pub(crate) struct ExternalPath {
     public: Option<PublicPath>,
     is_public_url_set: bool,
     is_own: bool,
+    /// `basePath`.
+    own: String,
     /// Whether TLS ends at this server.
     ends_tls: bool,
     is_logged: AtomicBool,
@@ -122,6 +128,7 @@ impl ExternalPath {
         Self {
             is_own: public.as_ref().is_some_and(|public| public.decoded == own),
             is_public_url_set: config.public_url.is_some(),
+            own: own.to_owned(),
             public,
             ends_tls: config.tls != Tls::Off,
             is_logged: AtomicBool::new(false),
@@ -134,16 +141,18 @@ impl ExternalPath {
     }
 
     /// The paths for the response to a request; `None` if they are unknown, which is logged.
-    /// `is_proxy` says whether the peer is a trusted proxy without the PROXY protocol.
+    /// `is_proxy` says whether the peer is a trusted proxy without the PROXY protocol, and
+    /// `resource` is the path of the resource under `basePath`.
     pub(crate) fn base(
         &self,
         version: Version,
         headers: &HeaderMap,
         is_proxy: bool,
+        resource: &str,
     ) -> Option<PathBase> {
         let hop = self.hop(version, headers, is_proxy);
         let base = match (hop, &self.public) {
-            (Hop::None, _) => return Some(PathBase::Own),
+            (Hop::None, _) => Ok(PathBase::Own),
             (_, Some(public)) if !begins_with_prefix(&public.decoded, headers) => {
                 Err("the path of publicUrl does not begin with X-Forwarded-Prefix")
             }
@@ -153,6 +162,19 @@ impl ExternalPath {
             (_, None) if self.is_public_url_set => Err("publicUrl has an ambiguous path"),
             (_, None) => Err("publicUrl is not set"),
         };
+        let base = base.and_then(|base| {
+            let public = self.public.as_ref().filter(|_| base == PathBase::Public);
+            let path = public.map_or(&self.own, |public| &public.decoded);
+            let is_used = referer_path(headers).is_none_or(|remote| {
+                // Own paths are those of the request. Others are outside the path that was asked
+                // for, unless the remote is under the path of `publicUrl`.
+                format!("{path}{resource}/").starts_with(&remote)
+                    && (base == PathBase::Own || remote.starts_with(path))
+            });
+            is_used
+                .then_some(base)
+                .ok_or("the client uses another path, says its Referer")
+        });
         base.inspect_err(|reason| {
             if !self.is_logged.swap(true, Ordering::Relaxed) {
                 tracing::warn!(reason, "listing refused: external path unknown");
@@ -176,16 +198,32 @@ impl ExternalPath {
     }
 }
 
-/// Whether a path begins with what a proxy says that it removed, if it says that. Traefik writes a
-/// line for each of several removals, the outermost first.
+/// Whether a path begins with what a proxy says that it removed, if it says that. Of several
+/// removals, Traefik writes a line for each and Spring a list; both begin with the outermost.
 fn begins_with_prefix(path: &str, headers: &HeaderMap) -> bool {
     let Some(prefix) = headers.get("x-forwarded-prefix") else {
         return true;
     };
-    let prefix = prefix.to_str().ok().and_then(decode);
+    let outermost = prefix.to_str().ok().and_then(|list| list.split(',').next());
+    let prefix = outermost.and_then(decode);
     prefix.is_some_and(|prefix| {
         let inner = prefix.trim().trim_matches('/');
         inner.is_empty() || path.starts_with(&format!("/{inner}/"))
+    })
+}
+
+/// The path of the URL that a client sends as `Referer`, with slashes around it; `None` if there is
+/// none.
+fn referer_path(headers: &HeaderMap) -> Option<String> {
+    let referer = headers.get(REFERER)?.to_str().ok()?;
+    let (_, after_scheme) = referer.split_once("://")?;
+    let (_, path) = after_scheme.split(['?', '#']).next()?.split_once('/')?;
+    let path = decode(path)?;
+    let inner = path.strip_suffix('/').unwrap_or(&path);
+    Some(if path.is_empty() {
+        "/".into()
+    } else {
+        format!("/{inner}/")
     })
 }
 
@@ -246,7 +284,7 @@ mod tests {
         let forwarded = HeaderMap::from_iter([(name, "192.0.2.1".parse().unwrap())]);
         [false, true].map(|is_trusted| {
             [&HeaderMap::new(), &forwarded]
-                .map(|headers| external.base(Version::HTTP_11, headers, is_trusted))
+                .map(|headers| external.base(Version::HTTP_11, headers, is_trusted, ""))
         })
     }
 
@@ -301,12 +339,19 @@ mod tests {
             })));
             let name = HeaderName::from_static("x-forwarded-prefix");
             let headers = HeaderMap::from_iter([(name, prefix.parse().unwrap())]);
-            external.base(Version::HTTP_11, &headers, true)
+            external.base(Version::HTTP_11, &headers, true, "")
         };
         for (url, base_path, prefix, expected) in [
             ("https://a/safe/", "/", "/safe", Some(PathBase::Public)),
             ("https://a/safe/", "/", "safe/", Some(PathBase::Public)),
             ("https://a/x/safe/", "/", "/x", Some(PathBase::Public)),
+            (
+                "https://a/x/safe/",
+                "/",
+                "/x, /safe",
+                Some(PathBase::Public),
+            ),
+            ("https://a/x/safe/", "/", "/safe, /x", None),
             (
                 "https://a/caf%C3%A9/",
                 "/",
@@ -330,6 +375,47 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_uses_another_path_gets_no_listing() {
+        let base = |value: &Value, is_forwarded: bool, referer: &str| {
+            let external = ExternalPath::new(&config(value));
+            let mut headers = HeaderMap::from_iter([(REFERER, referer.parse().unwrap())]);
+            if is_forwarded {
+                headers.insert("x-forwarded-for", "192.0.2.1".parse().unwrap());
+            }
+            external.base(Version::HTTP_11, &headers, is_forwarded, "backups/")
+        };
+        let direct = json!({});
+        let root = json!({ "publicUrl": "https://a", "trustedProxies": ["192.0.2.1"] });
+        let safe = json!({ "publicUrl": "https://a/s%61fe", "trustedProxies": ["192.0.2.1"] });
+        for (value, is_forwarded, path, is_listed) in [
+            (&direct, false, "", true),
+            (&direct, false, "/", true),
+            (&direct, false, "/backups", true),
+            (&direct, false, "/backups/", true),
+            (&direct, false, "/?x#/y", true),
+            (&direct, false, "/%zz", true),
+            // A proxy that nothing else shows.
+            (&direct, false, "/safe/", false),
+            (&direct, false, "/back", false),
+            (&direct, false, "//", false),
+            (&root, true, "/", true),
+            (&root, true, "/safe/", false),
+            (&safe, true, "", true),
+            // The request may have been for `/backups/`, at a second place in the proxy.
+            (&safe, true, "/", false),
+            (&safe, true, "/safe", true),
+            (&safe, true, "/sa%66e/", true),
+            (&safe, true, "/safe/backups/", true),
+            (&safe, true, "/backups/", false),
+            (&safe, true, "/safe/safe/", false),
+        ] {
+            let base = base(value, is_forwarded, &format!("https://here:1{path}"));
+            assert_eq!(base.is_some(), is_listed, "{value} {path}");
+        }
+        assert!(base(&direct, false, "no URL").is_some());
+    }
+
+    #[test]
     fn a_proxy_is_recognised_by_its_headers_or_its_version() {
         let external = ExternalPath::new(&config(&json!({
             "tls": "off", "listen": ["127.0.0.1:80"], "publicUrl": "https://a/safe/",
@@ -344,7 +430,7 @@ mod tests {
         ] {
             let header = (HeaderName::from_static(name), "safe".parse().unwrap());
             let headers = HeaderMap::from_iter([header]);
-            let base = external.base(Version::HTTP_11, &headers, true);
+            let base = external.base(Version::HTTP_11, &headers, true, "");
             assert_eq!(base, Some(PathBase::Public), "{name}");
         }
         for (version, expected) in [
@@ -354,7 +440,7 @@ mod tests {
         ] {
             let headers = HeaderMap::from_iter([(http::header::HOST, "a".parse().unwrap())]);
             assert_eq!(
-                external.base(version, &headers, true),
+                external.base(version, &headers, true, ""),
                 expected,
                 "{version:?}"
             );

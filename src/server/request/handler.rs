@@ -323,7 +323,7 @@ impl RequestHandler {
                 let (peer, proxies) = (slot.address(), &self.shared.proxies);
                 let is_proxy = proxies.trusts(peer) && !proxies.uses_proxy_protocol(peer);
                 let (external, headers) = (&self.external_path, &parts.headers);
-                let base = external.base(parts.version, headers, is_proxy);
+                let base = external.base(parts.version, headers, is_proxy, &route.path(""));
                 base.map(|base| Plan::Dav(caller, base))
                     .ok_or(Reject::UnknownPath)
             }
