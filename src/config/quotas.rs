@@ -24,17 +24,21 @@ pub struct Quotas {
     pub min_free_bytes: Option<u64>,
     /// The number of new backups of one account in a day.
     pub new_backups_per_account: Option<NonZeroU32>,
+    /// `maxBackupBytes`: the room that a renewal may need.
+    pub max_backup_bytes: u64,
 }
 
 impl Quotas {
     /// Reads the section `quotas`; 0 is no quota. By default, two renewals of `max_backup_bytes` at
     /// the same time have room.
     pub(super) fn read(quotas: &mut Reader<'_>, max_backup_bytes: usize) -> Self {
-        let min_free_bytes = MIN_FREE_BYTES.max(max_backup_bytes as u64 * 2);
+        let max_backup_bytes = max_backup_bytes as u64;
+        let min_free_bytes = MIN_FREE_BYTES.max(max_backup_bytes * 2);
         let limit = |quotas: &mut Reader<'_>, key, default| {
             Some(quotas.number(key, default, 0..=MAX_BYTES)).filter(|limit| *limit > 0)
         };
         Self {
+            max_backup_bytes,
             max_backups: limit(quotas, "maxBackups", 0),
             max_total_bytes: limit(quotas, "maxTotalBytes", 0),
             min_free_bytes: limit(quotas, "minFreeBytes", min_free_bytes),
@@ -65,6 +69,7 @@ mod tests {
     fn by_default_only_free_space_is_reserved() {
         let expected = Quotas {
             min_free_bytes: Some(64 << 20),
+            max_backup_bytes: 524_288,
             ..Quotas::default()
         };
         assert_eq!(parse("{}"), expected);
@@ -90,6 +95,7 @@ mod tests {
 
         let expected = Quotas {
             max_backups: Some(7),
+            max_backup_bytes: 524_288,
             ..Quotas::default()
         };
         assert_eq!(quotas, expected);

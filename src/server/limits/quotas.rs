@@ -39,7 +39,8 @@ use crate::store::{Put, Store};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Free bytes that tolerated growth leaves in any case: a renewal needs room for both versions for a
-/// moment, and a few run at the same time. With a small `minFreeBytes` it is an eighth of that.
+/// moment, and a few run at the same time. With a small `minFreeBytes` it is an eighth of that; where
+/// `maxBackupBytes` is large, it is two of the largest backups, or half of `minFreeBytes`.
 const KEPT_FOR_RENEWALS: u64 = 4 << 20;
 
 /// The quotas, and the storage in use as far as it has been counted.
@@ -311,15 +312,16 @@ impl Quotas {
         admission: &Admission<'_>,
     ) -> bool {
         let left = free.saturating_sub(in_flight);
+        let two_renewals = self.limits.max_backup_bytes.saturating_mul(2);
+        let kept = (min_free / 8).min(KEPT_FOR_RENEWALS);
+        let kept = kept.max(two_renewals.min(min_free / 2));
         let Admission {
             backup,
             existing,
             length,
             ..
         } = *admission;
-        left >= min_free
-            || left >= (min_free / 8).min(KEPT_FOR_RENEWALS)
-                && lock(&self.counts).tolerate(backup, existing, length)
+        left >= min_free || left >= kept && lock(&self.counts).tolerate(backup, existing, length)
     }
 
     /// Takes a token for a new backup; returns the hash of the account that it was taken from.

@@ -93,6 +93,7 @@ async fn over_a_quota_new_backups_are_refused_and_existing_ones_are_renewed() {
             max_total_bytes: bytes,
             min_free_bytes: free,
             new_backups_per_account: NonZeroU32::new(new),
+            max_backup_bytes: 524_288,
         })
     };
     for (quotas, limit) in [
@@ -184,6 +185,31 @@ async fn uploads_in_flight_take_of_the_free_space_and_the_last_of_it_is_for_rene
     much.stored(Put::Replaced);
     assert_eq!(lock(&quotas.counts).reserved, Usage::default());
     assert!(lock(&quotas.counts).in_flight.is_empty());
+}
+
+#[tokio::test]
+async fn the_last_of_the_free_space_is_for_renewals_of_the_largest_backups() {
+    const MIB: u64 = 1 << 20;
+    let store = TestStore::new();
+    for (max_backup_bytes, min_free, kept) in [
+        (MIB / 2, 64 * MIB, 4 * MIB),
+        (MIB / 2, MIB, MIB / 2),
+        (8 * MIB, 64 * MIB, 16 * MIB),
+        (32 * MIB, 64 * MIB, 32 * MIB),
+        (128 * MIB, 256 * MIB, 128 * MIB),
+    ] {
+        let quotas = quotas(config::Quotas {
+            max_backup_bytes,
+            ..config::Quotas::default()
+        });
+        let little = store.admit(&quotas, 4_196, Existing::Backup(100)).await;
+        let little = little.unwrap();
+        let fits = |left| quotas.leaves_room(min_free, left, 0, &little);
+        assert!(
+            fits(kept) && !fits(kept - 1),
+            "{max_backup_bytes} {min_free}"
+        );
+    }
 }
 
 #[tokio::test]
