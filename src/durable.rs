@@ -20,8 +20,10 @@ use crate::file_system::{self, Lock, Replaced};
 pub const CREATE_TEMP_FILE: &str = "create temporary file";
 /// Step: a missing directory is created.
 pub const CREATE_DIRECTORY: &str = "create directory";
-/// Step: a file gets its final name.
+/// Step: a file gets its final name, which another file may have.
 pub const RENAME: &str = "rename";
+/// Step: a file gets a final name that no other file has.
+pub const RENAME_TO_NEW: &str = "rename to new name";
 
 /// Mode of every file that this program writes: only the owner may read and write.
 pub const FILE_MODE: u32 = 0o600;
@@ -132,7 +134,7 @@ impl TempFile {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Ok(RenamedToNew::Exists(self))
             }
-            Err(error) => Err(Error::at(RENAME)(error)),
+            Err(error) => Err(Error::at(RENAME_TO_NEW)(error)),
         }
     }
 }
@@ -158,7 +160,10 @@ impl Drop for TempFile {
 
 /// Copies owner and group to a file from the first of `models` that exists. Only root may change
 /// the owner; for other users, and on a file system without owners, the function does nothing.
-fn copy_ownership(file: &File, models: &[&Path]) -> Result<(), Error> {
+///
+/// # Errors
+/// When changing the owner fails for another reason.
+pub fn copy_ownership(file: &File, models: &[&Path]) -> Result<(), Error> {
     let Some(model) = models.iter().find_map(|model| fs::metadata(model).ok()) else {
         return Ok(());
     };

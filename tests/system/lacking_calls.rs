@@ -3,6 +3,7 @@
 //! what is lacking; where it cannot be safe, the start is refused.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::Command;
 use std::time::UNIX_EPOCH;
@@ -25,6 +26,8 @@ tests! {
     uploads_and_removals_at_the_same_time_are_kept_apart_without_locks: tokio_2 [STRACE_OF_SERVERS];
     a_file_system_that_cannot_sync_files_is_refused: blocking [STRACE_OF_SERVERS];
     a_server_is_ready_only_while_uploads_renewals_and_removals_work: tokio [STRACE_OF_SERVERS];
+    what_root_restores_as_a_copy_or_tries_belongs_to_the_owner_of_the_backups: blocking [STRACE_OF_SERVERS, NAMESPACES];
+    a_server_that_may_not_rename_starts_and_serves_restores: tokio [STRACE_OF_SERVERS];
 }
 
 const UNSUPPORTED: [&str; 3] = ["EINVAL", "ENOSYS", "EOPNOTSUPP"];
@@ -319,4 +322,67 @@ async fn a_server_is_ready_only_while_uploads_renewals_and_removals_work() {
         assert_eq!(checked.code, Some(1), "{call}: {checked:?}");
         has_no_trial(&site.data());
     }
+}
+
+/// A server that is not root could neither read, renew nor try what belongs to root.
+fn what_root_restores_as_a_copy_or_tries_belongs_to_the_owner_of_the_backups() {
+    const OWNER: u32 = 65_534;
+    let site = Site::new();
+    let trashed = place_trash(&site, ID, TEN, [4; 80]);
+    let data = site.data();
+    let backups = data.join("backups");
+    for path in [&data, &backups, &data.join("trash"), &trashed] {
+        chown(path, Some(OWNER), Some(OWNER)).unwrap();
+    }
+    run(
+        &site,
+        &[(&NO_TIMES, "EINVAL")],
+        &["trash", "restore", "--all"],
+    )
+    .with_code(0);
+    let restored = site.backup_file(ID);
+    assert_eq!(fs::read(&restored).unwrap(), [4; 80]);
+    assert_eq!(fs::metadata(&restored).unwrap().uid(), OWNER);
+
+    // Killed where the trial file has its name: what a trial of the server may find beside it.
+    let trial = backups.join(".trial.tmp");
+    let killed = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-P"])
+        .arg(&trial)
+        .args(["-e", "inject=flock:signal=SIGKILL", PROGRAM, "--config"])
+        .arg(site.config_file())
+        .arg("check")
+        .output()
+        .unwrap();
+    assert!(!killed.status.success(), "{killed:?}");
+    assert_eq!(fs::metadata(&trial).unwrap().uid(), OWNER);
+    run(&site, &[], &["check"]);
+    assert!(!trial.exists());
+}
+
+/// As in a directory with the attribute "immutable".
+async fn a_server_that_may_not_rename_starts_and_serves_restores() {
+    let no_rename = ["rename", "renameat2", "linkat"].map(|call| Lack {
+        call,
+        on: &[],
+        says: None,
+    });
+    let site = Site::new();
+    site.place_backup(ID, &[5; 90], UNIX_EPOCH);
+    let lacks: Vec<_> = no_rename.iter().map(|lack| (lack, "EPERM")).collect();
+    let server = start(site, &lacks);
+    let mut phone = server.phone(Protocol::Http1).await;
+
+    assert_eq!(
+        phone.ask("GET", &backup_path(), &[]).await.body,
+        [5; 90][..]
+    );
+    let other = format!("/backups/{OTHER_ID}");
+    let refused = phone.send("PUT", &other, &[], &[1; 50][..]).await;
+    refused.assert_refused(503);
+    let ready = ask_admin(server.admin_address(), "/readyz").await;
+    assert!(ready.contains("the storage is read-only"), "{ready}");
+    let (log, _site) = server.stop();
+    let said = "storage not writable: only restores are served";
+    assert!(log.contains(said), "{log}");
 }

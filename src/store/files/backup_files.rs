@@ -38,6 +38,8 @@ pub(super) const RENAME_INTO_TRASH: &str = "rename into trash";
 pub(super) const RENAME_OUT_OF_TRASH: &str = "rename out of the trash";
 /// Step: a file is erased.
 pub(super) const ERASE: &str = "erase";
+/// Step: a file of this program that is no backup is erased.
+pub(super) const ERASE_LEFTOVER: &str = "erase leftover";
 
 /// The subdirectories of a data directory, and the file operations on them.
 #[derive(Debug)]
@@ -86,7 +88,17 @@ impl BackupFiles {
     /// Anything else than a file that has the name is moved out of the way: a phone could never
     /// upload again, and nobody would notice.
     pub(super) fn store_as(&self, target: &Path, upload: &Upload) -> Result<Put, durable::Error> {
-        let mut file = TempFile::create_in(&self.tmp)?;
+        let file = self.create_temp_file()?;
+        self.store_in(file, target, upload)
+    }
+
+    /// Stores an upload as the file `target` in `backups/`, by way of an empty temporary file.
+    pub(super) fn store_in(
+        &self,
+        mut file: TempFile,
+        target: &Path,
+        upload: &Upload,
+    ) -> Result<Put, durable::Error> {
         file.write(&upload.body)?;
         self.set_upload_time(file.file(), upload.at);
         let sum = checksum::of(&upload.body);
@@ -187,6 +199,9 @@ impl BackupFiles {
                 // The same id was removed in the same second. Nothing in the trash is ever
                 // replaced.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => removed_at += 1,
+                Err(error) if is_absent(&error, &target) && !self.trash.exists() => {
+                    self.create_missing()?;
+                }
                 Err(error) => return Err(durable::Error::at(RENAME_INTO_TRASH)(error)),
             }
         }
@@ -202,6 +217,7 @@ impl BackupFiles {
         if !is_in_the_way()? {
             return Ok(());
         }
+        self.create_missing()?;
         // Another upload may have moved it, and stored its backup under the name.
         let _lock = durable::lock_directory(&self.trash)?;
         if !is_in_the_way()? {
@@ -294,7 +310,9 @@ impl BackupFiles {
             let source = io::Error::other("its length is not that of a backup");
             return Err(failed(source));
         };
-        let copy = TempFile::create_in(&self.tmp)?;
+        let copy = self.create_temp_file()?;
+        // The command may run as root: the server has to be able to read and to lock the copy.
+        durable::copy_ownership(copy.file(), &[source])?;
         copy.write(&body)?;
         self.set_upload_time(copy.file(), now);
         let uploader = checksum::read_attribute(file).uploader;
@@ -373,6 +391,14 @@ impl BackupFiles {
         };
         erase(&path)
     }
+}
+
+/// Erases a file of this program that is no backup.
+pub(super) fn erase_leftover(path: &Path) -> Result<(), durable::Error> {
+    erase(path).map(drop).map_err(|error| durable::Error {
+        operation: ERASE_LEFTOVER,
+        ..error
+    })
 }
 
 /// Erases a file; returns whether it existed.

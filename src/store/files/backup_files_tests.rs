@@ -78,7 +78,13 @@ async fn trash_is_listed_under_canonical_names_alone() {
 async fn a_backup_that_cannot_be_moved_to_the_trash_stays() {
     let (folder, store) = store();
     put(&store).await;
-    fs::remove_dir(folder.path().join("trash")).unwrap();
+    let trash = folder.path().join("trash");
+    fs::remove_dir(&trash).unwrap();
+    // What cannot be created again: a file, and a link that leads nowhere.
+    durable::replace(&trash, b"").unwrap();
+    assert!(store.remove(ID, time()).await.is_err());
+    fs::remove_file(&trash).unwrap();
+    std::os::unix::fs::symlink("nowhere", &trash).unwrap();
 
     assert!(store.remove(ID, time()).await.is_err());
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::durable;
 use crate::file_system::{self, Lock};
 use crate::lock::lock;
-use crate::store::files::backup_files::{BackupFiles, erase};
+use crate::store::files::backup_files::{BackupFiles, erase_leftover};
 
 /// Step: the directory is locked against other servers.
 pub(super) const CLAIM: &str = "lock the data directory against other servers";
@@ -104,10 +104,10 @@ fn sweep_leftovers(tmp: &Path) -> Result<(), durable::Error> {
         let entry = entry.map_err(at())?;
         if entry.file_type().map_err(at())?.is_file() {
             // A concurrent command may just have renamed the file.
-            match erase(&entry.path()) {
+            match erase_leftover(&entry.path()) {
                 // On NFS, a file that was removed while another machine has it open.
                 Err(error) if error.source.kind() == io::ErrorKind::ResourceBusy => {}
-                erased => drop(erased?),
+                erased => erased?,
             }
         }
     }

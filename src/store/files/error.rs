@@ -5,10 +5,13 @@ use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
 
-use crate::durable::{self, CREATE_DIRECTORY, CREATE_TEMP_FILE, RENAME};
+use crate::durable::{self, CREATE_DIRECTORY, CREATE_TEMP_FILE, RENAME, RENAME_TO_NEW};
 use crate::store::Error;
-use crate::store::files::backup_files::{ERASE, RENAME_INTO_TRASH, RENAME_OUT_OF_TRASH};
+use crate::store::files::backup_files::{
+    ERASE, ERASE_LEFTOVER, RENAME_INTO_TRASH, RENAME_OUT_OF_TRASH,
+};
 use crate::store::files::claim::is_in_use;
+use crate::store::files::trial::RENAME_TRIAL;
 
 /// Errors that only a network or FUSE file system returns, while its server or process is
 /// unavailable. Errors that a local disk can return as well are not among them, above all EIO: it
@@ -26,10 +29,13 @@ const UNREACHABLE: [ErrorKind; 9] = [
 ];
 
 /// The steps that change a directory. If the right to do so is missing, nothing can be written.
-const CHANGES: [&str; 6] = [
+const CHANGES: [&str; 9] = [
     CREATE_DIRECTORY,
     CREATE_TEMP_FILE,
     RENAME,
+    RENAME_TO_NEW,
+    RENAME_TRIAL,
+    ERASE_LEFTOVER,
     RENAME_INTO_TRASH,
     RENAME_OUT_OF_TRASH,
     ERASE,
@@ -50,14 +56,23 @@ impl From<durable::Error> for Error {
     }
 }
 
-/// True if the file system is read-only, or the server may not change the directory. EPERM has this
-/// meaning only where files are created: a directory with the attribute "immutable".
+/// The steps of [`CHANGES`] that touch no backup: EPERM then means a directory with the attribute
+/// "immutable". Elsewhere it may be one backup that has it, which says nothing about the others.
+const CHANGES_WITHOUT_BACKUP: [&str; 5] = [
+    CREATE_DIRECTORY,
+    CREATE_TEMP_FILE,
+    RENAME_TO_NEW,
+    RENAME_TRIAL,
+    ERASE_LEFTOVER,
+];
+
+/// True if the file system is read-only, or the server may not change the directory.
 fn is_read_only(error: &durable::Error) -> bool {
     let number = error.source.raw_os_error();
     let is = |errno: Errno| number == Some(errno.raw_os_error());
     is(Errno::ROFS)
         || is(Errno::ACCESS) && CHANGES.contains(&error.operation)
-        || is(Errno::PERM) && [CREATE_DIRECTORY, CREATE_TEMP_FILE].contains(&error.operation)
+        || is(Errno::PERM) && CHANGES_WITHOUT_BACKUP.contains(&error.operation)
 }
 
 /// True for EHOSTDOWN, which CIFS returns and for which the standard library has no kind.
@@ -123,9 +138,14 @@ mod tests {
         for operation in CHANGES {
             assert!(is_read_only(operation, Errno::ACCESS), "{operation}");
         }
-        assert!(is_read_only(CREATE_TEMP_FILE, Errno::PERM));
-        // An immutable backup says nothing about the others.
-        assert!(!is_read_only(RENAME, Errno::PERM));
+        for operation in CHANGES {
+            let is_of_no_backup = CHANGES_WITHOUT_BACKUP.contains(&operation);
+            assert_eq!(
+                is_read_only(operation, Errno::PERM),
+                is_of_no_backup,
+                "{operation}"
+            );
+        }
         for operation in ["open backup", "read backup", "list"] {
             assert!(!is_read_only(operation, Errno::ACCESS), "{operation}");
             assert!(is_read_only(operation, Errno::ROFS), "{operation}");

@@ -1,13 +1,13 @@
 //! Steps of the file operations that some file systems need in another form: lock, rename, sync and
 //! set the time. Each notes what the file system lacks.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::durable;
+use crate::durable::{self, TempFile};
 use crate::file_system::{self, Lock};
 use crate::store::files::backup_files::{BackupFiles, open_existing, stat_path};
 
@@ -36,6 +36,27 @@ impl BackupFiles {
                 return Ok(Some(lock));
             }
         }
+    }
+
+    /// Creates an empty file in `tmp/`, and that directory if another program has removed it.
+    pub(super) fn create_temp_file(&self) -> Result<TempFile, durable::Error> {
+        match TempFile::create_in(&self.tmp) {
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+                self.create_missing()?;
+                TempFile::create_in(&self.tmp)
+            }
+            created => created,
+        }
+    }
+
+    /// Creates `tmp/` and `trash/` if they are missing. Fails if `backups/` is missing: its disk may
+    /// not be mounted.
+    pub(super) fn create_missing(&self) -> Result<(), durable::Error> {
+        fs::metadata(&self.backups).map_err(durable::Error::at("stat backups"))?;
+        for directory in [&self.tmp, &self.trash] {
+            durable::create_directory(directory)?;
+        }
+        Ok(())
     }
 
     /// Sets the time of an upload. The clock of the file system may differ from the server's, above
