@@ -28,6 +28,7 @@ tests! {
     a_server_is_ready_only_while_uploads_renewals_and_removals_work: tokio [STRACE_OF_SERVERS];
     what_root_restores_as_a_copy_or_tries_belongs_to_the_owner_of_the_backups: blocking [STRACE_OF_SERVERS, NAMESPACES];
     a_server_that_may_not_rename_starts_and_serves_restores: tokio [STRACE_OF_SERVERS];
+    a_removal_that_fails_between_link_and_unlink_leaves_nothing_in_the_trash: tokio [STRACE_OF_SERVERS];
 }
 
 const UNSUPPORTED: [&str; 3] = ["EINVAL", "ENOSYS", "EOPNOTSUPP"];
@@ -385,4 +386,27 @@ async fn a_server_that_may_not_rename_starts_and_serves_restores() {
     let (log, _site) = server.stop();
     let said = "storage not writable: only restores are served";
     assert!(log.contains(said), "{log}");
+}
+
+/// A directory with the sticky bit lets nobody but the owner rename a file or remove its name.
+async fn a_removal_that_fails_between_link_and_unlink_leaves_nothing_in_the_trash() {
+    let site = Site::new();
+    site.place_backup(ID, &[5; 90], UNIX_EPOCH);
+    let server = ServerProcess::start(site);
+    let mut phone = server.phone(Protocol::Http1).await;
+    let backup = server.site().backup_file(ID);
+    let mut arguments = vec!["-P", backup.to_str().unwrap()];
+    for inject in ["inject=renameat2:error=EPERM", "inject=unlink:error=EPERM"] {
+        arguments.extend(["-e", inject]);
+    }
+    let strace = Strace::attach(&server, &arguments);
+    for _ in 0..3 {
+        let refused = phone.ask("DELETE", &backup_path(), &[]).await;
+        refused.assert_refused(500);
+    }
+    drop(strace);
+
+    assert_eq!(fs::metadata(&backup).unwrap().nlink(), 1);
+    assert!(in_trash(server.site()).is_empty());
+    assert_eq!(phone.ask("DELETE", &backup_path(), &[]).await.status, 204);
 }

@@ -202,7 +202,10 @@ impl BackupFiles {
                 Err(error) if is_absent(&error, &target) && !self.trash.exists() => {
                     self.create_missing()?;
                 }
-                Err(error) => return Err(durable::Error::at(RENAME_INTO_TRASH)(error)),
+                Err(error) => {
+                    Self::undo_link(&target, &trashed)?;
+                    return Err(durable::Error::at(RENAME_INTO_TRASH)(error));
+                }
             }
         }
         self.sync_directory(&self.trash)?;

@@ -91,6 +91,24 @@ async fn a_backup_that_cannot_be_moved_to_the_trash_stays() {
     assert!(store.get(ID).await.unwrap().is_some());
 }
 
+#[test]
+fn a_second_name_that_a_failed_removal_leaves_is_taken_back_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let [backup, trashed] = ["backup", "trashed"].map(|name| folder.path().join(name));
+    durable::replace(&backup, b"1").unwrap();
+    super::BackupFiles::undo_link(&backup, &trashed).unwrap();
+    durable::replace(&trashed, b"2").unwrap();
+    super::BackupFiles::undo_link(&backup, &trashed).unwrap();
+    assert_eq!(fs::read(&trashed).unwrap(), b"2");
+    fs::remove_file(&trashed).unwrap();
+
+    fs::hard_link(&backup, &trashed).unwrap();
+    super::BackupFiles::undo_link(&backup, &trashed).unwrap();
+
+    assert!(!trashed.exists());
+    assert_eq!(fs::read(&backup).unwrap(), b"1");
+}
+
 #[tokio::test]
 async fn verification_tells_changed_contents_from_a_new_version() {
     let (folder, store) = store();

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use crate::durable::{self, TempFile};
 use crate::file_system::{self, Lock};
-use crate::store::files::backup_files::{BackupFiles, open_existing, stat_path};
+use crate::store::files::backup_files::{BackupFiles, erase, open_existing, stat_path};
 
 impl BackupFiles {
     /// Opens the backup with this name and locks it against replacement and removal. Every operation
@@ -71,6 +71,18 @@ impl BackupFiles {
     /// Renames `from` to `to` unless `to` exists.
     pub(super) fn rename_to_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.lacking.note(file_system::rename_to_new(from, to)?);
+        Ok(())
+    }
+
+    /// Removes the second name that a backup keeps in the trash if renaming by link and unlink fails
+    /// half-way, as in a directory with the sticky bit: each attempt would leave one more. The caller
+    /// holds the lock of the backup, so that nothing else has taken or renamed it.
+    pub(super) fn undo_link(backup: &Path, trashed: &Path) -> Result<(), durable::Error> {
+        if let (Some(backup), Some(found)) = (stat_path(backup)?, stat_path(trashed)?)
+            && (backup.dev(), backup.ino()) == (found.dev(), found.ino())
+        {
+            erase(trashed)?;
+        }
         Ok(())
     }
 
