@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import itertools
 import random
 import threading
@@ -161,7 +162,7 @@ class Campaign:
         def strike() -> None:
             if once.acquire(blocking=False):
                 record.strike()
-                self._place.strike()
+                self.counts["read-only"] += self._place.strike()
                 if not self._place.power_cut:
                     process.kill()
                 struck.set()
@@ -172,6 +173,7 @@ class Campaign:
 
         record = self._record = self._new_record(acknowledge)
         clients = [threading.Thread(target=client.run, daemon=True) for client in self._clients(port, record)]
+        clients.append(threading.Thread(target=self._ask_for_readiness, args=(process, record), daemon=True))
         for client in clients:
             client.start()
         if after_answers is None:
@@ -190,6 +192,20 @@ class Campaign:
         self.counts.update(record.counts)
         for finding in record.findings:
             self._find(finding.kind, finding.backup, finding.text)
+
+    @staticmethod
+    def _ask_for_readiness(process: Process, record: Record) -> None:
+        """Trial files come and go beside the load, so that crashes strike during trials as well."""
+        while record.struck is None:
+            try:
+                status = process.readiness()
+            except (OSError, http.client.HTTPException) as error:
+                if record.struck is None:
+                    record.find("answer", "", f"/readyz failed: {error!r}")
+                return
+            if status != 200 and record.struck is None:
+                record.find("answer", "", f"/readyz was answered {status}")
+            record.count("trials")
 
     def _clients(self, port: int, record: Record) -> Iterable[Client]:
         for number in range(self._choice.choice(_CLIENTS)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import body
 
 # For what takes milliseconds: so long that only a server that hangs does not make it.
 FAIL_SAFE = 60.0
-_LISTENING = re.compile(rb"listening .*listen=\[127\.0\.0\.1:(\d+)")
+_LISTENING = re.compile(rb"listening .*listen=\[127\.0\.0\.1:(\d+).*admin=127\.0\.0\.1:(\d+) ")
 # Of what the server wrote, this much of the end is kept for a report.
 _KEPT_OUTPUT = 4096
 # So many requests in an hour are not refused: the most that can be set.
@@ -75,6 +76,7 @@ class Process:
         )
         self._output = b""
         self._port: int | None = None
+        self._admin_port: int | None = None
         self._heard = threading.Event()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -86,6 +88,16 @@ class Process:
             self.kill()
             raise Broken(f"the server did not start; it said: {self.output()}")
         return self._port
+
+    def readiness(self) -> int:
+        """The status of /readyz, for which the server writes, renames and removes a trial file."""
+        assert self._admin_port is not None
+        connection = http.client.HTTPConnection("127.0.0.1", self._admin_port, timeout=FAIL_SAFE)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status
+        finally:
+            connection.close()
 
     def is_alive(self) -> bool:
         """Whether nothing has ended it yet."""
@@ -109,6 +121,7 @@ class Process:
                 self._output += chunk
                 listening = None if self._port else _LISTENING.search(self._output)
                 if listening:
+                    self._admin_port = int(listening.group(2))
                     self._port = int(listening.group(1))
                     self._heard.set()
                 if self._port:
