@@ -245,7 +245,6 @@ pub fn accept_by_operator(state: &mut State, system: SystemTime) -> bool {
         correct(state, from, jump.to.saturating_sub(1), now - highest);
     } else if highest - now > DAY {
         take_back(state, known_by(state) - now);
-        state.acknowledged_until = state.acknowledged_until.map(|until| until.min(now));
         for period in &mut state.retention_periods {
             period.since = period.since.min(now);
         }
@@ -260,6 +259,10 @@ fn accept(state: &mut State, now: u64) {
     state.highest_time = Some(now);
     state.clock.jump = None;
     state.clock.estimated = None;
+    // Removals may carry a time that is a little later. What was acknowledged under a clock that was
+    // ahead must not cover those to come.
+    let latest = now.saturating_add(TOLERANCE);
+    state.acknowledged_until = state.acknowledged_until.map(|until| until.min(latest));
 }
 
 fn at(seconds: u64) -> SystemTime {

@@ -56,7 +56,7 @@ impl Run {
     }
 
     /// A run under a clock that is right, of a server that has swept before.
-    async fn steady() -> Self {
+    pub(super) async fn steady() -> Self {
         let run = Self::start(Site::new(), today());
         assert_eq!(run.sweep().await.refused, None);
         run
@@ -102,7 +102,7 @@ impl Run {
         at
     }
 
-    async fn delete(&self, id: &str) {
+    pub(super) async fn delete(&self, id: &str) {
         let now = self.clock.now();
         assert!(self.store.remove(id.parse().unwrap(), now).await.unwrap());
     }
@@ -115,12 +115,12 @@ impl Run {
     }
 
     /// `prune --accept-clock`, by another process.
-    async fn accept_clock(&self) -> bool {
+    pub(super) async fn accept_clock(&self) -> bool {
         let state = StateFile::in_directory(&self.site.data());
         retention::accept_clock(&state, SYSTEM.get()).await.unwrap()
     }
 
-    fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         StateFile::in_directory(&self.site.data()).load().unwrap()
     }
 
@@ -128,7 +128,11 @@ impl Run {
         names(&self.site.data().join("backups"))
     }
 
-    fn trash(&self) -> usize {
+    pub(super) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    pub(super) fn trash(&self) -> usize {
         names(&self.site.data().join("trash")).len()
     }
 }
