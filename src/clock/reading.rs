@@ -65,6 +65,8 @@ pub(super) struct Run {
     pub(super) known: u64,
     /// Since the known time was last taken from the clock.
     pub(super) ran: u64,
+    /// When the reading was taken, on the clock that cannot be set.
+    pub(super) elapsed: Duration,
     /// The highest accepted reading of this run.
     pub(super) highest: u64,
     /// True once a reading was accepted.
@@ -106,7 +108,7 @@ impl Reading {
     pub fn judge(&self, state: &State) -> Verdict {
         let now = unix(self.system);
         let run = self.run(state);
-        let highest = highest_time(state).max(run.and_then(Run::confirmed));
+        let highest = self.highest(state);
         let floor = highest.unwrap_or(NOT_BEFORE);
         if now < NOT_BEFORE || now.saturating_add(TOLERANCE) < floor {
             let seconds = floor.saturating_sub(now);
@@ -137,6 +139,7 @@ impl Reading {
     pub fn record(&self, state: &mut State) -> Verdict {
         let verdict = self.judge(state);
         let (now, known) = (unix(self.system), self.known(state));
+        let highest = self.highest(state);
         let gap = now.saturating_sub(known);
         match verdict {
             Verdict::Passed => {
@@ -167,6 +170,8 @@ impl Reading {
                     span.until = span.until.max(known);
                 }
             }
+            // Without any time known before, there is nothing to wait for.
+            Verdict::Ahead { .. } if highest.is_none() => {}
             Verdict::Ahead { .. } => {
                 let run_started = self.run.map_or(known, |run| run.started);
                 let jump = state.clock.jump.get_or_insert(ClockJump {
@@ -181,6 +186,12 @@ impl Reading {
             }
         }
         verdict
+    }
+
+    /// The highest accepted reading, of this run or as the state tells.
+    fn highest(&self, state: &State) -> Option<u64> {
+        let run = self.run(state);
+        highest_time(state).max(run.and_then(Run::confirmed))
     }
 
     /// What is known of the run, unless an operator has accepted the clock since.

@@ -433,7 +433,7 @@ impl<'a> Sweep<'a> {
             if verdict.is_accepted() && recorded.is_accepted() {
                 outcome.save(state);
             } else {
-                outcome.save_invalid(state);
+                outcome.save_first_sweep(state);
             }
             *lock(&slot) = Some((recorded, state.clone()));
         };

@@ -24,7 +24,7 @@ pub(super) fn today() -> SystemTime {
 
 thread_local! {
     pub(super) static SYSTEM: Cell<SystemTime> = const { Cell::new(UNIX_EPOCH) };
-    static ELAPSED: Cell<Duration> = const { Cell::new(Duration::from_secs(7)) };
+    pub(super) static ELAPSED: Cell<Duration> = const { Cell::new(Duration::from_secs(7)) };
 }
 
 /// A server's storage and clock, in one run.

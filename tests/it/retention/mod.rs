@@ -2,6 +2,7 @@
 
 mod burst_clocks;
 mod careful_sweep;
+mod clock_corners;
 mod clocks;
 mod expiry;
 mod first_sweep;
