@@ -161,6 +161,8 @@ impl Reading {
                 accept(state, now.max(highest_time(state).unwrap_or(now)));
             }
             Verdict::Behind { .. } => {
+                // As commands must know it, above all the one that accepts the clock.
+                state.highest_time = highest.or(state.highest_time);
                 if let Some(run) = self.run {
                     let span = state.clock.estimated.get_or_insert(TimeSpan {
                         from: run.started,

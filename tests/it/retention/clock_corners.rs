@@ -5,6 +5,7 @@ use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
 use threema_safe_server::clock::{Clock, Verdict};
+use threema_safe_server::retention::Mode;
 use threema_safe_server::state::State;
 use threema_safe_server::store::FileStore;
 
@@ -82,4 +83,23 @@ async fn a_state_that_vanishes_while_the_clock_is_in_doubt_makes_a_first_sweep()
         assert_eq!(label(&run.sweep().await), Some("first_sweep"), "{text:?}");
         assert_eq!((run.backups().len(), run.trash()), (10, 0));
     }
+}
+
+/// The latest time was seen between two sweeps, and is not in the state yet.
+#[tokio::test]
+async fn a_clock_that_fell_behind_between_sweeps_can_be_accepted() {
+    let run = Run::start(place(0), today());
+    assert_eq!(label(&run.sweep().await), None);
+    let minute = Duration::from_secs(60);
+    for _ in 0..50 {
+        SYSTEM.set(SYSTEM.get() + minute);
+        ELAPSED.set(ELAPSED.get() + minute);
+        assert!(!run.set_clock(SYSTEM.get()));
+    }
+    assert!(run.set_clock(SYSTEM.get() - minute * 40));
+    assert_eq!(label(&run.sweep().await), Some("clock_behind"));
+    assert_eq!(label(&run.prune(Mode::Remove).await), Some("clock_behind"));
+    assert!(run.accept_clock().await);
+    assert_eq!(label(&run.prune(Mode::Remove).await), None);
+    assert_eq!(label(&run.sweep().await), None);
 }

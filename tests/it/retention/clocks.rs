@@ -88,7 +88,7 @@ impl Run {
     }
 
     /// Somebody sets the clock. Returns whether the server notices that before its next sweep.
-    fn set_clock(&self, now: SystemTime) -> bool {
+    pub(super) fn set_clock(&self, now: SystemTime) -> bool {
         SYSTEM.set(now);
         self.clock.has_changed()
     }
@@ -107,7 +107,7 @@ impl Run {
         assert!(self.store.remove(id.parse().unwrap(), now).await.unwrap());
     }
 
-    async fn prune(&self, mode: Mode) -> Report {
+    pub(super) async fn prune(&self, mode: Mode) -> Report {
         let state = StateFile::in_directory(&self.site.data());
         retention::sweep(&self.store, &state, self.retention, SYSTEM.get(), mode)
             .await
