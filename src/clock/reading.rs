@@ -144,7 +144,8 @@ impl Reading {
         match verdict {
             Verdict::Passed => {
                 let until = state.clock.jump.map_or(known, |jump| jump.to);
-                correct(state, 0, until.saturating_sub(1), gap);
+                let until = until.saturating_sub(1).max(last_estimated(state, known));
+                correct(state, 0, until, gap);
                 accept(state, now);
             }
             Verdict::Right => {
@@ -154,7 +155,7 @@ impl Reading {
                         None => now.saturating_sub(span.from),
                     };
                     if gap > TOLERANCE {
-                        let until = span.until.saturating_add(STALE).max(known);
+                        let until = last_estimated(state, known);
                         correct(state, span.from, until, gap);
                     }
                 }
@@ -255,7 +256,8 @@ pub fn accept_by_operator(state: &mut State, system: SystemTime) -> bool {
         });
         let estimated = state.clock.estimated.map_or(u64::MAX, |span| span.from);
         let from = jump.run_started.min(estimated).saturating_sub(DAY);
-        correct(state, from, jump.to.saturating_sub(1), now - highest);
+        let until = jump.to.saturating_sub(1).max(last_estimated(state, 0));
+        correct(state, from, until, now - highest);
     } else if highest - now > DAY {
         take_back(state, known_by(state) - now);
         for period in &mut state.retention_periods {
@@ -265,6 +267,13 @@ pub fn accept_by_operator(state: &mut State, system: SystemTime) -> bool {
     accept(state, now);
     state.clock.acceptances = state.clock.acceptances.wrapping_add(1);
     true
+}
+
+/// The last time that may have been estimated, also by a command or since the last sweep; 0 if none
+/// was. `known` is the known time. After a jump ahead it may be later than what the clock showed.
+fn last_estimated(state: &State, known: u64) -> u64 {
+    let until = |span: TimeSpan| span.until.saturating_add(STALE).max(known);
+    state.clock.estimated.map_or(0, until)
 }
 
 /// A clock that is right: nothing is in doubt any more.

@@ -103,3 +103,26 @@ async fn a_clock_that_fell_behind_between_sweeps_can_be_accepted() {
     assert_eq!(label(&run.prune(Mode::Remove).await), None);
     assert_eq!(label(&run.sweep().await), None);
 }
+
+/// A server was off for days, and then runs with a clock that fell back to 1970.
+#[tokio::test]
+async fn a_removal_while_the_clock_is_behind_after_a_jump_is_in_the_trash_for_its_days() {
+    for off in [9, 19] {
+        let run = Run::start(place(0), today());
+        assert_eq!(label(&run.sweep().await), None);
+        let run = run.restart(Duration::ZERO, today() + DAY * off);
+        assert_eq!(label(&run.sweep().await), Some("clock_ahead"));
+        run.set_clock(UNIX_EPOCH);
+        assert_eq!(label(&run.pass(DAY, 30).await), Some("clock_behind"));
+        run.upload(&digits(1)).await;
+        run.delete(&digits(2)).await;
+        run.sweep().await;
+
+        // As much time as the jump has passed meanwhile.
+        run.set_clock(today() + DAY * (off + 30));
+        let report = run.sweep().await;
+        assert_eq!((report.refused, run.trash()), (None, 1), "{off}");
+        assert_eq!(run.pass(DAY, 6).await.refused, None);
+        assert_eq!(run.trash(), 1, "{off}");
+    }
+}
