@@ -65,6 +65,8 @@ pub(super) struct Run {
     pub(super) known: u64,
     /// Since the known time was last taken from the clock.
     pub(super) ran: u64,
+    /// When the reading was taken, on the clock that cannot be set.
+    pub(super) elapsed: Duration,
     /// The highest accepted reading of this run.
     pub(super) highest: u64,
     /// True once a reading was accepted.
@@ -106,7 +108,7 @@ impl Reading {
     pub fn judge(&self, state: &State) -> Verdict {
         let now = unix(self.system);
         let run = self.run(state);
-        let highest = highest_time(state).max(run.and_then(Run::confirmed));
+        let highest = self.highest(state);
         let floor = highest.unwrap_or(NOT_BEFORE);
         if now < NOT_BEFORE || now.saturating_add(TOLERANCE) < floor {
             let seconds = floor.saturating_sub(now);
@@ -137,11 +139,13 @@ impl Reading {
     pub fn record(&self, state: &mut State) -> Verdict {
         let verdict = self.judge(state);
         let (now, known) = (unix(self.system), self.known(state));
+        let highest = self.highest(state);
         let gap = now.saturating_sub(known);
         match verdict {
             Verdict::Passed => {
                 let until = state.clock.jump.map_or(known, |jump| jump.to);
-                correct(state, 0, until.saturating_sub(1), gap);
+                let until = until.saturating_sub(1).max(last_estimated(state, known));
+                correct(state, 0, until, gap);
                 accept(state, now);
             }
             Verdict::Right => {
@@ -151,13 +155,15 @@ impl Reading {
                         None => now.saturating_sub(span.from),
                     };
                     if gap > TOLERANCE {
-                        let until = span.until.saturating_add(STALE).max(known);
+                        let until = last_estimated(state, known);
                         correct(state, span.from, until, gap);
                     }
                 }
                 accept(state, now.max(highest_time(state).unwrap_or(now)));
             }
             Verdict::Behind { .. } => {
+                // As commands must know it, above all the one that accepts the clock.
+                state.highest_time = highest.or(state.highest_time);
                 if let Some(run) = self.run {
                     let span = state.clock.estimated.get_or_insert(TimeSpan {
                         from: run.started,
@@ -167,6 +173,8 @@ impl Reading {
                     span.until = span.until.max(known);
                 }
             }
+            // Without any time known before, there is nothing to wait for.
+            Verdict::Ahead { .. } if highest.is_none() => {}
             Verdict::Ahead { .. } => {
                 let run_started = self.run.map_or(known, |run| run.started);
                 let jump = state.clock.jump.get_or_insert(ClockJump {
@@ -181,6 +189,12 @@ impl Reading {
             }
         }
         verdict
+    }
+
+    /// The highest accepted reading, of this run or as the state tells.
+    fn highest(&self, state: &State) -> Option<u64> {
+        let run = self.run(state);
+        highest_time(state).max(run.and_then(Run::confirmed))
     }
 
     /// What is known of the run, unless an operator has accepted the clock since.
@@ -242,10 +256,10 @@ pub fn accept_by_operator(state: &mut State, system: SystemTime) -> bool {
         });
         let estimated = state.clock.estimated.map_or(u64::MAX, |span| span.from);
         let from = jump.run_started.min(estimated).saturating_sub(DAY);
-        correct(state, from, jump.to.saturating_sub(1), now - highest);
+        let until = jump.to.saturating_sub(1).max(last_estimated(state, 0));
+        correct(state, from, until, now - highest);
     } else if highest - now > DAY {
         take_back(state, known_by(state) - now);
-        state.acknowledged_until = state.acknowledged_until.map(|until| until.min(now));
         for period in &mut state.retention_periods {
             period.since = period.since.min(now);
         }
@@ -255,11 +269,22 @@ pub fn accept_by_operator(state: &mut State, system: SystemTime) -> bool {
     true
 }
 
+/// The last time that may have been estimated, also by a command or since the last sweep; 0 if none
+/// was. `known` is the known time. After a jump ahead it may be later than what the clock showed.
+fn last_estimated(state: &State, known: u64) -> u64 {
+    let until = |span: TimeSpan| span.until.saturating_add(STALE).max(known);
+    state.clock.estimated.map_or(0, until)
+}
+
 /// A clock that is right: nothing is in doubt any more.
 fn accept(state: &mut State, now: u64) {
     state.highest_time = Some(now);
     state.clock.jump = None;
     state.clock.estimated = None;
+    // Removals may carry a time that is a little later. What was acknowledged under a clock that was
+    // ahead must not cover those to come.
+    let latest = now.saturating_add(TOLERANCE);
+    state.acknowledged_until = state.acknowledged_until.map(|until| until.min(latest));
 }
 
 fn at(seconds: u64) -> SystemTime {

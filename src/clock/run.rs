@@ -124,6 +124,7 @@ impl Clock {
         let run = Run {
             known: memory.known(elapsed).as_secs(),
             ran: since(memory.anchored_at),
+            elapsed,
             since_sweep: since(memory.swept_at),
             ..memory.run
         };
@@ -133,7 +134,8 @@ impl Clock {
 
     /// Takes over what a sweep has recorded in the state.
     pub fn recorded(&self, reading: &Reading, verdict: Verdict, state: &State) {
-        let elapsed = (self.elapsed)();
+        // A sweep may have taken hours since, or the machine was suspended meanwhile.
+        let elapsed = reading.run.map_or_else(self.elapsed, |run| run.elapsed);
         let mut memory = self.memory();
         if memory.run.acceptances != state.clock.acceptances {
             let started = memory.run.started;

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use super::retention_history;
-use crate::state::{DeletionBurst, RetentionPeriod};
+use crate::clock;
+use crate::state::{Correction, DeletionBurst, RetentionPeriod};
 use crate::store::{TrashKind, Trashed};
 use crate::time::{DAY, HOUR, unix};
 
@@ -43,6 +44,7 @@ impl Removals {
         &mut self,
         trashed: &Trashed,
         periods: &[RetentionPeriod],
+        corrections: &[Correction],
         acknowledged_until: Option<u64>,
     ) {
         if acknowledged_until.is_some_and(|until| trashed.removed_at <= until) {
@@ -58,9 +60,11 @@ impl Removals {
                 }
             }
             TrashKind::Removed => {
-                let uploaded = unix(trashed.last_upload);
-                let keep = retention_history::keep(periods, trashed.last_upload).as_secs();
-                let had_expired = trashed.removed_at > uploaded.saturating_add(keep);
+                // As the sweep that removes what has expired.
+                let corrected = |time| clock::corrected(corrections, time);
+                let uploaded = corrected(unix(trashed.last_upload));
+                let keep = retention_history::keep(periods, uploaded).as_secs();
+                let had_expired = corrected(trashed.removed_at) > uploaded.saturating_add(keep);
                 if !had_expired {
                     self.hours.entry(hour).or_default().deleted += 1;
                 }
@@ -124,7 +128,7 @@ mod tests {
                 length: 41,
                 last_upload: UNIX_EPOCH + Duration::from_secs(1_000 * DAY),
             };
-            removals.count(&trashed, &periods, acknowledged_until);
+            removals.count(&trashed, &periods, &[], acknowledged_until);
         }
         removals
     }
@@ -157,7 +161,7 @@ mod tests {
                 length: 41,
                 last_upload: UNIX_EPOCH + Duration::from_secs(1_000 * DAY),
             };
-            removals.count(&trashed, &[], None);
+            removals.count(&trashed, &[], &[], None);
         }
         removals
     }

@@ -258,7 +258,7 @@ impl<'a> Sweep<'a> {
     fn oldest_kept(&self, last_upload: SystemTime) -> SystemTime {
         let correction = self.correction(last_upload);
         let uploaded = last_upload.checked_add(correction).unwrap_or(self.now);
-        let keep = retention_history::keep(&self.periods, uploaded);
+        let keep = retention_history::keep(&self.periods, unix(uploaded));
         let keep = keep.saturating_add(correction);
         self.now.checked_sub(keep).unwrap_or(UNIX_EPOCH)
     }
@@ -372,7 +372,9 @@ impl<'a> Sweep<'a> {
             if self.is_old_trash(trashed.removed_at) {
                 old.push(trashed);
             }
-            removals.count(&trashed, &self.periods, self.previous.acknowledged_until);
+            let corrections = &self.previous.clock.corrections;
+            let acknowledged_until = self.previous.acknowledged_until;
+            removals.count(&trashed, &self.periods, corrections, acknowledged_until);
         }
         Ok((old, removals))
     }
@@ -431,7 +433,7 @@ impl<'a> Sweep<'a> {
             if verdict.is_accepted() && recorded.is_accepted() {
                 outcome.save(state);
             } else {
-                outcome.save_invalid(state);
+                outcome.save_first_sweep(state);
             }
             *lock(&slot) = Some((recorded, state.clone()));
         };

@@ -59,10 +59,11 @@ impl Outcome {
         clock::forget_old_corrections(state, now, keep);
     }
 
-    /// Remembers an invalid state, which is replaced although the clock is in doubt.
-    pub(super) fn save_invalid(&self, state: &mut State) {
-        if let Some(first) = self.first.filter(|first| first.invalid_state) {
-            state.first_sweep = Some(first);
+    /// Remembers that the first sweep is still to come, although the state is replaced while the
+    /// clock is in doubt.
+    pub(super) fn save_first_sweep(&self, state: &mut State) {
+        if self.first.is_some() {
+            state.first_sweep = self.first;
         }
     }
 }

@@ -1,10 +1,9 @@
 //! History of retention periods. Phones rely on the retention that was announced to them, so a
 //! shorter period applies only to backups uploaded after it took effect.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::state::RetentionPeriod;
-use crate::time::unix;
 
 /// Adds the current period, which starts now, and drops the periods that no backup depends on any
 /// more.
@@ -48,9 +47,9 @@ pub(super) fn with_current(
     kept.split_off(ended)
 }
 
-/// How long a backup with this last upload is kept: the longest period in force since then.
-pub(super) fn keep(periods: &[RetentionPeriod], last_upload: SystemTime) -> Duration {
-    let uploaded = unix(last_upload);
+/// How long a backup that was last uploaded at this Unix time is kept: the longest period in force
+/// since then.
+pub(super) fn keep(periods: &[RetentionPeriod], uploaded: u64) -> Duration {
     let ends = periods
         .iter()
         .skip(1)
@@ -67,8 +66,6 @@ pub(super) fn keep(periods: &[RetentionPeriod], last_upload: SystemTime) -> Dura
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
 
     use crate::time::DAY;
@@ -93,7 +90,7 @@ mod tests {
     }
 
     fn kept_days(periods: &[RetentionPeriod], uploaded_on: u64) -> u64 {
-        keep(periods, UNIX_EPOCH + days(uploaded_on)).as_secs() / DAY
+        keep(periods, uploaded_on * DAY).as_secs() / DAY
     }
 
     #[test]

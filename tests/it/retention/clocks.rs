@@ -24,7 +24,7 @@ pub(super) fn today() -> SystemTime {
 
 thread_local! {
     pub(super) static SYSTEM: Cell<SystemTime> = const { Cell::new(UNIX_EPOCH) };
-    static ELAPSED: Cell<Duration> = const { Cell::new(Duration::from_secs(7)) };
+    pub(super) static ELAPSED: Cell<Duration> = const { Cell::new(Duration::from_secs(7)) };
 }
 
 /// A server's storage and clock, in one run.
@@ -56,7 +56,7 @@ impl Run {
     }
 
     /// A run under a clock that is right, of a server that has swept before.
-    async fn steady() -> Self {
+    pub(super) async fn steady() -> Self {
         let run = Self::start(Site::new(), today());
         assert_eq!(run.sweep().await.refused, None);
         run
@@ -88,7 +88,7 @@ impl Run {
     }
 
     /// Somebody sets the clock. Returns whether the server notices that before its next sweep.
-    fn set_clock(&self, now: SystemTime) -> bool {
+    pub(super) fn set_clock(&self, now: SystemTime) -> bool {
         SYSTEM.set(now);
         self.clock.has_changed()
     }
@@ -102,12 +102,12 @@ impl Run {
         at
     }
 
-    async fn delete(&self, id: &str) {
+    pub(super) async fn delete(&self, id: &str) {
         let now = self.clock.now();
         assert!(self.store.remove(id.parse().unwrap(), now).await.unwrap());
     }
 
-    async fn prune(&self, mode: Mode) -> Report {
+    pub(super) async fn prune(&self, mode: Mode) -> Report {
         let state = StateFile::in_directory(&self.site.data());
         retention::sweep(&self.store, &state, self.retention, SYSTEM.get(), mode)
             .await
@@ -115,12 +115,12 @@ impl Run {
     }
 
     /// `prune --accept-clock`, by another process.
-    async fn accept_clock(&self) -> bool {
+    pub(super) async fn accept_clock(&self) -> bool {
         let state = StateFile::in_directory(&self.site.data());
         retention::accept_clock(&state, SYSTEM.get()).await.unwrap()
     }
 
-    fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         StateFile::in_directory(&self.site.data()).load().unwrap()
     }
 
@@ -128,7 +128,11 @@ impl Run {
         names(&self.site.data().join("backups"))
     }
 
-    fn trash(&self) -> usize {
+    pub(super) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    pub(super) fn trash(&self) -> usize {
         names(&self.site.data().join("trash")).len()
     }
 }
