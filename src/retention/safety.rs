@@ -15,8 +15,11 @@ const FRACTION: u64 = 5;
 /// Whatever their number, a sweep refuses to remove more than one in this many of all backups.
 const FRACTION_OF_ANY: u64 = 2;
 /// Backups that expired within this time are part of the same removal, in seconds; or within the
-/// time that they stay in the trash, if that is longer.
+/// time that they stay in the trash, if that is longer, up to [`LATELY_AT_MOST`].
 const LATELY: u64 = 7 * DAY;
+/// In seconds. Over longer times, more than a fifth of the phones of a company are replaced in
+/// normal operation.
+const LATELY_AT_MOST: u64 = 30 * DAY;
 /// For how long servers run before a directory without a state is swept, in seconds: in that time
 /// the phones that still exist renew their backups.
 pub(super) const FIRST_WAIT: u64 = 7 * DAY;
@@ -161,16 +164,21 @@ fn is_more_than_a_fifth(expired: u64, of: u64) -> bool {
     expired > MAX_UNCHECKED && expired.saturating_mul(FRACTION) > of
 }
 
+/// The window of "lately" for a trash that keeps backups for this many seconds.
+fn lately(keep_trash: u64) -> u64 {
+    keep_trash.clamp(LATELY, LATELY_AT_MOST)
+}
+
 /// The number of backups that expired lately, for a trash that keeps them for this many seconds.
 pub(super) fn expired_lately(state: &State, now: u64, keep_trash: u64) -> u64 {
-    let since = now.saturating_sub(keep_trash.max(LATELY));
+    let since = now.saturating_sub(lately(keep_trash));
     let days = state.expired.iter().filter(|day| day.last >= since);
     days.fold(0, |sum, day| sum.saturating_add(day.backups))
 }
 
 /// Adds backups that expired now, and drops those that count no more.
 pub(super) fn add_expired(state: &mut State, now: u64, keep_trash: u64, backups: u64) {
-    let since = now.saturating_sub(keep_trash.max(LATELY));
+    let since = now.saturating_sub(lately(keep_trash));
     // The clock may have been ahead.
     for day in &mut state.expired {
         day.last = day.last.min(now);

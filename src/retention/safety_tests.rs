@@ -64,6 +64,8 @@ fn what_expired_lately_is_part_of_the_same_removal() {
     assert_eq!(expired_lately(&state, day + DAY, 0), 7);
     assert_eq!(expired_lately(&state, day + 8 * DAY, 0), 2);
     assert_eq!(expired_lately(&state, day + 8 * DAY, 30 * DAY), 7);
+    // The backups of more than a month ago are no part of it, however long the trash keeps them.
+    assert_eq!(expired_lately(&state, day + 40 * DAY, 365 * DAY), 0);
     add_expired(&mut state, day + 8 * DAY, 0, 0);
     assert_eq!(state.expired.len(), 1);
     // A clock that was ahead does not make them count for ever.
