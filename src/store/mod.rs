@@ -95,7 +95,7 @@ pub enum TrashKind {
     Replaced,
     /// A phone deleted it, or it expired.
     Removed,
-    /// The restore of another version replaced it.
+    /// The restore of another version replaced it, or an earlier one that it had replaced.
     RolledBack,
 }
 
@@ -309,6 +309,11 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
         forced: bool,
     ) -> BoxFuture<'_, Result<Restored, Error>>;
+
+    /// Marks a [replaced](TrashKind::Replaced) version in the trash as
+    /// [rolled back](TrashKind::RolledBack), because an earlier one was restored; nothing if it is
+    /// no longer there.
+    fn pass_over(&self, trashed: Trashed) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Reads a whole backup from the storage, not from a cache, and compares it with its recorded
     /// checksum, which is recorded if it is missing; `None` if there is no backup.

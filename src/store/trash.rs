@@ -91,6 +91,9 @@ pub async fn select(store: &dyn Store, selection: &Selection) -> Result<Vec<Tras
 /// over an existing backup. One that was replaced does, if the existing backup is the upload that
 /// replaced it or looks wrong beside it, or if it is `forced`. Calls `progress` after each. Failures
 /// are logged and counted.
+///
+/// The versions that were replaced after a restored one become rolled back: where the restore of
+/// many is repeated, they would be the first, and look right beside what they had ruined.
 pub async fn restore(
     store: &dyn Store,
     selected: &[Trashed],
@@ -99,10 +102,20 @@ pub async fn restore(
     mut progress: impl FnMut(),
 ) -> RestoreReport {
     let mut report = RestoreReport::default();
+    let mut later = replaced_after(store, selected).await;
     for &trashed in selected {
         let mut restored = store.restore(trashed, now).await;
         if matches!(restored, Ok(Restored::Newer)) && trashed.kind != TrashKind::Removed {
             restored = store.roll_back(trashed, now, forced).await;
+        }
+        let passed_over = match restored {
+            Ok(Restored::Back) => later.remove(&trashed.id).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        for version in passed_over {
+            if let Err(error) = store.pass_over(version).await {
+                restored = Err(error);
+            }
         }
         match restored {
             Ok(Restored::Back) => report.restored += 1,
@@ -110,15 +123,49 @@ pub async fn restore(
             Ok(Restored::Gone) => report.missing += 1,
             Err(error) => {
                 report.failed += 1;
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "restore from trash failed"
-                );
+                log_failure(&error);
             }
         }
         progress();
     }
     report
+}
+
+/// The versions in the trash that were replaced after the selected ones.
+async fn replaced_after(
+    store: &dyn Store,
+    selected: &[Trashed],
+) -> HashMap<BackupId, Vec<Trashed>> {
+    let place = |version: &Trashed| (version.removed_at, version.kind);
+    let chosen: HashMap<_, _> = selected.iter().map(|one| (one.id, place(one))).collect();
+    let mut later = HashMap::<_, Vec<_>>::new();
+    let mut trash = store.list_trash();
+    while let Some(listed) = trash.next().await {
+        match listed {
+            Ok(version) if version.kind == TrashKind::Replaced => {
+                if chosen
+                    .get(&version.id)
+                    .is_some_and(|one| place(&version) > *one)
+                {
+                    later.entry(version.id).or_default().push(version);
+                }
+            }
+            Ok(_) => {}
+            // What is restored does not depend on it.
+            Err(error) => {
+                log_failure(&error);
+                break;
+            }
+        }
+    }
+    later
+}
+
+fn log_failure(error: &Error) {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "restore from trash failed"
+    );
 }
 
 /// Erases everything in the trash for good, and returns the number of backups erased. Calls

@@ -316,6 +316,14 @@ impl Store for MemoryStore {
         })
     }
 
+    fn pass_over(&self, trashed: Trashed) -> BoxFuture<'_, Result<(), Error>> {
+        self.at_once(move |kept| {
+            if let Some(backup) = kept.trash.get_mut(&(trashed.id, trashed.removed_at)) {
+                backup.kind = TrashKind::RolledBack;
+            }
+        })
+    }
+
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
         let verified = self.at_once(move |kept| {
             if let Some((unreadable, times)) = &mut kept.unreadable
@@ -575,6 +583,10 @@ impl Store for FaultyStore {
         forced: bool,
     ) -> BoxFuture<'_, Result<Restored, Error>> {
         self.store.roll_back(trashed, now, forced)
+    }
+
+    fn pass_over(&self, trashed: Trashed) -> BoxFuture<'_, Result<(), Error>> {
+        self.store.pass_over(trashed)
     }
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {

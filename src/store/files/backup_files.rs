@@ -20,7 +20,7 @@ use crate::file_system;
 use crate::store::files::checksum::{self, Checksum};
 use crate::store::files::lacking::Lacking;
 use crate::store::{Contents, Meta, Put, Restored, TrashKind, Trashed, Upload, Verified, Version};
-use crate::time::{printable, unix};
+use crate::time::printable;
 
 /// The length in bytes that no backup exceeds: the upper bound of `maxBackupBytes`, so that backups
 /// stay readable when that is lowered. A longer file (a sparse one takes no space) is damage, and
@@ -191,7 +191,7 @@ impl BackupFiles {
     /// Moves a backup to the trash; the caller holds its lock.
     fn move_to_trash(&self, id: BackupId, now: SystemTime) -> Result<bool, durable::Error> {
         let target = self.backup(id);
-        let mut removed_at = unix(now);
+        let mut removed_at = self.free_second(id, now)?;
         loop {
             let trashed = self.trashed(id, TrashKind::Removed, removed_at);
             match self.rename_to_new(&target, &trashed) {

@@ -274,6 +274,10 @@ impl Store for FileStore {
         Box::pin(self.change(move |files| files.roll_back(trashed, now, forced)))
     }
 
+    fn pass_over(&self, trashed: Trashed) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.change(move |files| files.pass_over(trashed)))
+    }
+
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
         Box::pin(self.spawn_blocking(move |files| files.verify(id)))
     }

@@ -64,6 +64,26 @@ impl BackupFiles {
         self.trashed(trashed.id, trashed.kind, trashed.removed_at)
     }
 
+    /// The first second from this time on at which no version of the backup came into the trash: of
+    /// what happens to a backup within a second, the order is kept.
+    pub(super) fn free_second(&self, id: BackupId, at: SystemTime) -> Result<u64, durable::Error> {
+        let mut second = unix(at);
+        let kinds = [
+            TrashKind::Replaced,
+            TrashKind::Removed,
+            TrashKind::RolledBack,
+        ];
+        'second: loop {
+            for kind in kinds {
+                if stat_path(&self.trashed(id, kind, second))?.is_some() {
+                    second = second.saturating_add(1);
+                    continue 'second;
+                }
+            }
+            return Ok(second);
+        }
+    }
+
     /// Keeps the backup in the trash if the upload that is about to replace it looks wrong; `None`
     /// if it does not. `old` is the backup `target`, and the caller holds its lock.
     pub(super) fn keep_if_wrong(
@@ -132,7 +152,7 @@ impl BackupFiles {
     ) -> Result<(), durable::Error> {
         let backup = self.backup(id);
         let mut copy = None;
-        let mut removed_at = unix(at);
+        let mut removed_at = self.free_second(id, at)?;
         loop {
             let path = self.trashed(id, kind, removed_at);
             let is_free = match copy.take() {
@@ -231,6 +251,23 @@ impl BackupFiles {
         }
         self.sync_directory(&self.trash)?;
         Ok(Restored::Back)
+    }
+
+    /// Renames a replaced version in the trash: a restore of many never chooses it again. Not
+    /// flushed to disk: after a power cut it is a replaced version as before.
+    pub(super) fn pass_over(&self, trashed: Trashed) -> Result<(), durable::Error> {
+        let source = self.path_in_trash(trashed);
+        let mut removed_at = trashed.removed_at;
+        let Some(_lock) = self.lock_existing(&source)? else {
+            return Ok(());
+        };
+        loop {
+            let path = self.trashed(trashed.id, TrashKind::RolledBack, removed_at);
+            match self.rename_to_new(&source, &path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => removed_at += 1,
+                renamed => return renamed.map_err(durable::Error::at("rename in the trash")),
+            }
+        }
     }
 }
 
@@ -341,6 +378,43 @@ mod tests {
             RenamedToNew::Done(_)
         ));
         assert_eq!(fs::read(path).unwrap(), b"a backup");
+    }
+
+    #[test]
+    fn of_what_happens_within_a_second_the_trash_keeps_the_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = files(folder.path());
+        let id: BackupId = HEX.parse().unwrap();
+        let first = upload(id, b"a good backup", "phones");
+        for body in [b"a good backup".as_slice(), b"worse", b"w"] {
+            files.put(id, &upload(id, body, "phones")).unwrap();
+        }
+        assert!(files.remove(id, first.at).unwrap());
+        files.put(id, &upload(id, b"again", "phones")).unwrap();
+        assert!(files.remove(id, first.at).unwrap());
+
+        let mut names: Vec<_> = fs::read_dir(&files.trash)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                let (_, kind, second) = parse_name(entry.file_name().to_str().unwrap()).unwrap();
+                (
+                    second - unix(first.at),
+                    kind,
+                    fs::read(entry.path()).unwrap(),
+                )
+            })
+            .collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                (0, TrashKind::Replaced, b"a good backup".to_vec()),
+                (1, TrashKind::Replaced, b"worse".to_vec()),
+                (2, TrashKind::Removed, b"w".to_vec()),
+                (3, TrashKind::Removed, b"again".to_vec()),
+            ]
+        );
     }
 
     #[test]

@@ -294,6 +294,42 @@ async fn an_attacker_who_overwrites_again_and_again_pushes_nothing_out() {
 }
 
 #[tokio::test]
+async fn a_restore_of_all_that_runs_again_brings_back_no_version_of_the_attacker() {
+    let server = ServerProcess::start(Site::new());
+    if !has_extended_attributes(server.site().folder()) {
+        return;
+    }
+    let mut phone = server.phone(Protocol::Http2).await;
+    let mut thief = maintainer(&server).await;
+    for number in 0..3 {
+        put(&mut phone, &path(number), 1, 900, 201).await;
+        put(&mut thief, &path(number), 2, 900, 204).await;
+        put(&mut thief, &path(number), 3, 400, 204).await;
+    }
+    // One was also removed, so that nothing is there when the first version comes back.
+    let removed = thief.ask("DELETE", &path(2), &[]).await;
+    assert_eq!(removed.status, 204);
+
+    for (again, expected) in [(false, (3, 0)), (true, (0, 0)), (true, (0, 0))] {
+        let all = run(server.site(), &["trash", "restore", "--all", "--json"]).json();
+        assert!(all["restored"] == expected.0, "{again}: {all}");
+        let since = run(
+            server.site(),
+            &["trash", "restore", "--since", "1h", "--json"],
+        )
+        .json();
+        assert!(since["restored"] == expected.1, "{again}: {since}");
+        for number in 0..3 {
+            let got = phone.ask("GET", &path(number), &[]).await;
+            assert!(
+                got.body == vec![1; 900],
+                "{again}: {number} has another version"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn of_another_account_or_none_a_version_is_kept_where_the_uploader_is_known() {
     let server = TestServer::start_with(json!({ "allowAnonymous": true })).await;
     if !has_extended_attributes(server.site().folder()) {

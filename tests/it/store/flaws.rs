@@ -483,6 +483,10 @@ impl Store for Flawed {
         })
     }
 
+    fn pass_over(&self, trashed: Trashed) -> BoxFuture<'_, Result<(), Error>> {
+        self.store.pass_over(trashed)
+    }
+
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {
         Box::pin(async move {
             let verified = self.store.verify(id).await?;
