@@ -75,9 +75,14 @@ impl BackupFiles {
         ];
         'second: loop {
             for kind in kinds {
-                if stat_path(&self.trashed(id, kind, second))?.is_some() {
-                    second = second.saturating_add(1);
-                    continue 'second;
+                match fs::symlink_metadata(self.trashed(id, kind, second)) {
+                    Ok(_) => {
+                        second = second.saturating_add(1);
+                        continue 'second;
+                    }
+                    // Also where `trash/` is missing: the step that needs it creates it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(durable::Error::at("stat backup")(error)),
                 }
             }
             return Ok(second);
@@ -127,10 +132,16 @@ impl BackupFiles {
     /// The replaced versions of a backup in the trash. Only an upload that looks wrong asks for
     /// them, so there is no index.
     fn kept_versions(&self, id: BackupId) -> Result<Vec<fs::Metadata>, durable::Error> {
-        let listed = durable::Error::at("list trash");
-        let entries = fs::read_dir(&self.trash).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = match fs::read_dir(&self.trash) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create_missing()?;
+                return Ok(Vec::new());
+            }
+            entries => entries.map_err(durable::Error::at("list trash"))?,
+        };
         let mut kept = Vec::new();
-        for entry in entries.map_err(listed)? {
+        for entry in entries {
+            let entry = entry.map_err(durable::Error::at("list trash"))?;
             let name = entry.file_name();
             let parsed = name.to_str().and_then(parse_name);
             let is_kept =

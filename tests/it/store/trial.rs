@@ -4,7 +4,7 @@
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use threema_safe_server::store::{FileStore, Store, Upload};
+use threema_safe_server::store::{FileStore, KeepReplaced, Store, Upload};
 
 use crate::store::contract::{body, id, listed, put, read};
 use crate::support::{mode, names, now, write};
@@ -71,6 +71,17 @@ async fn what_another_program_removes_is_created_again_without_a_trial_but_never
     remove("trash");
     assert!(store.remove(id(1), now()).await.unwrap());
     assert_eq!(store.list_trash().count().await, 1);
+    remove("trash");
+    let upload = Upload {
+        keep: Some(KeepReplaced {
+            every: true,
+            room: 1_000,
+            min_free: 0,
+        }),
+        ..Upload::new(body(6, 20), now())
+    };
+    store.put(id(2), upload).await.unwrap();
+    assert_eq!(store.list_trash().count().await, 1, "the replaced version");
     remove("trash");
     std::fs::create_dir(folder.path().join("backups").join(id(3).to_hex())).unwrap();
     put(&store, id(3), body(4, 80)).await;
