@@ -11,7 +11,7 @@ use std::fs;
 
 use self::Effect::{EitherStays, IsMade, OldIsKept, OldStays};
 use self::Target::{
-    Backup, BackupDescriptor, Backups, LockedBackup, TempFile, Tmp, Trash, TrashedBackup,
+    Backup, BackupDescriptor, Backups, FreeName, LockedBackup, TempFile, Tmp, Trash, TrashedBackup,
 };
 use crate::strace::{Strace, end_of, is_end};
 use crate::support::process::{ServerProcess, lock_is_waited_for};
@@ -67,6 +67,8 @@ enum Target {
     /// The backup, by its name, looked at while its lock is held.
     LockedBackup,
     TrashedBackup,
+    /// A name in the trash that may be free, looked at while the backup's lock is held.
+    FreeName,
     /// The directory.
     Backups,
     /// The directory.
@@ -219,6 +221,11 @@ const REQUESTS: [Request; 5] = [
                 step: "list trash",
             },
             Call {
+                // Those before are two of the descriptor and one of the backup's name.
+                when: "4",
+                ..LOOK_FOR_FREE_NAME
+            },
+            Call {
                 name: "/^link",
                 on: TrashedBackup,
                 when: "1",
@@ -284,6 +291,7 @@ const REQUESTS: [Request; 5] = [
             LOCK,
             STAT_DESCRIPTOR,
             LOOK_UNDER_LOCK,
+            LOOK_FOR_FREE_NAME,
             Call {
                 name: "renameat2",
                 on: TrashedBackup,
@@ -435,6 +443,16 @@ const LOOK_UNDER_LOCK: Call = Call {
     step: "stat backup",
 };
 
+/// Whether a version came into the trash within the same second.
+const LOOK_FOR_FREE_NAME: Call = Call {
+    name: "statx",
+    on: FreeName,
+    // Those before are of the descriptor and of the backup's name.
+    when: "3",
+    errors: &[(OldStays, &["EACCES", "EIO"])],
+    step: "stat backup",
+};
+
 /// How long the backup is that is about to be replaced.
 const STAT_REPLACED: Call = Call {
     name: "statx",
@@ -534,7 +552,7 @@ impl Target {
         let named = site.folder().join("link");
         let resolved = fs::canonicalize(site.data()).unwrap();
         let path = match self {
-            TempFile | TrashedBackup => return None,
+            TempFile | TrashedBackup | FreeName => return None,
             Backup | LockedBackup => named.join("backups").join(ID),
             BackupDescriptor => resolved.join("backups").join(ID),
             Backups => named.join("backups"),
@@ -553,7 +571,7 @@ impl Target {
                 any(&[format!("/link/backups/{ID}\"")]) && !TrashedBackup.is_in(line)
             }
             BackupDescriptor => any(&[format!("/data/backups/{ID}>")]),
-            TrashedBackup => any(&[format!("/link/trash/{ID}.")]),
+            TrashedBackup | FreeName => any(&[format!("/link/trash/{ID}.")]),
             Backups => any(&["/link/backups\"".into(), "/data/backups>".into()]),
             Trash => any(&["/link/trash\"".into(), "/data/trash>".into()]),
             Tmp => any(&["/link/tmp\"".into()]),
@@ -647,7 +665,7 @@ impl Patient {
         if let Some(filter) = &filter {
             arguments.extend(["-P", filter]);
         }
-        if call.on != LockedBackup {
+        if ![LockedBackup, FreeName].contains(&call.on) {
             let strace = Strace::attach(&self.server, &arguments);
             let answer = self.send(request).await;
             return (answer, strace.detach());
