@@ -20,7 +20,8 @@ class Sabotage:
 
 
 SABOTAGES = (
-    Sabotage("in-place", False, frozenset({"torn"})),
+    # A replaced version that was kept in the trash is the same file, and changes with it.
+    Sabotage("in-place", False, frozenset({"torn", "history"})),
     Sabotage("lost-rename", False, frozenset({"history"})),
     Sabotage("no-sweep", False, frozenset({"leftover"})),
     Sabotage("no-fsync", True, frozenset({"torn"})),
