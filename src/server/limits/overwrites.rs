@@ -5,10 +5,14 @@
 //! nothing: an active phone uploads every day, an iPhone when it is opened, so that on a Monday
 //! between eight and nine an office renews all of its backups. Two things phones do not do:
 //!
-//! - They leave a backup alone for a day. So uploads that replaced more than half of all backups
+//! - They leave a backup alone for a day. So uploads that replace more than a fifth of all backups
 //!   within an hour, each of them *early*, less than 20 hours after the upload before, are many.
-//! - They come one by one. So uploads that replaced more than half within ten minutes are many,
-//!   however old those versions were.
+//! - They come one by one. So uploads that replace more than half within ten minutes are many,
+//!   however old those versions are.
+//!
+//! An upload within ten minutes after the one before is a *repetition*: an app that got no response
+//! sends it again, and `client check` overwrites what it has just stored. Repetitions are many only
+//! if there are more than ten.
 //!
 //! Where a phone does either, the price is some space for `trashDays`, and perhaps one alarm.
 //!
@@ -28,11 +32,13 @@ use crate::lock::lock;
 use crate::server::metrics::Metrics;
 use crate::store::{KeepReplaced, Previous, Put};
 
-/// Up to this many replacements, early or at once, are ordinary, however few backups there are: a
-/// few users pressed *Back up now*.
-const MAX_ORDINARY: u64 = 10;
-/// Above that, more than one in this many of all backups is not.
-const FRACTION: u64 = 2;
+/// Up to this many replaced backups are ordinary, however few there are: a user or two pressed *Back
+/// up now*. The same number as for deletions.
+const MAX_ORDINARY: u64 = 2;
+/// Likewise with repetitions.
+const MAX_ORDINARY_REPETITIONS: u64 = 10;
+/// A version that is replaced at a lower age is replaced by a repetition.
+const REPETITION: Duration = Duration::from_secs(10 * 60);
 /// A version that is replaced at this age or later is as old as a phone lets one become.
 const EARLY: Duration = Duration::from_secs(20 * 60 * 60);
 /// The part of the bytes of all backups that kept versions may take as well.
@@ -49,6 +55,37 @@ const MINUTES_WINDOWS: Windows = Windows {
     length: Duration::from_secs(150),
     count: 5,
 };
+/// What makes replaced backups many; each rule by itself.
+const RULES: [Rule; 4] = [
+    Rule {
+        within: HOUR_WINDOWS,
+        from_age: REPETITION,
+        below_age: EARLY,
+        max_ordinary: MAX_ORDINARY,
+        fraction: 5,
+    },
+    Rule {
+        within: HOUR_WINDOWS,
+        from_age: Duration::ZERO,
+        below_age: EARLY,
+        max_ordinary: MAX_ORDINARY_REPETITIONS,
+        fraction: 2,
+    },
+    Rule {
+        within: MINUTES_WINDOWS,
+        from_age: REPETITION,
+        below_age: Duration::MAX,
+        max_ordinary: MAX_ORDINARY,
+        fraction: 2,
+    },
+    Rule {
+        within: MINUTES_WINDOWS,
+        from_age: Duration::ZERO,
+        below_age: Duration::MAX,
+        max_ordinary: MAX_ORDINARY_REPETITIONS,
+        fraction: 2,
+    },
+];
 /// The time between two warnings.
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -67,11 +104,33 @@ struct State {
     max_kept_bytes: u64,
     /// What they take.
     kept_bytes: u64,
-    /// The backups that were replaced early within the last hour.
-    early: Recent,
-    /// The backups that were replaced within the last ten minutes.
-    at_once: Recent,
+    /// The backups that each of the [`RULES`] counts.
+    replaced: [Recent; RULES.len()],
     last_warning: Option<Instant>,
+}
+
+/// A number of replaced backups that is not ordinary.
+struct Rule {
+    /// The time within which they are counted.
+    within: Windows,
+    /// Only versions of this age or more count.
+    from_age: Duration,
+    /// Only versions below this age count.
+    below_age: Duration,
+    /// Up to this many are ordinary.
+    max_ordinary: u64,
+    /// Above that, more than one in this many of all backups are not.
+    fraction: u64,
+}
+
+impl Rule {
+    fn counts(&self, age: Duration) -> bool {
+        (self.from_age..self.below_age).contains(&age)
+    }
+
+    fn are_many(&self, replaced: u64, backups: u64) -> bool {
+        replaced > self.max_ordinary && replaced.saturating_mul(self.fraction) > backups
+    }
 }
 
 /// Windows of time, of which the newest is not over yet.
@@ -131,6 +190,10 @@ impl Recent {
         self.advance(now);
         self.windows.iter().map(|window| window.len() as u64).sum()
     }
+
+    fn contains(&self, key: u64) -> bool {
+        self.windows.iter().any(|window| window.contains(&key))
+    }
 }
 
 impl Overwrites {
@@ -139,8 +202,7 @@ impl Overwrites {
             backups: None,
             max_kept_bytes: MIN_KEPT_BYTES,
             kept_bytes: 0,
-            early: Recent::within(HOUR_WINDOWS),
-            at_once: Recent::within(MINUTES_WINDOWS),
+            replaced: RULES.map(|rule| Recent::within(rule.within)),
             last_warning: None,
         };
         Self {
@@ -159,17 +221,27 @@ impl Overwrites {
         state.kept_bytes = kept_bytes;
     }
 
-    /// What the next upload keeps, where the quotas leave so many bytes (`left`) and require so
-    /// many free ones (`min_free`).
-    pub(crate) fn keep(&self, left: u64, min_free: u64) -> KeepReplaced {
+    /// What an upload under `id` keeps, which may replace a version of this age, where the quotas
+    /// leave so many bytes (`left`) and require so many free ones (`min_free`).
+    pub(crate) fn keep(
+        &self,
+        id: BackupId,
+        age: Option<Duration>,
+        left: u64,
+        min_free: u64,
+    ) -> KeepReplaced {
+        let (key, now) = (self.keys.hash_one(id), Instant::now());
         let mut state = lock(&self.state);
-        let now = Instant::now();
-        let counts = [state.early.count(now), state.at_once.count(now)];
-        let every = state.backups.is_some_and(|backups| {
-            let are_many = |replaced: u64| {
-                replaced > MAX_ORDINARY && replaced.saturating_mul(FRACTION) > backups
-            };
-            counts.into_iter().any(are_many)
+        let backups = state.backups;
+        let mut rules = RULES.iter().zip(&mut state.replaced);
+        let every = backups.is_some_and(|backups| {
+            rules.any(|(rule, recent)| {
+                // The upload itself is one of them.
+                let counts = age.is_some_and(|age| rule.counts(age));
+                let others = recent.count(now);
+                let is_new = counts && !recent.contains(key);
+                rule.are_many(others.saturating_add(is_new.into()), backups)
+            })
         });
         KeepReplaced {
             every,
@@ -190,9 +262,10 @@ impl Overwrites {
             state.backups = state.backups.map(|backups| backups.saturating_add(1));
         } else {
             let key = self.keys.hash_one(id);
-            state.at_once.insert(key, now);
-            if age.is_some_and(|age| age < EARLY) {
-                state.early.insert(key, now);
+            for (rule, recent) in RULES.iter().zip(&mut state.replaced) {
+                if age.is_some_and(|age| rule.counts(age)) {
+                    recent.insert(key, now);
+                }
             }
         }
         let Put::Suspicious(previous) = put else {
@@ -236,8 +309,9 @@ mod tests {
         BackupId::from_bytes(bytes)
     }
 
-    fn keeps_every(overwrites: &Overwrites) -> bool {
-        overwrites.keep(u64::MAX, 0).every
+    /// Whether an upload that replaces a version of this age keeps it because of their number.
+    fn keeps(overwrites: &Overwrites, number: u64, age: Duration) -> bool {
+        overwrites.keep(id(number), Some(age), u64::MAX, 0).every
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -250,46 +324,59 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn more_than_half_within_ten_minutes_keeps_every_version() {
-        for (backups, ordinary) in [(0, 10), (3, 10), (20, 10), (22, 11), (1_000, 500)] {
-            let overwrites = overwrites();
-            overwrites.set_usage(0, 0, 0);
-            for number in 0..backups {
-                overwrites.stored(id(number), Put::Created, None);
-            }
-            for number in 0..ordinary {
-                // Each backup counts once.
-                replace(&overwrites, number, DAY);
-                replace(&overwrites, number, DAY);
-                tokio::time::advance(Duration::from_millis(7)).await;
-            }
-            assert!(!keeps_every(&overwrites), "{backups}");
-            let put = Put::Suspicious(Previous::InTrash(1));
-            overwrites.stored(id(ordinary), put, None);
-            assert!(keeps_every(&overwrites), "{backups}");
+        // Repetitions are ordinary in a larger number.
+        let almost = REPETITION - Duration::from_nanos(1);
+        for (age, few) in [(DAY, 2), (EARLY, 2), (almost, 10), (Duration::ZERO, 10)] {
+            for (backups, ordinary) in [(0, few), (3, few), (20, 10), (22, 11), (1_000, 500)] {
+                let case = format!("{age:?} {backups}");
+                let overwrites = overwrites();
+                overwrites.set_usage(0, 0, 0);
+                for number in 0..backups {
+                    overwrites.stored(id(number), Put::Created, None);
+                }
+                for number in 0..ordinary {
+                    // Each backup counts once.
+                    for _ in 0..2 {
+                        assert!(!keeps(&overwrites, number, age), "{case} {number}");
+                        replace(&overwrites, number, age);
+                    }
+                    tokio::time::advance(Duration::from_millis(7)).await;
+                }
+                assert!(!keeps(&overwrites, 0, age), "{case}");
+                assert!(keeps(&overwrites, ordinary, age), "{case}");
+                let put = Put::Suspicious(Previous::InTrash(1));
+                overwrites.stored(id(ordinary), put, Some(age));
+                assert!(keeps(&overwrites, 0, DAY), "{case}");
 
-            tokio::time::advance(13 * MINUTE).await;
-            assert!(!keeps_every(&overwrites), "{backups}: later");
+                if age >= EARLY {
+                    tokio::time::advance(13 * MINUTE).await;
+                    assert!(!keeps(&overwrites, 0, DAY), "{case}: later");
+                }
+            }
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn more_than_half_of_young_backups_within_an_hour_keeps_every_version() {
-        for (backups, ordinary) in [(0, 10), (3, 10), (20, 10), (22, 11), (40, 20)] {
+    async fn more_than_a_fifth_of_young_backups_within_an_hour_keeps_every_version() {
+        let young = EARLY - Duration::from_secs(1);
+        for (backups, ordinary) in [(0, 2), (3, 2), (20, 4), (22, 4), (100, 20)] {
             for begin in 0..15 {
                 let overwrites = overwrites();
                 overwrites.set_usage(backups, 0, 0);
-                keeps_every(&overwrites);
+                keeps(&overwrites, 0, DAY);
                 tokio::time::advance(MINUTE * begin).await;
                 let pause = HOUR / u32::try_from(ordinary).unwrap();
                 for number in 0..ordinary {
-                    replace(&overwrites, number, EARLY - Duration::from_secs(1));
-                    assert!(!keeps_every(&overwrites), "{backups} {begin}");
+                    assert!(!keeps(&overwrites, number, young), "{backups} {begin}");
+                    replace(&overwrites, number, young);
                     tokio::time::advance(pause).await;
                 }
-                replace(&overwrites, ordinary, Duration::ZERO);
-                assert!(keeps_every(&overwrites), "{backups} {begin}");
+                assert!(!keeps(&overwrites, ordinary, EARLY), "{backups} {begin}");
+                assert!(keeps(&overwrites, ordinary, young), "{backups} {begin}");
+                replace(&overwrites, ordinary, young);
+                assert!(keeps(&overwrites, 0, DAY), "{backups} {begin}");
                 tokio::time::advance(HOUR + HOUR_WINDOWS.length).await;
-                assert!(!keeps_every(&overwrites), "{backups} {begin}: later");
+                assert!(!keeps(&overwrites, 0, young), "{backups} {begin}: later");
             }
         }
     }
@@ -302,8 +389,9 @@ mod tests {
             for day in 0..5 {
                 let age = if day == 0 { DAY * 3 } else { DAY };
                 for phone in 0..phones {
-                    replace(&overwrites, phone, age - MINUTE * 7);
-                    assert!(!keeps_every(&overwrites), "{phones} on day {day}");
+                    let age = age - MINUTE * 7;
+                    assert!(!keeps(&overwrites, phone, age), "{phones} on day {day}");
+                    replace(&overwrites, phone, age);
                     let pause = HOUR / u32::try_from(phones).unwrap();
                     tokio::time::advance(pause).await;
                 }
@@ -318,15 +406,15 @@ mod tests {
         for number in 0..1_000 {
             replace(&overwrites, number, Duration::ZERO);
         }
-        assert!(!keeps_every(&overwrites));
+        assert!(!keeps(&overwrites, 0, Duration::ZERO));
         overwrites.set_usage(1_000, 0, 0);
-        assert!(keeps_every(&overwrites));
+        assert!(keeps(&overwrites, 0, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn kept_versions_take_a_quarter_or_64_mib_and_no_quota() {
         let overwrites = overwrites();
-        let room = |left| overwrites.keep(left, 7).room;
+        let room = |left| overwrites.keep(id(1), None, left, 7).room;
         assert_eq!(room(u64::MAX), 64 * MIB);
         overwrites.set_usage(10, 1_000 * MIB, 0);
         assert_eq!(room(u64::MAX), 250 * MIB);
@@ -340,7 +428,7 @@ mod tests {
         assert_eq!(room(u64::MAX), 150 * MIB);
         overwrites.set_usage(10, 0, 65 * MIB);
         assert_eq!(room(u64::MAX), 0);
-        assert_eq!(overwrites.keep(0, 7).min_free, 7);
+        assert_eq!(overwrites.keep(id(1), None, 0, 7).min_free, 7);
         let text = overwrites.metrics.text();
         for line in [
             "safe_suspicious_overwrites_total{kind=\"kept\"} 1\n",

@@ -114,7 +114,7 @@ async fn store_upload(
     let (left, min_free) = quotas.room_in_trash();
     let upload = Upload {
         uploader: Some(Uploader::of(id, account.map(AccountName::as_str))),
-        keep: Some(request.overwrites.keep(left, min_free)),
+        keep: Some(request.overwrites.keep(id, age, left, min_free)),
         ..Upload::new(body, request.now)
     };
     match store.put(id, upload).await {

@@ -253,13 +253,39 @@ async fn renewals_of_a_day_keep_nothing_and_many_at_once_do() {
         put(&mut phone, &path(number), 3, 9_000, 204).await;
     }
     let kept = ending(server.site(), ".replaced");
-    assert!((13..=15).contains(&kept), "{kept} were kept");
+    assert_eq!(kept, 24, "all but a fifth");
     let swept = run(server.site(), &["prune", "--json"]).json();
     assert_eq!(swept["trashHeld"]["overwritten"], json!(kept));
     let restored = run(server.site(), &["trash", "restore", "--all", "--json"]);
     assert_eq!(restored.json(), report(kept as u64, 0));
     let got = phone.ask("GET", &path(29), &[]).await;
     assert!(got.body == vec![1; 9_029], "{} bytes", got.body.len());
+}
+
+#[tokio::test]
+async fn where_there_are_few_backups_all_but_two_of_them_are_kept() {
+    for (phones, is_burst) in [(3, false), (8, true)] {
+        let server = TestServer::start().await;
+        server.swept().await;
+        let mut phone = server.phone(Protocol::Http1).await;
+        for number in 0..phones {
+            put(&mut phone, &path(number), 1, 900, 201).await;
+            // An app that got no response sends its upload again.
+            put(&mut phone, &path(number), 1, 900, 204).await;
+            let file = server.site().backup_file(&digits(number));
+            crate::support::set_modified(&file, now() - DAY / 2);
+        }
+        assert!(in_trash(server.site()).is_empty(), "{phones}");
+
+        // With the account and the size of the phones.
+        for number in 0..phones {
+            put(&mut phone, &path(number), 2, 900, 204).await;
+        }
+        let kept = ending(server.site(), ".replaced");
+        assert_eq!(kept, phones - 2, "{phones}");
+        let swept = run(server.site(), &["prune", "--json"]).json();
+        assert_eq!(swept["trashHeld"] != json!(null), is_burst, "{phones}");
+    }
 }
 
 #[tokio::test]
