@@ -32,8 +32,8 @@ use crate::store::overwritten::{
     a_kept_version_is_exchanged_with_the_backup_and_back,
     a_kept_version_is_restored_as_a_removed_one_is,
     a_replaced_version_is_kept_where_the_change_looks_wrong,
-    an_upload_beside_a_roll_back_is_never_lost, overwrites_at_once_keep_what_they_replace,
-    what_is_kept_is_bounded_and_the_oldest_stays,
+    a_version_that_is_passed_over_is_rolled_back, an_upload_beside_a_roll_back_is_never_lost,
+    overwrites_at_once_keep_what_they_replace, what_is_kept_is_bounded_and_the_oldest_stays,
     what_was_uploaded_properly_since_is_rolled_back_by_force_alone,
 };
 use crate::support::stores::{FaultyStore, MemoryStore, upload};
@@ -79,6 +79,7 @@ macro_rules! every_promise {
             a_kept_version_is_exchanged_with_the_backup_and_back,
             what_was_uploaded_properly_since_is_rolled_back_by_force_alone,
             a_kept_version_is_restored_as_a_removed_one_is,
+            a_version_that_is_passed_over_is_rolled_back,
             overwrites_at_once_keep_what_they_replace,
             an_upload_beside_a_roll_back_is_never_lost,
         }

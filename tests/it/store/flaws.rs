@@ -90,6 +90,10 @@ enum Flaw {
     RollsBackForGood,
     /// It has rolled back when something else may already be there.
     RollsBackInSteps,
+    /// It leaves a version that is passed over as it was.
+    PassesOverNothing,
+    /// It erases a version that is passed over.
+    ErasesPassedOver,
 }
 
 /// Which promises each of them breaks; others may break with them.
@@ -225,6 +229,14 @@ const BROKEN: &[(Flaw, &[&str])] = &[
     (
         Flaw::RollsBackInSteps,
         &["an_upload_beside_a_roll_back_is_never_lost"],
+    ),
+    (
+        Flaw::PassesOverNothing,
+        &["a_version_that_is_passed_over_is_rolled_back"],
+    ),
+    (
+        Flaw::ErasesPassedOver,
+        &["a_version_that_is_passed_over_is_rolled_back"],
     ),
 ];
 
@@ -484,7 +496,13 @@ impl Store for Flawed {
     }
 
     fn pass_over(&self, trashed: Trashed) -> BoxFuture<'_, Result<(), Error>> {
-        self.store.pass_over(trashed)
+        match self.flaw {
+            Flaw::PassesOverNothing => Box::pin(async { Ok(()) }),
+            Flaw::ErasesPassedOver => {
+                Box::pin(async move { self.store.erase_trashed(trashed).await.map(drop) })
+            }
+            _ => self.store.pass_over(trashed),
+        }
     }
 
     fn verify(&self, id: BackupId) -> BoxFuture<'_, Result<Option<Verified>, Error>> {

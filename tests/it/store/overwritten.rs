@@ -275,6 +275,27 @@ pub(crate) async fn a_kept_version_is_restored_as_a_removed_one_is(store: &dyn S
     assert!(trash_of(store, id(1)).await.is_empty());
 }
 
+pub(crate) async fn a_version_that_is_passed_over_is_rolled_back(store: &dyn Store) {
+    let first = overwritten(store, id(1)).await;
+    put_by(store, id(1), "phones", body(3, 1_000), at(3)).await;
+    let kept = trash_of(store, id(1)).await;
+    let second = kept[1];
+    let kind = TrashKind::RolledBack;
+    let passed_over = Trashed { kind, ..second };
+
+    // The second time, it is no longer there under its name.
+    for _ in 0..2 {
+        store.pass_over(second).await.unwrap();
+        assert_eq!(trash_of(store, id(1)).await, [first, passed_over]);
+    }
+    assert_eq!(bytes(store, id(1)).await.unwrap(), body(3, 1_000));
+
+    // It can still be restored by its name.
+    let back = store.roll_back(passed_over, at(4), true).await.unwrap();
+    assert_eq!(back, Restored::Back);
+    assert_eq!(bytes(store, id(1)).await.unwrap(), body(2, 1_000));
+}
+
 pub(crate) async fn overwrites_at_once_keep_what_they_replace(store: &dyn Store) {
     for round in 0..16 {
         let id = id(round);
