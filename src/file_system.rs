@@ -313,7 +313,7 @@ pub fn set_modified(file: &File, time: SystemTime) -> io::Result<Replaced> {
 /// Sets owner and group of a file; if the call is lacking, they have not changed.
 ///
 /// # Errors
-/// When that fails for another reason than a file system that cannot, or a user who may not.
+/// When that fails for another reason than a lacking call or a missing right.
 pub fn set_owner(file: &File, owner: u32, group: u32) -> io::Result<Replaced> {
     let changed = std::os::unix::fs::fchown(file, Some(owner), Some(group));
     Call::SetOwner.replaced(changed)

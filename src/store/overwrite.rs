@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::backup::BackupId;
 
-/// The number of replaced versions of one backup in the trash. The oldest ones stay: whoever
-/// overwrites again and again must not be able to push out the version that was there before.
+/// The number of replaced versions of one backup in the trash. The oldest ones stay: repeated
+/// overwrites must not push out the version that was there before the first one.
 pub const MAX_KEPT_VERSIONS: usize = 3;
 
 /// Separates these hashes from all other uses of SHA-256.
@@ -17,7 +17,7 @@ const LABEL: &[u8] = b"threema-safe-server uploader\0";
 
 /// The uploader of one version of one backup: a tag that does not name the account. Two versions of
 /// a backup have the same tag if the same account uploaded them; tags of different backups cannot
-/// be compared. Who knows a backup id can test names of accounts against its tag.
+/// be compared. With a backup id, names of accounts can be tested against its tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uploader(pub(super) u64);
 

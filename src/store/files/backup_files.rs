@@ -307,12 +307,7 @@ impl BackupFiles {
         (source, target): (&Path, &Path),
         now: SystemTime,
     ) -> Result<Restored, durable::Error> {
-        let failed = durable::Error::at("read trashed backup");
-        let found = file.metadata().map_err(durable::Error::at("stat backup"))?;
-        let Some(body) = read_whole(file, found.len().min(MAX_LENGTH))? else {
-            let source = io::Error::other("its length is not that of a backup");
-            return Err(failed(source));
-        };
+        let body = read_to_copy(file)?;
         let copy = self.create_temp_file()?;
         // The command may run as root: the server has to be able to read and to lock the copy.
         durable::copy_ownership(copy.file(), &[source])?;
@@ -448,6 +443,15 @@ fn read_whole(file: &File, length: u64) -> Result<Option<Bytes>, durable::Error>
         }
     }
     Ok((body.len() == length).then(|| body.into()))
+}
+
+/// Reads a file of which a copy is made. An error if it is longer than any backup, or changes
+/// meanwhile.
+pub(super) fn read_to_copy(file: &File) -> Result<Bytes, durable::Error> {
+    let found = file.metadata().map_err(durable::Error::at("stat backup"))?;
+    let body = read_whole(file, found.len().min(MAX_LENGTH))?;
+    let wrong_length = || io::Error::other("its length is not that of a backup");
+    body.ok_or_else(|| durable::Error::at("read backup")(wrong_length()))
 }
 
 fn too_long() -> durable::Error {

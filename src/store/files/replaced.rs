@@ -9,12 +9,12 @@
 //! the next upload that looks wrong finds it kept already.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::backup_files::{BackupFiles, MAX_LENGTH, erase, meta, stat_path};
+use super::backup_files::{BackupFiles, MAX_LENGTH, erase, meta, read_to_copy, stat_path};
 use super::checksum;
 use crate::backup::BackupId;
 use crate::durable::{self, RenamedToNew, TempFile};
@@ -197,10 +197,8 @@ impl BackupFiles {
     }
 
     /// A synced copy with the same time.
-    fn copy(&self, mut old: &File) -> Result<TempFile, durable::Error> {
-        let read = durable::Error::at("read backup");
-        let mut contents = Vec::new();
-        old.read_to_end(&mut contents).map_err(read)?;
+    fn copy(&self, old: &File) -> Result<TempFile, durable::Error> {
+        let contents = read_to_copy(old)?;
         let copy = TempFile::create_in(&self.tmp)?;
         copy.write(&contents)?;
         let time = meta(&stat(old)?).last_upload;
